@@ -1,0 +1,107 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/binnacle-project/binnacle"
+)
+
+// Revision describes one immutable configuration of a group.
+type Revision struct {
+	RevisionRef
+	Group   binnacle.Group    `json:"group"`
+	Parent  binnacle.Revision `json:"parent"`
+	Author  string            `json:"author,omitempty"`
+	Message string            `json:"message,omitempty"`
+	Created time.Time         `json:"created"`
+	// Bytes is the size of the configuration as pushed.
+	Bytes int `json:"bytes"`
+	// Warnings came up in validation without refusing the revision; one says
+	// so when the build was not tried.
+	Warnings []Fault `json:"warnings,omitempty"`
+}
+
+// NewRevision is what POST /v1/groups/{g}/revisions takes. Config is the request
+// body, byte for byte, because the hash is over these bytes; the others are
+// query parameters: message, dry_run.
+type NewRevision struct {
+	Config  []byte
+	Message string
+	// Author is the caller's token name; the manager sets it.
+	Author string
+	// DryRun validates and stores nothing.
+	DryRun bool
+}
+
+// Fault is one reason why a configuration is refused.
+type Fault struct {
+	// Stage is parse, schema, init or build.
+	Stage string `json:"stage"`
+	// Line and Column are 1-based, 0 when unknown.
+	Line   int `json:"line,omitempty"`
+	Column int `json:"column,omitempty"`
+	// Path is a JSON pointer (RFC 6901), empty when unknown.
+	Path    string `json:"path,omitempty"`
+	Message string `json:"message"`
+}
+
+// CreatedRevision answers it. Existing is true when the same bytes were a
+// revision already.
+type CreatedRevision struct {
+	Revision
+	Existing bool `json:"existing"`
+}
+
+// NewRollout is the body of POST /v1/groups/{g}/rollouts.
+type NewRollout struct {
+	Revision binnacle.Revision `json:"revision"`
+	// Strategy is "all" or "steps".
+	Strategy string `json:"strategy"`
+}
+
+// RolloutState says where a rollout stands.
+type RolloutState string
+
+// The states of a rollout.
+const (
+	RolloutRunning   RolloutState = "running"
+	RolloutCompleted RolloutState = "completed"
+	RolloutFailed    RolloutState = "failed"
+	RolloutAborted   RolloutState = "aborted"
+	// RolloutSuperseded ended because a newer rollout of the group began.
+	RolloutSuperseded RolloutState = "superseded"
+)
+
+// Rollout brings a group from one revision to another.
+type Rollout struct {
+	ID       string            `json:"id"`
+	Group    binnacle.Group    `json:"group"`
+	From     binnacle.Revision `json:"from"`
+	To       binnacle.Revision `json:"to"`
+	Strategy string            `json:"strategy"`
+	State    RolloutState      `json:"state"`
+	Author   string            `json:"author,omitempty"`
+	Started  time.Time         `json:"started"`
+	Ended    time.Time         `json:"ended,omitzero"`
+	// Confirmed and Refused list nodes; Pending those not heard from yet.
+	Confirmed []binnacle.NodeID          `json:"confirmed"`
+	Refused   map[binnacle.NodeID]string `json:"refused,omitempty"`
+	Pending   []binnacle.NodeID          `json:"pending"`
+	Reason    string                     `json:"reason,omitempty"`
+}
+
+// Event is one entry of the event log.
+type Event struct {
+	// ID rises with time within a cluster.
+	ID   uint64    `json:"id"`
+	Time time.Time `json:"time"`
+	// Kind is dotted, e.g. "node.joined"; docs list them.
+	Kind  string          `json:"kind"`
+	Group binnacle.Group  `json:"group,omitempty"`
+	Node  binnacle.NodeID `json:"node,omitempty"`
+	// Actor is a token's name, a node's id or "manager".
+	Actor   string          `json:"actor"`
+	Message string          `json:"message"`
+	Data    json.RawMessage `json:"data,omitempty"`
+}
