@@ -1,0 +1,71 @@
+# Binnacle's few verbs. `make help` lists them.
+
+GO          ?= go
+NPM         ?= npm
+BIN         := bin
+BINARIES    := binnacle-manager binnacle-gateway binnacle
+# Pure Go throughout: one static binary each, the same on every Linux.
+export CGO_ENABLED := 0
+# Seconds a package's tests may take, the whole-binary runs included.
+TEST_TIMEOUT ?= 20m
+DEMO_ARGS    ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the verbs.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: web binaries ## Build the page and the three binaries into bin/.
+
+.PHONY: web
+web: web/dist/index.html
+
+web/node_modules: web/package.json web/package-lock.json
+	cd web && $(NPM) ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+web/dist/index.html: web/node_modules $(shell find web/src web/public -type f 2>/dev/null) web/index.html web/vite.config.ts
+	cd web && $(NPM) run --silent build
+
+.PHONY: binaries
+binaries:
+	@mkdir -p $(BIN)
+	$(GO) build -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
+
+.PHONY: run
+run: build ## Build everything and start a demo cluster.
+	$(BIN)/binnacle demo --dir demo-data $(DEMO_ARGS)
+
+.PHONY: test
+test: build ## Run all tests: the page's, then Go's, then whole processes.
+	@scripts/test
+
+.PHONY: race
+race: ## Run the Go tests of our packages under the race detector.
+	CGO_ENABLED=1 $(GO) test -race -short -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -v /e2e)
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck and the page's type check.
+	@scripts/lint
+
+.PHONY: bench
+bench: ## Run the Go benchmarks.
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## Fuzz every decoder of outside bytes, FUZZTIME each (default 20s).
+	@scripts/fuzz $${FUZZTIME:-20s}
+
+.PHONY: tidy
+tidy: ## Check that go.mod and go.sum are tidy.
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+.PHONY: check
+check: lint tidy test ## Exactly what CI runs.
+
+.PHONY: clean
+clean: ## Remove what was built.
+	rm -rf $(BIN) web/node_modules web/dist/assets web/dist/*.html
