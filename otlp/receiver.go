@@ -1,0 +1,116 @@
+package otlp
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/binnacle-project/binnacle"
+)
+
+// Options configures a Receiver. Zero numbers take the defaults named here.
+type Options struct {
+	// Sink takes what was received; use Fan for several. Required.
+	Sink Sink
+	// IsNode reports whether an id is that of an enrolled node. Unmanaged
+	// senders that claim one are refused. nil knows no nodes.
+	IsNode func(binnacle.NodeID) bool
+
+	// MaxBytes bounds a request on the wire and, apart from that, inflated.
+	// Default 16 MiB. Raising it lets one request take more memory: decoded
+	// data take about seven times their size.
+	MaxBytes int64
+	// MaxElements bounds the resources, scopes, metrics, data points, spans,
+	// events, links and exemplars of one request, all together. Default
+	// 100,000.
+	MaxElements int
+	// MaxAttributes bounds the attributes of one span, point or resource.
+	// Default 128.
+	MaxAttributes int
+	// MaxEvents bounds the events and links of one span. Default 1,000.
+	MaxEvents int
+	// MaxDepth bounds the nesting of array and map values. Default 12.
+	MaxDepth int
+	// DecodeBytes bounds the memory that requests in decoding take together,
+	// by estimate. A request that does not get its share within DecodeWait is
+	// refused as retryable. Default 256 MiB; a request that alone would cost
+	// more waits for all of it.
+	DecodeBytes int64
+	// DecodeWait is how long a request may wait for its share. Default 2 s.
+	DecodeWait time.Duration
+	// SoftMemory is the size of the Go heap, in bytes, above which requests
+	// are refused as retryable before their body is read. 0 means four fifths
+	// of the memory limit of the Go runtime (GOMEMLIMIT), and no check where
+	// there is none; negative turns the check off.
+	SoftMemory int64
+	// MaxInFlight bounds the requests in work at once. Default 512.
+	MaxInFlight int
+
+	Log     *slog.Logger
+	Metrics *metrics.Set
+}
+
+func (o Options) withDefaults() Options {
+	def := func(p *int, v int) {
+		if *p <= 0 {
+			*p = v
+		}
+	}
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = 16 << 20
+	}
+	def(&o.MaxElements, 100_000)
+	def(&o.MaxAttributes, 128)
+	def(&o.MaxEvents, 1000)
+	def(&o.MaxDepth, 12)
+	def(&o.MaxInFlight, 512)
+	if o.DecodeBytes <= 0 {
+		o.DecodeBytes = 256 << 20
+	}
+	if o.DecodeWait <= 0 {
+		o.DecodeWait = 2 * time.Second
+	}
+	if o.IsNode == nil {
+		o.IsNode = func(binnacle.NodeID) bool { return false }
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = metrics.NewSet()
+	}
+	return o
+}
+
+// Receiver takes OTLP from any number of listeners. Its methods are safe for
+// concurrent use.
+type Receiver struct {
+	o   Options
+	log *slog.Logger
+}
+
+// New makes a Receiver. It panics where Options.Sink is nil.
+func New(o Options) *Receiver {
+	if o.Sink == nil {
+		panic("BUG: otlp.New without a Sink")
+	}
+	o = o.withDefaults()
+	return &Receiver{o: o, log: o.Log.With("component", "otlp")}
+}
+
+// ReceiveMetrics takes the process's own metrics, without a socket. The origin
+// is believed: its cluster, node and group are set where they are not empty,
+// and nothing is refused. It takes md over.
+func (r *Receiver) ReceiveMetrics(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) (Result, error) {
+	return Result{}, errors.ErrUnsupported
+}
+
+// ReceiveTraces takes the process's own spans, as ReceiveMetrics does metrics.
+func (r *Receiver) ReceiveTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error) {
+	return Result{}, errors.ErrUnsupported
+}
