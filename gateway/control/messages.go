@@ -86,11 +86,15 @@ type Launch struct {
 	// listening control socket, "crash" the file for a panic's text, the others
 	// are listening sockets for traffic.
 	Files []string `json:"files"`
+	// Socket is the path of the control socket, which the worker removes at a
+	// clean end.
+	Socket string `json:"socket"`
 	// Relay is the base URL of the agent's OTLP relay for this worker.
 	Relay string `json:"relay"`
 	// Instance tells this process from the node's others in telemetry.
 	Instance string          `json:"instance"`
 	Node     binnacle.NodeID `json:"node,omitempty"`
+	Name     string          `json:"name,omitempty"`
 	// IntervalSeconds is the export interval to begin with.
 	IntervalSeconds float64 `json:"interval"`
 	// DieWithParent ends the worker when the agent is gone.

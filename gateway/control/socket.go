@@ -2,11 +2,13 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // maxSocketPath is what sun_path holds on Linux, with its closing zero.
@@ -67,4 +69,40 @@ func shorten(dir, name string) (path string, done func(), err error) {
 		return "", nil, err
 	}
 	return "/proc/self/fd/" + strconv.Itoa(int(d.Fd())) + "/" + name, func() { d.Close() }, nil
+}
+
+// filer is a listener of package net.
+type filer interface {
+	SyscallConn() (syscall.RawConn, error)
+}
+
+// File returns a copy of ln's descriptor, to be passed to another process.
+//
+// It is not ln.File(): that one is switched to blocking mode when it is
+// passed on, and the mode belongs to the socket, not to the copy. A process
+// that accepts from the same socket would hang in accept with a thread that
+// Close cannot wake.
+func File(ln net.Listener) (*os.File, error) {
+	l, ok := ln.(filer)
+	if !ok {
+		return nil, fmt.Errorf("copy the socket of %s: a %T has no descriptor", ln.Addr(), ln)
+	}
+	rc, err := l.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("copy the socket of %s: %w", ln.Addr(), err)
+	}
+	var f *os.File
+	var dupErr error
+	err = rc.Control(func(fd uintptr) {
+		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, fd, syscall.F_DUPFD_CLOEXEC, 0)
+		if errno != 0 {
+			dupErr = os.NewSyscallError("fcntl", errno)
+			return
+		}
+		f = os.NewFile(n, ln.Addr().String())
+	})
+	if err = errors.Join(err, dupErr); err != nil {
+		return nil, fmt.Errorf("copy the socket of %s: %w", ln.Addr(), err)
+	}
+	return f, nil
 }
