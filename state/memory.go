@@ -1,0 +1,105 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// memory is the engine without a disk.
+type memory struct {
+	hub *hub
+
+	mu  sync.Mutex // guards what follows; held while publishing, for the order
+	rev int64
+	kvs []KV // ordered by key; values are never changed in place
+}
+
+func newMemory(h *hub) *memory { return &memory{hub: h, rev: 1} }
+
+func (m *memory) find(key string) (int, bool) {
+	return slices.BinarySearchFunc(m.kvs, key, func(kv KV, k string) int { return strings.Compare(kv.Key, k) })
+}
+
+func (m *memory) get(ctx context.Context, key string) (KV, error) {
+	if err := ctx.Err(); err != nil {
+		return KV{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i, ok := m.find(key)
+	if !ok {
+		return KV{}, ErrNotFound
+	}
+	return cloneKV(m.kvs[i]), nil
+}
+
+func (m *memory) scan(ctx context.Context, from, end string, fn func(KV) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	i, _ := m.find(from)
+	j, _ := m.find(end)
+	var kvs []KV
+	if i < j {
+		kvs = slices.Clone(m.kvs[i:j])
+	}
+	m.mu.Unlock()
+	for _, kv := range kvs {
+		if err := fn(cloneKV(kv)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *memory) commit(ctx context.Context, conds []Cond, ops []Op) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range conds {
+		var have int64
+		if i, ok := m.find(c.key); ok {
+			have = m.kvs[i].Version
+		}
+		if have != c.version {
+			return 0, fmt.Errorf("%w on %s", ErrConflict, c.key)
+		}
+	}
+	m.rev++
+	changes := make([]Change, 0, len(ops))
+	for _, op := range ops {
+		i, ok := m.find(op.key)
+		kv := KV{Key: op.key, Version: m.rev}
+		switch {
+		case op.delete && !ok:
+			continue
+		case op.delete:
+			m.kvs = slices.Delete(m.kvs, i, i+1)
+			changes = append(changes, Change{KV: kv, Deleted: true})
+			continue
+		}
+		kv.Value = bytes.Clone(op.value)
+		if ok {
+			m.kvs[i] = kv
+		} else {
+			m.kvs = slices.Insert(m.kvs, i, kv)
+		}
+		changes = append(changes, Change{KV: kv})
+	}
+	m.hub.publish(changes)
+	return m.rev, nil
+}
+
+func (m *memory) close() error { return nil }
+
+func cloneKV(kv KV) KV {
+	kv.Value = bytes.Clone(kv.Value)
+	return kv
+}
