@@ -24,7 +24,9 @@ type Cluster struct {
 type Manager struct {
 	Name    string `json:"name"`
 	Address string `json:"address"`
-	Leader  bool   `json:"leader"`
+	// NodeAddress is host:port of the node API: what a node's own file names.
+	NodeAddress string `json:"node_address,omitempty"`
+	Leader      bool   `json:"leader"`
 }
 
 // Backend is a service that nodes call.

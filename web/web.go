@@ -109,7 +109,7 @@ func newHandler(files fs.FS) http.Handler {
 	for _, p := range Pages() {
 		mux.Handle("GET "+p, fixed("index.html"))
 	}
-	mux.Handle("GET /login", fixed("login.html"))
+	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) { serveLogin(w, r, files) })
 	mux.Handle("GET /", serve(func(r *http.Request) string { return strings.TrimPrefix(path.Clean(r.URL.Path), "/") }))
 	return mux
 }

@@ -117,8 +117,10 @@ export interface Rollout {
 
 export interface Manager {
   name: string;
-  /** host:port of the node API, the one to write into a node's file. */
+  /** host:port of the page and the operator API. */
   address: string;
+  /** host:port of the node API: what a node's own file names. */
+  node_address?: string;
   leader: boolean;
 }
 
@@ -157,6 +159,13 @@ export interface Event {
 
 export interface List<T> {
   items: T[] | null;
+}
+
+/** Answer of GET /v1/me. */
+export interface Me {
+  name: string;
+  role: "nobody" | "viewer" | "operator" | "admin";
+  rights: string[] | null;
 }
 
 /** RFC 9457 problem document. */

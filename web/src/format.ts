@@ -67,7 +67,7 @@ export function seconds(s: number | null | undefined): string {
   if (s < 999.5e-6) return `${sig3(s * 1e6)}${NBSP}µs`;
   if (s < 0.9995) return `${sig3(s * 1e3)}${NBSP}ms`;
   if (s < 59.95) return `${sig3(s)}${NBSP}s`;
-  return span(s * 1000);
+  return span(Math.round(s) * 1000);
 }
 
 /** Bytes in binary units: 512 B, 1.5 KiB. */

@@ -1,0 +1,217 @@
+// Keeps the store up to date: one event stream, the charts' history by PromQL,
+// the event log. Everything stops while nobody looks at the page, and comes
+// back at once when somebody does.
+
+import type { Event, Overview } from "./api";
+import { CallError, listEvents, queryRange, whoAmI } from "./client";
+import { parseWindow, sameWindow, type Window } from "./routes";
+import { chartData, chartFromRecent, queries, rangeOf, refreshEvery } from "./series";
+import { managerNow, type Store } from "./store";
+
+/** A stream that says nothing for so long is taken as dead: five steps. */
+const SILENCE_MS = 10_000;
+/** Retries begin here, double, and stay below MAX_RETRY_MS, with jitter. */
+const MIN_RETRY_MS = 1000;
+const MAX_RETRY_MS = 15_000;
+/** A hidden page lets go of its stream after this long. */
+const HIDDEN_MS = 30_000;
+/** The event log is asked this often for what is new, off its own page. */
+const EVENTS_MS = 10_000;
+/** How many events are read at first. */
+const FIRST_EVENTS = 200;
+
+/** The wait before try number n (from 0); random is in [0, 1). */
+export function retryDelay(n: number, random: number): number {
+  const full = Math.min(MAX_RETRY_MS, MIN_RETRY_MS * 2 ** n);
+  return full / 2 + (full / 2) * random;
+}
+
+export class Live {
+  readonly #store: Store;
+  #stream: EventSource | undefined;
+  #eventStream: EventSource | undefined;
+  #tries = 0;
+  #retry: number | undefined;
+  #watchdog: number | undefined;
+  #hide: number | undefined;
+  #paused = false;
+  #chartsTimer: number | undefined;
+  #eventsTimer: number | undefined;
+  #abortCharts = new AbortController();
+  #abort = new AbortController();
+  #window: Window | undefined;
+  #page: string | undefined;
+
+  constructor(store: Store) {
+    this.#store = store;
+  }
+
+  /** Starts, and follows the store's route for the window of the charts. Called once. */
+  start(): void {
+    document.addEventListener("visibilitychange", () => this.#visibility());
+    this.#resume();
+    this.#store.subscribe(() => this.#follow());
+  }
+
+  #follow(): void {
+    if (this.#paused) return;
+    const { route } = this.#store.state;
+    const w = parseWindow(route.query);
+    if (this.#window === undefined || !sameWindow(this.#window, w)) {
+      this.#window = w;
+      void this.#readCharts(true);
+    }
+    if (this.#page !== route.page) {
+      this.#page = route.page;
+      this.#streamEvents();
+    }
+  }
+
+  #visibility(): void {
+    clearTimeout(this.#hide);
+    if (document.hidden) this.#hide = window.setTimeout(() => this.#pause(), HIDDEN_MS);
+    else if (this.#paused) this.#resume();
+  }
+
+  #pause(): void {
+    this.#paused = true;
+    this.#abort.abort();
+    this.#abortCharts.abort();
+    this.#stream?.close();
+    this.#eventStream?.close();
+    this.#eventStream = undefined;
+    for (const t of [this.#retry, this.#watchdog, this.#chartsTimer, this.#eventsTimer]) clearTimeout(t);
+    this.#window = undefined;
+    this.#page = undefined;
+  }
+
+  #resume(): void {
+    this.#paused = false;
+    this.#abort = new AbortController();
+    this.#tries = 0;
+    this.#open();
+    this.#follow();
+    this.#whoAmI().catch(() => undefined); // the stream tells what is wrong
+    void this.#readEvents();
+  }
+
+  // The stream of overviews.
+
+  #open(): void {
+    clearTimeout(this.#retry);
+    this.#stream?.close();
+    const stream = new EventSource("/v1/activity/stream");
+    this.#stream = stream;
+    this.#watch();
+    stream.addEventListener("overview", (e: MessageEvent<string>) => {
+      if (stream !== this.#stream) return;
+      let overview: Overview;
+      try {
+        overview = JSON.parse(e.data) as Overview;
+      } catch {
+        this.#lost("the manager sent something that is not JSON");
+        return;
+      }
+      this.#tries = 0;
+      this.#watch();
+      this.#store.takeOverview(overview, Date.now());
+    });
+    stream.onerror = () => {
+      if (stream === this.#stream) this.#lost("the manager cannot be reached");
+    };
+  }
+
+  async #whoAmI(): Promise<void> {
+    this.#store.set({ me: await whoAmI(this.#abort.signal) });
+  }
+
+  #watch(): void {
+    clearTimeout(this.#watchdog);
+    this.#watchdog = window.setTimeout(() => this.#lost("the manager is silent"), SILENCE_MS);
+  }
+
+  /** Closes the stream, learns why it ended, and opens another one after a while. */
+  #lost(problem: string): void {
+    this.#stream?.close();
+    this.#stream = undefined;
+    clearTimeout(this.#watchdog);
+    this.#store.lose(problem, Date.now());
+    this.#retry = window.setTimeout(() => this.#open(), retryDelay(this.#tries++, Math.random()));
+    // An EventSource does not tell a status: a plain call does.
+    this.#whoAmI().catch((err: unknown) => {
+      if (!(err instanceof CallError)) return;
+      if (err.status === 401) toLogin();
+      else if (this.#store.state.link.state === "lost") this.#store.lose(err.message, Date.now());
+    });
+  }
+
+  // The charts' history.
+
+  async #readCharts(another: boolean): Promise<void> {
+    const w = this.#window;
+    if (w === undefined) return;
+    this.#abortCharts.abort();
+    clearTimeout(this.#chartsTimer);
+    const abort = new AbortController();
+    this.#abortCharts = abort;
+    const { charts, recent } = this.#store.state;
+    if (another) this.#store.set({ charts: { ...charts, state: "loading" } });
+    const now = managerNow(this.#store.state, Date.now()) / 1000;
+    const r = rangeOf(w, now);
+    const q = queries(r.step);
+    try {
+      const [rates, quantiles] = await Promise.all([queryRange(q.rates, r, abort.signal), queryRange(q.quantiles, r, abort.signal)]);
+      this.#store.set({ charts: { state: "ready", data: chartData(rates, quantiles, r, w, now), problem: "" } });
+    } catch (err) {
+      if (abort.signal.aborted) return;
+      if (err instanceof CallError && err.status === 401) toLogin();
+      const problem = err instanceof Error ? err.message : String(err);
+      // While the manager is away the last charts stay; while only its
+      // history is, what the stream brought is drawn.
+      const away = err instanceof CallError && err.status === 0;
+      const data = away && charts.data ? charts.data : w.kind === "live" ? chartFromRecent(recent, w.seconds, now) : undefined;
+      this.#store.set({ charts: { state: "failed", data, problem } });
+    }
+    this.#chartsTimer = window.setTimeout(() => void this.#readCharts(false), refreshEvery(w));
+  }
+
+  // The event log.
+
+  async #readEvents(): Promise<void> {
+    const { signal } = this.#abort;
+    const newest = this.#store.state.events[0]?.id ?? 0;
+    try {
+      this.#store.addEvents(await listEvents(newest, FIRST_EVENTS, signal));
+    } catch (err) {
+      if (signal.aborted) return;
+      this.#store.set({ eventsProblem: err instanceof Error ? err.message : String(err) });
+    }
+    if (!signal.aborted) this.#eventsTimer = window.setTimeout(() => void this.#readEvents(), EVENTS_MS);
+  }
+
+  /** Streams events on their own page only: a browser opens few connections to one host. */
+  #streamEvents(): void {
+    const wanted = this.#page === "events";
+    if (!wanted) {
+      this.#eventStream?.close();
+      this.#eventStream = undefined;
+    } else if (this.#eventStream === undefined) {
+      const stream = new EventSource("/v1/events/stream");
+      const take = (e: MessageEvent<string>): void => {
+        try {
+          this.#store.addEvents([JSON.parse(e.data) as Event]);
+        } catch {
+          // The next reading of the log brings it.
+        }
+      };
+      stream.addEventListener("event", take);
+      stream.onmessage = take;
+      this.#eventStream = stream;
+    }
+  }
+}
+
+/** Goes to the login page, which leads back here. */
+function toLogin(): void {
+  location.assign(`/login?error=ended&next=${encodeURIComponent(location.pathname + location.search)}`);
+}

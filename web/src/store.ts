@@ -1,0 +1,157 @@
+// The one store of the page. live.ts writes into it what the event stream and
+// the queries bring; components read it by useStore and never fetch.
+
+import { useEffect, useReducer, useRef } from "preact/hooks";
+import type { Event, Me, Overview } from "./api";
+import { attention, type Item, trackSince } from "./health";
+import { parseRoute, type Route } from "./routes";
+import type { ChartData, RecentPoint } from "./series";
+
+/** How the event stream stands. */
+export interface Link {
+  state: "connecting" | "live" | "lost";
+  /** Since when, by this machine's clock. */
+  since: number;
+  /** What went wrong, in words, while lost. */
+  problem: string;
+}
+
+export interface Charts {
+  state: "loading" | "ready" | "failed";
+  /** Kept while newer data are loading or cannot be had. */
+  data: ChartData | undefined;
+  /** Why the history could not be read. */
+  problem: string;
+}
+
+export interface State {
+  me: Me | undefined;
+  overview: Overview | undefined;
+  /** When it came, by this machine's clock. */
+  received: number;
+  /** The manager's clock less this machine's, in milliseconds. */
+  skew: number;
+  link: Link;
+  charts: Charts;
+  /** Newest first, at most KEEP_EVENTS. */
+  events: Event[];
+  eventsProblem: string;
+  items: Item[];
+  seen: Map<string, number | undefined>;
+  recent: RecentPoint[];
+  route: Route;
+}
+
+const KEEP_EVENTS = 1000;
+/** Steps of the stream kept for charts without history: an hour of 2 s. */
+const KEEP_RECENT = 1800;
+/** Clocks closer than this are taken as equal: the age of an answer is within it. */
+const SKEW_TOLERANCE_MS = 2000;
+/** After so long without data, what fails now may have begun at any time. */
+const BREAK_MS = 10_000;
+
+export class Store {
+  #state: State;
+  #listeners = new Set<() => void>();
+
+  constructor(path: string, now: number) {
+    this.#state = {
+      me: undefined,
+      overview: undefined,
+      received: 0,
+      skew: 0,
+      link: { state: "connecting", since: now, problem: "" },
+      charts: { state: "loading", data: undefined, problem: "" },
+      events: [],
+      eventsProblem: "",
+      items: [],
+      seen: new Map(),
+      recent: [],
+      route: parseRoute(path),
+    };
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  /** Calls f after each change, until the returned function is called. */
+  subscribe(f: () => void): () => void {
+    this.#listeners.add(f);
+    return () => this.#listeners.delete(f);
+  }
+
+  set(patch: Partial<State>): void {
+    this.#state = { ...this.#state, ...patch };
+    for (const f of [...this.#listeners]) f();
+  }
+
+  /** Takes one event of the stream. */
+  takeOverview(o: Overview, now: number): void {
+    const s = this.#state;
+    const served = Date.parse(o.time);
+    const off = Number.isNaN(served) ? 0 : served - now;
+    const skew = Math.abs(off) > SKEW_TOLERANCE_MS ? off : 0;
+    const fresh = s.overview === undefined || now - s.received > BREAK_MS;
+    const { items, seen } = trackSince(s.seen, attention(o, now + skew), now + skew, fresh);
+    const recent = o.recent ? [...s.recent.slice(1 - KEEP_RECENT), { time: (now + skew) / 1000, activity: o.recent }] : s.recent;
+    this.set({ overview: o, received: now, skew, items, seen, recent, link: s.link.state === "live" ? s.link : { state: "live", since: now, problem: "" } });
+  }
+
+  /** Says that the stream is gone; the last data stay. */
+  lose(problem: string, now: number): void {
+    const { link } = this.#state;
+    const since = link.state === "lost" ? link.since : now;
+    if (link.state !== "lost" || link.problem !== problem) this.set({ link: { state: "lost", since, problem } });
+  }
+
+  /** Adds events in any order; an id that is known already is not added again. */
+  addEvents(more: readonly Event[]): void {
+    const known = new Set(this.#state.events.map((e) => e.id));
+    const added = more.filter((e) => !known.has(e.id));
+    if (added.length === 0 && this.#state.eventsProblem === "") return;
+    const events = [...this.#state.events, ...added].sort((a, b) => b.id - a.id).slice(0, KEEP_EVENTS);
+    this.set({ events, eventsProblem: "" });
+  }
+}
+
+/** The manager's time now, as far as it is known. */
+export function managerNow(s: State, now: number): number {
+  return now + s.skew;
+}
+
+/** Data older than this are shown greyed with their age: three missed steps of the stream. */
+export const STALE_MS = 7000;
+
+/** How old the data are, in milliseconds; 0 while they are fresh. */
+export function staleFor(s: State, now: number): number {
+  if (s.overview === undefined) return 0;
+  const age = now - s.received;
+  return age > STALE_MS || (s.link.state === "lost" && age > STALE_MS / 2) ? age : 0;
+}
+
+/** Reads a part of the store and renders again when that part is another one (by Object.is). */
+export function useStore<T>(store: Store, select: (s: State) => T): T {
+  const [, render] = useReducer((n: number) => n + 1, 0);
+  const value = select(store.state);
+  const last = useRef({ select, value });
+  last.current = { select, value };
+  useEffect(() => {
+    const check = (): void => {
+      if (!Object.is(last.current.select(store.state), last.current.value)) render(undefined);
+    };
+    check(); // what changed between render and subscription
+    return store.subscribe(check);
+  }, [store]);
+  return value;
+}
+
+/** The time now, by this machine's clock; renders again each second. */
+export function useNow(): number {
+  const [, render] = useReducer((n: number) => n + 1, 0);
+  useEffect(() => {
+    const timer = setInterval(() => render(undefined), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  return Date.now();
+}
