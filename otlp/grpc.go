@@ -1,10 +1,227 @@
 package otlp
 
-import "google.golang.org/grpc"
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/gzip" // registers the decompressor
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/peer"
+	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+
+	"github.com/binnacle-project/binnacle"
+)
+
+// An interceptor of gRPC runs after decoding, so guards that stand there
+// protect nothing. Ours stand in the tap handle, which sees the headers before
+// the stream exists, and in the codec, which is given the bytes: generated
+// services are not used, the request type is our own.
 
 // GRPCServer returns a server of the OTLP services for senders that identify
 // knows. extra adds options such as credentials; the caller serves and stops
 // it.
 func (r *Receiver) GRPCServer(identify Identify, extra ...grpc.ServerOption) *grpc.Server {
-	return grpc.NewServer(extra...)
+	opts := append([]grpc.ServerOption{
+		grpc.InTapHandle(r.tap(identify)),
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
+		grpc.MaxRecvMsgSize(int(r.o.MaxBytes)), // on the wire and inflated
+		grpc.MaxConcurrentStreams(100),
+		grpc.MaxHeaderListSize(16 << 10),
+		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 15 * time.Minute, Time: 2 * time.Minute, Timeout: 20 * time.Second}),
+	}, extra...)
+	s := grpc.NewServer(opts...)
+	s.RegisterService(r.serviceDesc("metrics.v1.MetricsService", metricsSignal), nil)
+	s.RegisterService(r.serviceDesc("trace.v1.TraceService", tracesSignal), nil)
+	s.RegisterService(r.serviceDesc("logs.v1.LogsService", logsSignal), nil)
+	return s
+}
+
+// originKey is the context key of what the tap handle found out.
+type originKey struct{}
+
+// tap identifies the sender and turns it away before the stream exists.
+func (r *Receiver) tap(identify Identify) tap.ServerInHandle {
+	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
+		header := func(name string) string {
+			if v := info.Header.Get(name); len(v) > 0 {
+				return v[0]
+			}
+			return ""
+		}
+		s := Sender{Header: header}
+		if p, ok := peer.FromContext(ctx); ok {
+			s.Peer = addrPort(p.Addr)
+			if t, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+				s.TLS = &t.State
+			}
+		}
+		o, err := runIdentify(identify, ctx, s)
+		if err == nil && r.gate.memoryShort() {
+			err = r.gate.enter() // the refusal, in its own words
+			if err == nil {
+				r.gate.leave()
+			}
+		}
+		if err != nil {
+			ref := classify(err)
+			if sig, ok := signalOf(info.FullMethodName); ok {
+				r.meters.done(sig, overGRPC, time.Now(), Result{}, ref.reason)
+			}
+			return ctx, ref.grpc()
+		}
+		return context.WithValue(ctx, originKey{}, o), nil
+	}
+}
+
+const servicePrefix = "opentelemetry.proto.collector."
+
+func signalOf(method string) (signal, bool) {
+	switch method {
+	case "/" + servicePrefix + "metrics.v1.MetricsService/Export":
+		return metricsSignal, true
+	case "/" + servicePrefix + "trace.v1.TraceService/Export":
+		return tracesSignal, true
+	case "/" + servicePrefix + "logs.v1.LogsService/Export":
+		return logsSignal, true
+	}
+	return "", false
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return t.AddrPort()
+	}
+	if a == nil {
+		return netip.AddrPort{}
+	}
+	ap, _ := netip.ParseAddrPort(a.String()) // zero where it is none
+	return ap
+}
+
+// serviceDesc describes a service with the one method Export.
+func (r *Receiver) serviceDesc(name string, sig signal) *grpc.ServiceDesc {
+	full := "/" + servicePrefix + name + "/Export"
+	handle := func(srv any, ctx context.Context, dec func(any) error, ic grpc.UnaryServerInterceptor) (any, error) {
+		export := func(ctx context.Context, _ any) (any, error) { return r.export(ctx, sig, dec) }
+		if ic == nil {
+			return export(ctx, nil)
+		}
+		return ic(ctx, nil, &grpc.UnaryServerInfo{Server: srv, FullMethod: full}, export)
+	}
+	return &grpc.ServiceDesc{
+		ServiceName: servicePrefix + name,
+		Methods:     []grpc.MethodDesc{{MethodName: "Export", Handler: handle}},
+	}
+}
+
+// export takes one request. dec reads the message from the stream and gives
+// its bytes to the codec, which gives them to grpcRequest.take.
+func (r *Receiver) export(ctx context.Context, sig signal, dec func(any) error) (any, error) {
+	start := time.Now()
+	resp, res, err := r.serveGRPC(ctx, sig, dec)
+	why := accepted
+	if err != nil {
+		ref := classify(err)
+		why = ref.reason
+		if why == internal {
+			r.log.Error("batch not kept", "signal", string(sig), "error", err)
+		}
+		err = ref.grpc()
+	}
+	r.meters.done(sig, overGRPC, start, res, why)
+	return resp, err
+}
+
+func (r *Receiver) serveGRPC(ctx context.Context, sig signal, dec func(any) error) (*grpcResponse, Result, error) {
+	var none Result
+	if sig == logsSignal {
+		return nil, none, errLogs
+	}
+	origin, ok := ctx.Value(originKey{}).(binnacle.Origin)
+	if !ok {
+		return nil, none, refuse(unauthenticated, "the sender was not identified")
+	}
+	if err := r.gate.enter(); err != nil {
+		return nil, none, err
+	}
+	defer r.gate.leave()
+	sh := r.budget.reserve()
+	defer sh.release()
+	req := &grpcRequest{ctx: ctx, r: r, sig: sig, origin: origin, b: newBatch(sig), sh: sh}
+	if err := dec(req); err != nil {
+		return nil, none, classifyReceive(err)
+	}
+	if req.err != nil {
+		return nil, none, req.err
+	}
+	body, err := req.b.response(req.res, false)
+	return &grpcResponse{body}, req.res, err
+}
+
+// classifyReceive classes an error of gRPC's own reading of a message.
+func classifyReceive(err error) error {
+	switch st := grpcstatus.Convert(err); st.Code() {
+	case codes.ResourceExhausted:
+		return refuse(tooLarge, "%s: send smaller batches", st.Message())
+	case codes.Canceled, codes.DeadlineExceeded:
+		return &refusal{reason: gone, err: err}
+	default:
+		return refuse(badRequest, "%s", st.Message())
+	}
+}
+
+// grpcRequest is what the codec decodes into.
+type grpcRequest struct {
+	ctx    context.Context // of this one call; the codec's signature has none
+	r      *Receiver
+	sig    signal
+	origin binnacle.Origin
+	b      batch
+	sh     *share
+
+	res Result
+	err error // kept here, since gRPC would flatten it to INTERNAL
+}
+
+// take receives the message. The bytes are only valid during the call.
+func (q *grpcRequest) take(data mem.BufferSlice) {
+	if q.err = q.sh.grow(q.ctx, int64(data.Len())); q.err != nil {
+		return
+	}
+	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buf.Free()
+	q.res, q.err = q.r.receive(q.ctx, q.sig, q.origin, buf.ReadOnlyData(), false, q.b, q.sh)
+}
+
+// grpcResponse is an encoded answer.
+type grpcResponse struct{ body []byte }
+
+// codec carries our own request and response types, and any other service's
+// messages by protobuf's own codec.
+type codec struct{ encoding.CodecV2 }
+
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if resp, ok := v.(*grpcResponse); ok {
+		return mem.BufferSlice{mem.SliceBuffer(resp.body)}, nil
+	}
+	return c.CodecV2.Marshal(v)
+}
+
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if req, ok := v.(*grpcRequest); ok {
+		req.take(data)
+		return nil
+	}
+	return c.CodecV2.Unmarshal(data, v)
 }

@@ -29,3 +29,15 @@ type Sender struct {
 // ErrForbidden, a retryable one (Retry), else ErrUnauthenticated. The text of
 // the error is shown to the sender.
 type Identify func(ctx context.Context, s Sender) (binnacle.Origin, error)
+
+// runIdentify identifies one request and fills in the peer.
+func runIdentify(identify Identify, ctx context.Context, s Sender) (binnacle.Origin, error) {
+	o, err := identify(ctx, s)
+	if err != nil {
+		return binnacle.Origin{}, classifyIdentity(err)
+	}
+	if !o.Peer.IsValid() {
+		o.Peer = s.Peer.Addr()
+	}
+	return o, nil
+}

@@ -2,13 +2,16 @@ package otlp
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 
 	"github.com/binnacle-project/binnacle"
 )
@@ -90,8 +93,13 @@ func (o Options) withDefaults() Options {
 // Receiver takes OTLP from any number of listeners. Its methods are safe for
 // concurrent use.
 type Receiver struct {
-	o   Options
-	log *slog.Logger
+	o      Options
+	log    *slog.Logger
+	lim    limits
+	gate   *gate
+	budget *budget
+	meters *meters
+	bodies bodyPool
 }
 
 // New makes a Receiver. It panics where Options.Sink is nil.
@@ -100,17 +108,108 @@ func New(o Options) *Receiver {
 		panic("BUG: otlp.New without a Sink")
 	}
 	o = o.withDefaults()
-	return &Receiver{o: o, log: o.Log.With("component", "otlp")}
+	r := &Receiver{
+		o:   o,
+		log: o.Log.With("component", "otlp"),
+		lim: limits{
+			elements:   o.MaxElements,
+			attributes: o.MaxAttributes,
+			events:     o.MaxEvents,
+			depth:      o.MaxDepth,
+			cost:       o.DecodeBytes,
+		},
+		gate:   newGate(o.MaxInFlight, o.SoftMemory),
+		budget: newBudget(o.DecodeBytes, o.DecodeWait),
+	}
+	r.meters = newMeters(o.Metrics, r)
+	return r
 }
 
 // ReceiveMetrics takes the process's own metrics, without a socket. The origin
 // is believed: its cluster, node and group are set where they are not empty,
 // and nothing is refused. It takes md over.
 func (r *Receiver) ReceiveMetrics(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) (Result, error) {
-	return Result{}, errors.ErrUnsupported
+	return r.keep(ctx, metricsSignal, &attribution{origin: o, trusted: true}, &metricsBatch{pmetricotlp.NewExportRequestFromMetrics(md)})
 }
 
 // ReceiveTraces takes the process's own spans, as ReceiveMetrics does metrics.
 func (r *Receiver) ReceiveTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error) {
-	return Result{}, errors.ErrUnsupported
+	return r.keep(ctx, tracesSignal, &attribution{origin: o, trusted: true}, &tracesBatch{ptraceotlp.NewExportRequestFromTraces(td)})
+}
+
+// receive takes the inflated body of one request: scan, share of the decoding
+// budget, decode, attribute, write. sh already holds the body's own size; the
+// caller releases it when the answer is made.
+func (r *Receiver) receive(ctx context.Context, sig signal, o binnacle.Origin, body []byte, json bool, b batch, sh *share) (Result, error) {
+	r.meters.bytes(sig, len(body))
+	if err := r.decode(ctx, body, json, b, sh); err != nil {
+		return Result{}, err
+	}
+	return r.keep(ctx, sig, &attribution{origin: o, isNode: r.o.IsNode}, b)
+}
+
+// decode is the only way to a decoded batch, and the scan stands before it.
+func (r *Receiver) decode(ctx context.Context, body []byte, json bool, b batch, sh *share) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.meters.panics.Inc()
+			r.log.Error("decoder panicked", "panic", p, "stack", string(debug.Stack()))
+			err = refuse(badRequest, "the request could not be decoded")
+		}
+	}()
+	if !json {
+		t, err := scan(body, b.root(), r.lim)
+		if err != nil {
+			return err
+		}
+		if err := sh.grow(ctx, t.cost); err != nil {
+			return err
+		}
+		if err := b.unmarshalProto(body); err != nil {
+			return refuse(badRequest, "the request is not OTLP protobuf: %w", err)
+		}
+		return nil
+	}
+	t, err := scanJSON(body, r.lim)
+	if err != nil {
+		return err
+	}
+	if err := sh.grow(ctx, t.cost); err != nil {
+		return err
+	}
+	if err := b.unmarshalJSON(body); err != nil {
+		return refuse(badRequest, "the request is not OTLP JSON: %w", err)
+	}
+	// JSON is what people and browsers send, seldom and little: to encode it
+	// once more is the cheapest way to hold it to the very same limits.
+	again, err := b.marshalProto()
+	if err != nil {
+		return refuse(badRequest, "the request is not OTLP JSON: %w", err)
+	}
+	_, err = scan(again, b.root(), r.lim)
+	return err
+}
+
+// keep attributes a decoded batch and gives it to the sink.
+func (r *Receiver) keep(ctx context.Context, sig signal, a *attribution, b batch) (res Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.meters.panics.Inc()
+			r.log.Error("store panicked", "signal", string(sig), "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("write %s: panic: %v", sig, p)
+		}
+	}()
+	total := b.items()
+	refused := b.attribute(a)
+	if total > refused.Rejected {
+		kept, err := b.write(ctx, r.o.Sink, a.origin)
+		if err != nil {
+			return Result{}, fmt.Errorf("write %s: %w", sig, err)
+		}
+		res = Result{Rejected: min(refused.Rejected+kept.Rejected, total), Message: joinMessages(refused.Message, kept.Message)}
+	} else {
+		res = refused // nothing is left, or the request was empty: success
+	}
+	r.meters.items(sig, total, res.Rejected)
+	return res, nil
 }
