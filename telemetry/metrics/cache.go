@@ -1,0 +1,316 @@
+package metrics
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	binnacle "github.com/binnacle-project/binnacle"
+)
+
+// cache takes a data point from its OTLP identity to its Series without
+// building a label. It has three levels, as a payload has:
+//
+//	resource  by who sent it and the bytes of its attributes
+//	family    by metric name, unit and kind, within the resource
+//	point     by the bytes of its attributes, within the family
+//
+// so a known resource costs one lookup, and a known point one more. Keys are
+// canonical bytes, held by the map, which compares them whole: two identities
+// never meet by a hash. Attributes are keyed in the order they came; another
+// order is another key to the same Series (see table). The scope is in no key,
+// because it is in no label.
+//
+// The top level is sharded; below it a resource is its own shard. Its lock is
+// held while one batch of it is appended, which also keeps the points of one
+// sender in order.
+//
+// It is bounded: a point exists for a series that some owner pays for, at most
+// pointsPerSeries of them, and goes when the series has left memory (sweep).
+// What finds no room is worked out anew each time.
+type cache struct {
+	seed      maphash.Seed
+	shards    [64]cacheShard
+	resources atomic.Int64
+	points    atomic.Int64
+}
+
+type cacheShard struct {
+	mu sync.RWMutex
+	m  map[string]*resource
+}
+
+// pointsPerSeries is how many cache entries an owner may hold for each series
+// it may have: room for a few orders of attributes.
+const pointsPerSeries = 4
+
+// A resource is one sender: a process of a node, mostly.
+type resource struct {
+	owner *owner
+	base  []label // job, instance, group, process: on every series
+	info  []label // the labels of target_info; nil if there is nothing to tell
+
+	mu       sync.Mutex // guards the rest, while a batch is appended
+	families map[familyKey]*family
+	points   int // of all families
+	infoTo   *Series
+	infoAt   int64 // time of the last target_info sample, Unix ms
+	used     time.Time
+	gone     bool // swept out of the cache; look again
+}
+
+// familyKey is what makes a metric another family of series. Its strings are
+// the payload's, copied when the family is made.
+type familyKey struct {
+	name, unit string
+	kind       kind
+}
+
+// kind is a metric's type with what changes its meaning.
+type kind uint8
+
+const (
+	kindUnknown kind = iota
+	kindGauge
+	kindCounter      // monotonic cumulative sum
+	kindCounterDelta // monotonic delta sum
+	kindUpDown
+	kindUpDownDelta
+	kindHistogram
+	kindHistogramDelta
+	kindExponential
+	kindExponentialDelta
+	kindSummary
+)
+
+// delta says whether the points of k hold increases rather than totals.
+func (k kind) delta() bool {
+	return k == kindCounterDelta || k == kindUpDownDelta || k == kindHistogramDelta || k == kindExponentialDelta
+}
+
+// kindOf returns the kind of m, and false for a type or temporality that is
+// not in the data model.
+func kindOf(m pmetric.Metric) (kind, bool) {
+	pick := func(t pmetric.AggregationTemporality, cumulative, delta kind) (kind, bool) {
+		switch t {
+		case pmetric.AggregationTemporalityCumulative:
+			return cumulative, true
+		case pmetric.AggregationTemporalityDelta:
+			return delta, true
+		}
+		return kindUnknown, false
+	}
+	switch m.Type() {
+	case pmetric.MetricTypeGauge:
+		return kindGauge, true
+	case pmetric.MetricTypeSum:
+		if m.Sum().IsMonotonic() {
+			return pick(m.Sum().AggregationTemporality(), kindCounter, kindCounterDelta)
+		}
+		return pick(m.Sum().AggregationTemporality(), kindUpDown, kindUpDownDelta)
+	case pmetric.MetricTypeHistogram:
+		return pick(m.Histogram().AggregationTemporality(), kindHistogram, kindHistogramDelta)
+	case pmetric.MetricTypeExponentialHistogram:
+		return pick(m.ExponentialHistogram().AggregationTemporality(), kindExponential, kindExponentialDelta)
+	case pmetric.MetricTypeSummary:
+		return kindSummary, true
+	}
+	return kindUnknown, false
+}
+
+// A family is one metric of one resource.
+type family struct {
+	kind   kind
+	name   string // Prometheus name, with unit and type suffixes
+	points map[string]*point
+
+	// passing families found no room in their resource: their points are not
+	// cached.
+	passing bool
+
+	// at is the time of the newest point, before the newest of an older time
+	// (Unix ms). A series that first shows at `at` was zero at `before`.
+	at, before int64
+}
+
+// A point is one attribute set of a family. What it holds beside the series
+// spares work on the next sample of the same shape.
+type point struct {
+	series *Series
+
+	layout   layout    // native histograms
+	bounds   []float64 // explicit bounds; shared with stored samples, never changed
+	classic  []*Series // classic series: see classicSeries, summarySeries
+	exemplar pcommon.Timestamp
+}
+
+// alive says whether all the point's series are still those of the table.
+func (p *point) alive() bool {
+	if p.series != nil && p.series.dead.Load() {
+		return false
+	}
+	for _, s := range p.classic {
+		if s.dead.Load() {
+			return false
+		}
+	}
+	return true
+}
+
+func newCache() *cache {
+	c := &cache{seed: maphash.MakeSeed()}
+	for i := range c.shards {
+		c.shards[i].m = map[string]*resource{}
+	}
+	return c
+}
+
+func (c *cache) shard(key []byte) *cacheShard {
+	return &c.shards[maphash.Bytes(c.seed, key)%uint64(len(c.shards))]
+}
+
+// get returns the resource of key, or nil.
+func (c *cache) get(key []byte) *resource {
+	sh := c.shard(key)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	return sh.m[string(key)]
+}
+
+// put adds r unless another writer was faster, and returns the one that holds.
+func (c *cache) put(key []byte, r *resource) *resource {
+	sh := c.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if old := sh.m[string(key)]; old != nil {
+		return old
+	}
+	sh.m[string(key)] = r
+	c.resources.Add(1)
+	return r
+}
+
+// forget drops r, which was swept.
+func (c *cache) forget(key []byte, r *resource) {
+	sh := c.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.m[string(key)] == r {
+		delete(sh.m, string(key))
+		c.resources.Add(-1)
+	}
+}
+
+// sweep drops points whose series is gone, and resources that are empty or
+// were not used since the given time.
+func (c *cache) sweep(idleSince time.Time) {
+	for i := range c.shards {
+		sh := &c.shards[i]
+		sh.mu.RLock()
+		all := make(map[string]*resource, len(sh.m))
+		for k, r := range sh.m {
+			all[k] = r
+		}
+		sh.mu.RUnlock()
+		for k, r := range all {
+			if !c.sweepResource(r, idleSince) {
+				continue
+			}
+			c.forget([]byte(k), r)
+		}
+	}
+}
+
+// sweepResource reports whether r is to go, and marks it so.
+func (c *cache) sweepResource(r *resource, idleSince time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	dropped := 0
+	idle := r.used.Before(idleSince)
+	for fk, f := range r.families {
+		for pk, p := range f.points {
+			if idle || !p.alive() {
+				delete(f.points, pk)
+				dropped++
+			}
+		}
+		if len(f.points) == 0 {
+			delete(r.families, fk)
+		}
+	}
+	c.points.Add(-int64(dropped))
+	r.owner.points.Add(-int64(dropped))
+	r.points -= dropped
+	r.gone = r.points == 0
+	return r.gone
+}
+
+const (
+	// sweepInterval is often enough to give budgets back soon after the TSDB
+	// dropped series, which it does every two hours.
+	sweepInterval = 5 * time.Minute
+	// idleAfter is beyond the time that a series without samples stays in the
+	// TSDB's memory.
+	idleAfter = 4 * time.Hour
+)
+
+// sweep forgets what no sender uses any more.
+func (s *Store) sweep(now time.Time) {
+	s.cache.sweep(now.Add(-idleAfter))
+	s.table.dropUnborn()
+	s.table.dropOwners()
+	s.scraped.sweep()
+}
+
+// appendResourceKey appends the identity of a sender: what the connection
+// proved, then what the payload says, so that no payload alone can hit another
+// sender's entry.
+func appendResourceKey(b []byte, o binnacle.Origin, attrs pcommon.Map) []byte {
+	if o.Managed {
+		b = append(b, 1)
+		b = appendBytes(b, string(o.Node))
+		b = appendBytes(b, string(o.Group))
+	} else {
+		b = append(b, 0)
+	}
+	return appendAttrs(b, attrs)
+}
+
+// appendAttrs appends attrs in their order. Each item is length-prefixed or of
+// fixed length after its type, so that no two maps give the same bytes.
+func appendAttrs(b []byte, attrs pcommon.Map) []byte {
+	for k, v := range attrs.All() {
+		b = appendBytes(b, k)
+		t := v.Type()
+		b = append(b, byte(t))
+		switch t {
+		case pcommon.ValueTypeStr:
+			b = appendBytes(b, v.Str())
+		case pcommon.ValueTypeInt:
+			b = binary.LittleEndian.AppendUint64(b, uint64(v.Int()))
+		case pcommon.ValueTypeDouble:
+			b = binary.LittleEndian.AppendUint64(b, math.Float64bits(v.Double()))
+		case pcommon.ValueTypeBool:
+			if v.Bool() {
+				b = append(b, 1)
+			} else {
+				b = append(b, 0)
+			}
+		case pcommon.ValueTypeEmpty:
+		default: // bytes, slices and maps: rare enough for their text
+			b = appendBytes(b, v.AsString())
+		}
+	}
+	return b
+}
+
+func appendBytes(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}

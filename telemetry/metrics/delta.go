@@ -1,0 +1,55 @@
+package metrics
+
+import (
+	"slices"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+)
+
+// deltaState turns the delta points of one series into a cumulative one. It
+// lives as long as the series is in memory; after that, or after a restart, the
+// sum starts again from zero, which readers see as a counter reset.
+//
+// A batch whose commit fails leaves its increases in the sum: the next sample
+// of the series carries them, and the same batch sent again is refused as late.
+// So nothing is lost and nothing counted twice.
+type deltaState struct {
+	start pcommon.Timestamp // of the cumulative stream
+	last  pcommon.Timestamp // end of the newest delta
+
+	value    float64
+	expo     *expo
+	explicit *explicit
+}
+
+// next begins with the delta point (start, at] and returns the state, or
+// errLateDelta for one that is not newer than the last. The caller holds s.mu.
+func (s *Series) nextDeltaLocked(start, at pcommon.Timestamp) (*deltaState, error) {
+	if s.delta == nil {
+		s.delta = &deltaState{start: start}
+	}
+	if at <= s.delta.last {
+		return nil, errLateDelta
+	}
+	s.delta.last = at
+	return s.delta, nil
+}
+
+// addExpo adds e and makes it the sum so far. A change of the zero bucket
+// starts the sum again: counts cannot be moved out of it.
+func (d *deltaState) addExpo(e *expo, start pcommon.Timestamp) error {
+	if d.expo == nil || d.expo.threshold != e.threshold {
+		d.expo, d.start = e.clone(), start
+		return nil
+	}
+	return d.expo.add(e)
+}
+
+// addExplicit is addExpo for explicit buckets; other bounds start again.
+func (d *deltaState) addExplicit(e *explicit, start pcommon.Timestamp) {
+	if d.explicit == nil || !slices.Equal(d.explicit.bounds, e.bounds) {
+		d.explicit, d.start = e.clone(), start
+		return
+	}
+	d.explicit.add(e)
+}

@@ -1,0 +1,292 @@
+package metrics
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/grafana/regexp"
+	"github.com/prometheus/common/route"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/tsdb"
+	v1 "github.com/prometheus/prometheus/web/api/v1"
+
+	binnacle "github.com/binnacle-project/binnacle"
+)
+
+// servedRoutes are the calls of the Prometheus HTTP API that are answered,
+// below the prefix; a name in braces stands for one path element. The API
+// registers more, among them remote read, writes and deletion, and panics in
+// those whose parts do not exist here; all that is refused before it.
+var servedRoutes = []string{
+	"GET query", "POST query",
+	"GET query_range", "POST query_range",
+	"GET query_exemplars", "POST query_exemplars",
+	"GET format_query", "POST format_query",
+	"GET parse_query", "POST parse_query",
+	"GET labels", "POST labels",
+	"GET label/{name}/values",
+	"GET series", "POST series",
+	"GET metadata",
+	"GET rules", "GET alerts",
+	"GET status/buildinfo", "GET status/runtimeinfo", "GET status/flags", "GET status/config",
+	"GET status/tsdb", "GET status/tsdb/blocks", "GET status/walreplay",
+}
+
+// maxForm bounds the body of a POST: queries are long at times, but not so.
+const maxForm = 1 << 20
+
+// Handler serves the Prometheus HTTP API below prefix, for instance
+// "/prometheus/api/v1". Who may ask is up to the caller. The limits of
+// Options.Query hold for all clients together.
+func (s *Store) Handler(prefix string) http.Handler {
+	prefix = "/" + strings.Trim(prefix, "/")
+	api := route.New().WithPrefix(prefix)
+	s.newAPI().Register(api)
+	h := &handler{s: s, prefix: prefix + "/", api: api, slots: make(chan struct{}, s.opts.Query.Concurrency), queue: make(chan struct{}, 2*s.opts.Query.Concurrency)}
+	return h
+}
+
+// handler stands before Prometheus's API: what may be called, how many at
+// once, and how much an answer may hold.
+type handler struct {
+	s      *Store
+	prefix string
+	api    http.Handler
+	slots  chan struct{} // being worked on
+	queue  chan struct{} // being worked on or waiting
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	call, below := strings.CutPrefix(r.URL.Path, h.prefix)
+	if !below || !served(r.Method, call) {
+		writeError(w, http.StatusNotFound, "not_found", fmt.Sprintf("%s %s is not served: this is a Prometheus query API without scraping, rules, alerts or writes", r.Method, r.URL.Path))
+		return
+	}
+	h.s.self.queries.Inc()
+	start := time.Now()
+	defer h.s.self.querySeconds.UpdateDuration(start)
+
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		writeError(w, http.StatusBadRequest, "bad_data", "form: "+err.Error())
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), h.s.opts.Query.Timeout)
+	defer cancel()
+	leave, err := h.enter(ctx)
+	if err != nil {
+		h.s.self.queriesFull.Inc()
+		w.Header().Set("Retry-After", "1")
+		writeError(w, http.StatusServiceUnavailable, "unavailable", err.Error())
+		return
+	}
+	defer leave()
+
+	if call == "metadata" {
+		h.metadata(w, r)
+		return
+	}
+	if slices.Contains([]string{"labels", "series"}, call) || strings.HasPrefix(call, "label/") {
+		h.bound(r.Form)
+	}
+	h.api.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// enter waits for a place among the requests being worked on; the caller must
+// call leave.
+func (h *handler) enter(ctx context.Context) (leave func(), _ error) {
+	select {
+	case h.queue <- struct{}{}:
+	default:
+		return nil, fmt.Errorf("%d queries are running and as many waiting: try again later", cap(h.slots))
+	}
+	select {
+	case h.slots <- struct{}{}:
+		return func() { <-h.slots; <-h.queue }, nil
+	case <-ctx.Done():
+		<-h.queue
+		return nil, fmt.Errorf("%d other queries were running for %s: try again later", cap(h.slots), h.s.opts.Query.Timeout)
+	}
+}
+
+// bound lowers the limit of an answer to ours. The API then cuts the answer
+// off and says so in a warning.
+func (h *handler) bound(form url.Values) {
+	limit := h.s.opts.Query.MaxSeries
+	if asked, err := strconv.Atoi(form.Get("limit")); err != nil && form.Get("limit") != "" || err == nil && asked > 0 && asked <= limit {
+		return // the API tells of a bad one
+	}
+	form.Set("limit", strconv.Itoa(limit))
+}
+
+// served reports whether a call is in servedRoutes.
+func served(method, call string) bool {
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if name, ok := strings.CutPrefix(call, "label/"); ok {
+		if name, ok = strings.CutSuffix(name, "/values"); ok && name != "" && !strings.Contains(name, "/") {
+			call = "label/{name}/values"
+		}
+	}
+	return slices.Contains(servedRoutes, method+" "+call)
+}
+
+// metadata answers from what senders said of their metrics. Prometheus's own
+// answer knows scraped targets only.
+func (h *handler) metadata(w http.ResponseWriter, r *http.Request) {
+	number := func(name string) (int, bool) {
+		v := r.Form.Get(name)
+		if v == "" {
+			return -1, true
+		}
+		n, err := strconv.Atoi(v)
+		return n, err == nil
+	}
+	limit, ok := number("limit")
+	if !ok {
+		writeError(w, http.StatusBadRequest, "bad_data", "limit must be a number")
+		return
+	}
+	perName, ok := number("limit_per_metric")
+	if !ok {
+		writeError(w, http.StatusBadRequest, "bad_data", "limit_per_metric must be a number")
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"status": "success", "data": h.s.meta.list(r.Form.Get("metric"), limit, perName)})
+}
+
+// writeError answers as the Prometheus API does.
+func writeError(w http.ResponseWriter, status int, kind, message string) {
+	writeJSON(w, status, map[string]any{"status": "error", "errorType": kind, "error": message})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client has left
+}
+
+// newAPI makes Prometheus's API over the store. Its parts that do not exist
+// here are given as empty ones where a route that is served asks for them.
+func (s *Store) newAPI() *v1.API {
+	return v1.NewAPI(
+		s.engine,
+		s.queryable(),
+		nil, nil, // appenders: nothing is written here
+		s.exemplarQueryable(),
+		nil, nil, nil, // scrape pools, targets, alert managers
+		func() config.Config { return config.DefaultConfig },
+		map[string]string{},
+		v1.GlobalURLOptions{},
+		func(f http.HandlerFunc) http.HandlerFunc { return f },
+		adminStats{s.db},
+		"",
+		false, // no admin calls
+		s.log.With("part", "api"),
+		func(context.Context) v1.RulesRetriever { return noRules{} },
+		0, 0, 0, // remote read, which is not routed
+		false,
+		regexp.MustCompile(`^$`), // no origin is allowed
+		s.runtimeInfo,
+		buildInfo(),
+		nil, nil, // notifications
+		s.reg, s.reg,
+		nil,
+		false, nil, // remote write
+		false, false, false, // OTLP
+		false,
+		lookback,
+		false,
+		false,
+		nil,
+		nil,
+		v1.OpenAPIOptions{},
+		s.parser,
+	)
+}
+
+// noRules says that there are neither rules nor alerts.
+type noRules struct{}
+
+func (noRules) RuleGroups() []*rules.Group           { return nil }
+func (noRules) AlertingRules() []*rules.AlertingRule { return nil }
+
+// adminStats is the part of the TSDB that the status calls read.
+type adminStats struct{ db *tsdb.DB }
+
+var errNoAdmin = errors.New("not served")
+
+func (a adminStats) CleanTombstones() error { return errNoAdmin }
+func (a adminStats) Delete(context.Context, int64, int64, ...*labels.Matcher) error {
+	return errNoAdmin
+}
+func (a adminStats) Snapshot(string, bool) error { return errNoAdmin }
+func (a adminStats) Stats(byLabel string, limit int) (*tsdb.Stats, error) {
+	return a.db.Head().Stats(byLabel, limit), nil
+}
+func (a adminStats) WALReplayStatus() (tsdb.WALReplayStatus, error) {
+	return tsdb.WALReplayStatus{}, nil // the store answers only after the replay
+}
+func (a adminStats) BlockMetas() ([]tsdb.BlockMeta, error) { return a.db.BlockMetas(), nil }
+
+func (s *Store) runtimeInfo() (v1.RuntimeInfo, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return v1.RuntimeInfo{}, fmt.Errorf("runtime information: %w", err)
+	}
+	info := v1.RuntimeInfo{
+		StartTime:        s.started.UTC(),
+		Hostname:         host,
+		ServerTime:       time.Now().UTC(),
+		GoroutineCount:   runtime.NumGoroutine(),
+		GOMAXPROCS:       runtime.GOMAXPROCS(0),
+		GOMEMLIMIT:       debug.SetMemoryLimit(-1),
+		GOGC:             os.Getenv("GOGC"),
+		StorageRetention: s.opts.Retention.String(),
+	}
+	if info.GOMEMLIMIT == math.MaxInt64 {
+		info.GOMEMLIMIT = 0
+	}
+	return info, nil
+}
+
+// buildInfo names the Prometheus whose API this is, because clients choose
+// calls by that version, and us as the branch.
+func buildInfo() *v1.PrometheusVersion {
+	v := &v1.PrometheusVersion{Version: "3.0.0", Branch: "binnacle " + binnacle.Version, GoVersion: runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, d := range info.Deps {
+			if d.Path == "github.com/prometheus/prometheus" {
+				v.Version = serverVersion(d.Version)
+			}
+		}
+	}
+	return v
+}
+
+// serverVersion turns a module version (v0.312.0) into the one that the server
+// has under its own name (3.12.0).
+func serverVersion(module string) string {
+	parts := strings.Split(strings.TrimPrefix(module, "v"), ".")
+	if len(parts) == 3 && parts[0] == "0" {
+		if n, err := strconv.Atoi(parts[1]); err == nil && n >= 300 {
+			return fmt.Sprintf("%d.%d.%s", n/100, n%100, parts[2])
+		}
+	}
+	return module
+}

@@ -1,0 +1,231 @@
+package metrics
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/prometheus/otlptranslator"
+	"github.com/prometheus/prometheus/model/labels"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	binnacle "github.com/binnacle-project/binnacle"
+)
+
+// label is one label of a series being built.
+type label struct{ name, value string }
+
+const (
+	nameLabel     = "__name__"
+	leLabel       = "le"
+	quantileLabel = "quantile"
+	targetInfo    = "target_info"
+
+	// maxLabels, maxNameBytes and maxValueBytes bound what one series may
+	// hold. Longer values are cut off and counted: they are URLs and messages
+	// that were meant for a span.
+	maxLabels     = 64
+	maxNameBytes  = 256
+	maxValueBytes = 2048
+)
+
+// Resource attributes that stand in labels of their own, and not in
+// target_info.
+const (
+	attrServiceName      = "service.name"
+	attrServiceNamespace = "service.namespace"
+	attrServiceInstance  = "service.instance.id"
+)
+
+// identityLabels say who a series is from. A point attribute that would take
+// one of these names is kept as exported_NAME, as a Prometheus scrape does it:
+// nobody speaks for another node or group by an attribute.
+var identityLabels = []string{binnacle.LabelJob, binnacle.LabelInstance, binnacle.LabelGroup, binnacle.LabelProcess}
+
+// metricNamer follows the OpenTelemetry-to-Prometheus rules: underscores, unit
+// and type suffixes.
+var metricNamer = otlptranslator.MetricNamer{WithMetricSuffixes: true}
+
+var labelNamer = otlptranslator.LabelNamer{}
+
+// metricName returns the Prometheus name of a metric. A colon becomes an
+// underscore: names with colons are the manager's roll-ups, which gates take
+// for evidence, so no sender may write them.
+func metricName(k familyKey) (string, error) {
+	return metricNamer.Build(otlptranslator.Metric{
+		Name: strings.ReplaceAll(k.name, ":", "_"),
+		Unit: k.unit,
+		Type: k.kind.translatorType(),
+	})
+}
+
+func (k kind) translatorType() otlptranslator.MetricType {
+	switch k {
+	case kindGauge:
+		return otlptranslator.MetricTypeGauge
+	case kindCounter, kindCounterDelta:
+		return otlptranslator.MetricTypeMonotonicCounter
+	case kindUpDown, kindUpDownDelta:
+		return otlptranslator.MetricTypeNonMonotonicCounter
+	case kindHistogram, kindHistogramDelta:
+		return otlptranslator.MetricTypeHistogram
+	case kindExponential, kindExponentialDelta:
+		return otlptranslator.MetricTypeExponentialHistogram
+	case kindSummary:
+		return otlptranslator.MetricTypeSummary
+	}
+	return otlptranslator.MetricTypeUnknown
+}
+
+// resourceLabels splits the attributes of a resource into the labels that all
+// its series carry and those of its target_info, which is nil if there is
+// nothing beyond the identity to tell.
+func resourceLabels(attrs pcommon.Map) (base, info []label) {
+	var job, namespace string
+	var rest []label
+	for k, v := range attrs.All() {
+		switch k {
+		case attrServiceName:
+			job = v.AsString()
+		case attrServiceNamespace:
+			namespace = v.AsString()
+		case attrServiceInstance:
+			base = addFirst(base, label{binnacle.LabelInstance, v.AsString()})
+		case binnacle.AttrGroup:
+			base = addFirst(base, label{binnacle.LabelGroup, v.AsString()})
+		case binnacle.AttrProcess:
+			base = addFirst(base, label{binnacle.LabelProcess, v.AsString()})
+		default:
+			rest = append(rest, label{k, v.AsString()})
+		}
+	}
+	if namespace != "" {
+		job = namespace + "/" + job
+	}
+	if job != "" {
+		base = append(base, label{binnacle.LabelJob, job})
+	}
+	if len(rest) == 0 || len(base) == 0 {
+		return base, nil
+	}
+	return base, rest
+}
+
+// addFirst adds l unless the list has its name: of a key that stands twice the
+// first counts, which is the one that attribution has set.
+func addFirst(ls []label, l label) []label {
+	if get(ls, l.name) != "" {
+		return ls
+	}
+	return append(ls, l)
+}
+
+// get returns the value of a label in a list.
+func get(ls []label, name string) string {
+	for _, l := range ls {
+		if l.name == name {
+			return l.value
+		}
+	}
+	return ""
+}
+
+// labelBuilder makes label sets. It is the slow path: once for each series.
+type labelBuilder struct {
+	list      []label
+	scratch   labels.ScratchBuilder
+	truncated int // values cut off, for the counter
+}
+
+// series returns the labels of a series: the metric's name, the identity of its
+// resource, and the attributes of its point with reserved ones renamed. extra
+// is at most one more label (le or quantile).
+func (b *labelBuilder) series(name string, base []label, attrs pcommon.Map, k kind, extra ...label) (labels.Labels, error) {
+	b.list = b.list[:0]
+	for key, v := range attrs.All() {
+		b.list = append(b.list, label{key, v.AsString()})
+	}
+	return b.build(name, base, k, extra...)
+}
+
+// build is series with the attributes in b.list.
+func (b *labelBuilder) build(name string, base []label, k kind, extra ...label) (labels.Labels, error) {
+	// By key, so that attributes whose names become equal merge the same way
+	// in whatever order they came.
+	slices.SortStableFunc(b.list, func(x, y label) int { return strings.Compare(x.name, y.name) })
+	n := 0
+	for _, l := range b.list {
+		name, err := labelName(l.name, k)
+		if err != nil {
+			return labels.EmptyLabels(), err
+		}
+		if name == "" || l.value == "" {
+			continue // an empty label is no label
+		}
+		b.list[n] = label{name, l.value}
+		n++
+	}
+	b.list = append(b.list[:n], base...)
+	b.list = append(b.list, extra...)
+	b.list = append(b.list, label{nameLabel, name})
+	slices.SortStableFunc(b.list, func(x, y label) int { return strings.Compare(x.name, y.name) })
+
+	b.scratch.Reset()
+	count := 0
+	for i := 0; i < len(b.list); {
+		l := b.list[i]
+		j := i + 1
+		for ; j < len(b.list) && b.list[j].name == l.name; j++ {
+			l.value += ";" + b.list[j].value // as the translation rules say
+		}
+		i = j
+		if l.value == "" {
+			continue
+		}
+		if count++; count > maxLabels {
+			return labels.EmptyLabels(), errTooManyLabels
+		}
+		b.scratch.Add(l.name, b.clean(l.value))
+	}
+	return b.scratch.Labels(), nil
+}
+
+// clean returns v as valid UTF-8 of bounded length.
+func (b *labelBuilder) clean(v string) string {
+	if !utf8.ValidString(v) {
+		v = strings.ToValidUTF8(v, "\uFFFD")
+	}
+	if len(v) <= maxValueBytes {
+		return v
+	}
+	b.truncated++
+	cut := maxValueBytes
+	for !utf8.RuneStart(v[cut]) {
+		cut--
+	}
+	return v[:cut]
+}
+
+// labelName returns the label for an attribute key, or "" for one that cannot
+// be a label.
+func labelName(key string, k kind) (string, error) {
+	if len(key) > maxNameBytes {
+		return "", errLongName
+	}
+	if key == "" {
+		return "", nil
+	}
+	name, err := labelNamer.Build(key)
+	if err != nil {
+		return "", nil // nothing but punctuation
+	}
+	switch {
+	case strings.HasPrefix(name, "__"):
+		return "key" + name, nil // names of this form are the store's own
+	case slices.Contains(identityLabels, name),
+		name == leLabel && (k == kindHistogram || k == kindHistogramDelta || k == kindExponential || k == kindExponentialDelta),
+		name == quantileLabel && k == kindSummary:
+		return "exported_" + name, nil
+	}
+	return name, nil
+}

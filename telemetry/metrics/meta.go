@@ -1,0 +1,100 @@
+package metrics
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/otlptranslator"
+)
+
+// metaStore remembers type, unit and help of each metric name, for the
+// metadata call: Grafana's query builder gives the right hints for native
+// histograms only if they are called histograms there. It is filled as data
+// comes in, and starts empty. Safe for concurrent use.
+type metaStore struct {
+	mu sync.RWMutex
+	m  map[string][]Metadata
+}
+
+// Metadata describes a metric.
+type Metadata struct {
+	Type model.MetricType `json:"type"`
+	Unit string           `json:"unit"`
+	Help string           `json:"help"`
+}
+
+const (
+	maxMetaNames   = 20_000 // names remembered
+	maxMetaPerName = 4      // differing descriptions of one name
+	maxHelpBytes   = 1024
+)
+
+func newMetaStore() *metaStore { return &metaStore{m: map[string][]Metadata{}} }
+
+// Describe tells what a metric that is written by Batch is, for the metadata
+// call.
+func (s *Store) Describe(name string, m Metadata) { s.meta.put(name, m) }
+
+// add remembers what a family of OTLP says of itself.
+func (m *metaStore) add(name string, k familyKey, help string) {
+	unit := otlptranslator.UnitNamer{}
+	m.put(name, Metadata{Type: k.kind.promType(), Unit: unit.Build(k.unit), Help: strings.Clone(help)})
+}
+
+func (m *metaStore) put(name string, md Metadata) {
+	md.Help = strings.ToValidUTF8(md.Help, "\uFFFD")
+	if len(md.Help) > maxHelpBytes {
+		md.Help = strings.ToValidUTF8(md.Help[:maxHelpBytes], "")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list, known := m.m[name]
+	if slices.Contains(list, md) || len(list) >= maxMetaPerName || !known && len(m.m) >= maxMetaNames {
+		return
+	}
+	m.m[name] = append(list, md)
+}
+
+// list returns a copy of up to limit names (all if limit is negative) with up
+// to perName descriptions each; only that of name if it is not empty.
+func (m *metaStore) list(name string, limit, perName int) map[string][]Metadata {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	names := make([]string, 0, len(m.m))
+	for n := range m.m {
+		if name == "" || n == name {
+			names = append(names, n)
+		}
+	}
+	slices.SortFunc(names, cmp.Compare)
+	out := map[string][]Metadata{}
+	for _, n := range names {
+		if limit >= 0 && len(out) >= limit {
+			break
+		}
+		list := m.m[n]
+		if perName > 0 && len(list) > perName {
+			list = list[:perName]
+		}
+		out[n] = slices.Clone(list)
+	}
+	return out
+}
+
+// promType is the type in Prometheus's words.
+func (k kind) promType() model.MetricType {
+	switch k {
+	case kindGauge, kindUpDown, kindUpDownDelta:
+		return model.MetricTypeGauge
+	case kindCounter, kindCounterDelta:
+		return model.MetricTypeCounter
+	case kindHistogram, kindHistogramDelta, kindExponential, kindExponentialDelta:
+		return model.MetricTypeHistogram
+	case kindSummary:
+		return model.MetricTypeSummary
+	}
+	return model.MetricTypeUnknown
+}

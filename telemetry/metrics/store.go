@@ -1,0 +1,180 @@
+// Package metrics keeps the cluster's metrics: a Prometheus TSDB in process,
+// written from OTLP through a cache that takes a known data point straight to
+// its series reference, and read back by PromQL and the Prometheus HTTP API.
+//
+// The cache is what the package is for. Prometheus spends two thirds of its
+// OTLP ingest on turning attributes into label strings and looking these up;
+// here that happens once for each series, and afterwards a resource costs one
+// map lookup and a point another, by the bytes of its attributes (cache.go).
+//
+// It leaves to others who the sender is (otlp attributes the resources before
+// they come here), what the numbers mean (telemetry/activity makes aggregates
+// and writes them back as roll-ups by Batch), and who may ask (manager). Only
+// manager and telemetry/activity import it.
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/util/compression"
+)
+
+// Store is the metrics store. It is safe for concurrent use.
+type Store struct {
+	opts    Options
+	log     *slog.Logger
+	db      *tsdb.DB
+	reg     *prometheus.Registry // the TSDB's and the engine's own metrics
+	parser  parser.Parser
+	engine  *promql.Engine
+	cache   *cache
+	table   *table
+	meta    *metaStore
+	scraped *scrapeCache
+	self    *selfMetrics
+	started time.Time
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open opens or creates the store in o.Dir and replays its log. A store whose
+// log ends in a torn record loses that record only; a block that cannot be
+// read is put aside under Dir/corrupt, named in the log, and the rest opens.
+func Open(o Options) (*Store, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		opts:    o,
+		log:     o.Log.With("component", "metrics"),
+		parser:  parser.NewParser(parser.Options{}),
+		meta:    newMetaStore(),
+		started: time.Now(),
+	}
+	s.self = newSelfMetrics(o.Metrics)
+	s.table = newTable(o)
+	s.cache = newCache()
+	s.scraped = newScrapeCache()
+
+	if err := s.openDB(); err != nil {
+		return nil, fmt.Errorf("open metrics store in %s: %w", o.Dir, err)
+	}
+	s.table.head = s.db.Head()
+	s.engine = newEngine(o, s.parser, s.reg, s.log)
+	s.self.watch(s)
+	return s, nil
+}
+
+// openDB opens the TSDB; if that fails for blocks that cannot be read, it puts
+// these aside and tries once more.
+func (s *Store) openDB() error {
+	open := func() (err error) {
+		s.reg = prometheus.NewRegistry() // a failed Open leaves its metrics behind
+		s.db, err = tsdb.Open(s.opts.Dir, s.log.With("part", "tsdb"), s.reg, dbOptions(s.opts, s.table), nil)
+		return err
+	}
+	err := open()
+	if err == nil {
+		return nil
+	}
+	n, qerr := quarantine(s.opts.Dir, s.log)
+	if n == 0 || qerr != nil {
+		return errors.Join(err, qerr)
+	}
+	s.self.quarantined.Add(n)
+	return open()
+}
+
+// dbOptions turns our options into the TSDB's.
+func dbOptions(o Options, t *table) *tsdb.Options {
+	d := tsdb.DefaultOptions()
+	d.RetentionDuration = o.Retention.Milliseconds()
+	d.MaxBytes = o.MaxBytes
+	d.WALCompression = compression.Snappy
+	d.OutOfOrderTimeWindow = o.OutOfOrder.Milliseconds()
+	d.EnableExemplarStorage = true
+	d.MaxExemplars = int64(o.MaxExemplars)
+	d.SeriesLifecycleCallback = t
+
+	// Blocks grow to a tenth of the retention, at most 31 days, as Prometheus
+	// does it: the price of dropping whole blocks is that much extra.
+	d.MinBlockDuration = tsdb.DefaultBlockDuration
+	d.MaxBlockDuration = max(d.MinBlockDuration, min(d.RetentionDuration/10, (31*24*time.Hour).Milliseconds()))
+	return d
+}
+
+// Run syncs the log to disk every second, which bounds what a power failure
+// can lose, and forgets cached points of series that are gone. It returns nil
+// after ctx has ended. Compaction and retention run with or without it.
+func (s *Store) Run(ctx context.Context) error {
+	syncTick := time.NewTicker(syncInterval)
+	defer syncTick.Stop()
+	sweepTick := time.NewTicker(sweepInterval)
+	defer sweepTick.Stop()
+	syncer := newLogSyncer(s.opts.Dir)
+	defer syncer.close()
+	for {
+		select {
+		case <-ctx.Done():
+			s.syncLogs(syncer)
+			return nil
+		case <-syncTick.C:
+			s.syncLogs(syncer)
+		case now := <-sweepTick.C:
+			s.sweep(now)
+		}
+	}
+}
+
+// Close flushes and closes the store. Writes and queries must have ended. It
+// is safe to call twice.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		s.closeErr = errors.Join(s.engine.Close(), s.db.Close())
+		if s.closeErr != nil {
+			s.closeErr = fmt.Errorf("close metrics store in %s: %w", s.opts.Dir, s.closeErr)
+		}
+	})
+	return s.closeErr
+}
+
+// Unavailable says that the store cannot take data now but may later: the
+// disk is full or failing. Senders should keep the data and try again.
+type Unavailable struct {
+	After time.Duration // when to try again
+	Err   error
+}
+
+func (e *Unavailable) Error() string { return "metrics store: not writable now: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Unavailable) Unwrap() error { return e.Err }
+
+// RetryAfter returns when to try again.
+func (e *Unavailable) RetryAfter() time.Duration { return e.After }
+
+// retryAfter is long enough for an operator's clean-up or a compaction to make
+// a difference, and short against the spool of a node.
+const retryAfter = 30 * time.Second
+
+// commitFailed counts and wraps an error of a commit. Nothing of the batch is
+// stored then, so the sender may send it again.
+func (s *Store) commitFailed(err error) error {
+	s.self.commitErrors.Inc()
+	if errors.Is(err, syscall.ENOSPC) {
+		err = fmt.Errorf("disk of %s is full, free some space or lower the retention: %w", s.opts.Dir, err)
+	}
+	return &Unavailable{After: retryAfter, Err: fmt.Errorf("commit: %w", err)}
+}

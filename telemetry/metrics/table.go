@@ -1,0 +1,196 @@
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+)
+
+// errSeriesLimit is wrapped by the error of a point that would create a series
+// over a limit.
+var errSeriesLimit = errors.New("series limit reached")
+
+// An owner is who pays for series: an instance, and above it, for senders
+// without a certificate, the budget they share.
+type owner struct {
+	name   string
+	max    int64
+	parent *owner
+	series atomic.Int64 // series of the owner that are in memory
+	points atomic.Int64 // cache entries of the owner, see cache.go
+}
+
+// room returns an error if one more series would be over a limit.
+func (o *owner) room() error {
+	for ; o != nil; o = o.parent {
+		if n := o.series.Load(); n >= o.max {
+			return fmt.Errorf("%w: %s has %d series, at most %d are allowed", errSeriesLimit, o.name, n, o.max)
+		}
+	}
+	return nil
+}
+
+func (o *owner) addSeries(d int64) {
+	for ; o != nil; o = o.parent {
+		o.series.Add(d)
+	}
+}
+
+// table holds one Series for each label set that senders write, so that two
+// ways to say the same series (attributes in another order, names that become
+// equal) share reference, delta state and budget. It learns from the TSDB when
+// a series leaves memory. Safe for concurrent use.
+type table struct {
+	head  *tsdb.Head // for the total; set before the first use
+	total int64      // limit of all series
+
+	shards [64]tableShard
+
+	ownersMu  sync.Mutex
+	owners    map[string]*owner
+	unmanaged *owner
+	perOwner  int64
+}
+
+type tableShard struct {
+	mu sync.Mutex
+	m  map[uint64]*Series // by label hash; collisions chain through next
+}
+
+func newTable(o Options) *table {
+	t := &table{
+		total:     int64(o.MaxSeries),
+		perOwner:  int64(o.MaxSeriesPerInstance),
+		owners:    map[string]*owner{},
+		unmanaged: &owner{name: "all unmanaged senders together", max: int64(o.MaxSeriesUnmanaged)},
+	}
+	for i := range t.shards {
+		t.shards[i].m = map[uint64]*Series{}
+	}
+	return t
+}
+
+// ownerOf returns the owner for an instance, making it at need. The caller
+// holds it by a resource, and sweep drops those that nothing is counted on.
+func (t *table) ownerOf(managed bool, instance string) *owner {
+	key := "u" + instance
+	if managed {
+		key = "m" + instance
+	}
+	t.ownersMu.Lock()
+	defer t.ownersMu.Unlock()
+	if o := t.owners[key]; o != nil {
+		return o
+	}
+	o := &owner{name: fmt.Sprintf("instance %q", instance), max: t.perOwner}
+	if !managed {
+		o.parent = t.unmanaged
+	}
+	t.owners[key] = o
+	return o
+}
+
+// intern returns the Series of lbls, making it on the account of o at need.
+// It keeps lbls.
+func (t *table) intern(lbls labels.Labels, o *owner) (*Series, error) {
+	hash := lbls.Hash()
+	sh := &t.shards[hash%uint64(len(t.shards))]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for s := sh.m[hash]; s != nil; s = s.next {
+		if labels.Equal(s.lbls, lbls) {
+			return s, nil
+		}
+	}
+	if n := int64(t.head.NumSeries()); n >= t.total {
+		return nil, fmt.Errorf("%w: %d series are in memory, at most %d are allowed", errSeriesLimit, n, t.total)
+	}
+	if err := o.room(); err != nil {
+		return nil, err
+	}
+	s := &Series{lbls: lbls, owner: o, next: sh.m[hash]}
+	sh.m[hash] = s
+	o.addSeries(1)
+	return s, nil
+}
+
+// remove takes the series of lbls out of the table if its reference is ref, and
+// tells its points by dead.
+func (t *table) remove(lbls labels.Labels, ref uint64) {
+	hash := lbls.Hash()
+	sh := &t.shards[hash%uint64(len(t.shards))]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	var prev *Series
+	for s := sh.m[hash]; s != nil; prev, s = s, s.next {
+		if s.ref.Load() != ref || !labels.Equal(s.lbls, lbls) {
+			continue
+		}
+		switch {
+		case prev != nil:
+			prev.next = s.next
+		case s.next != nil:
+			sh.m[hash] = s.next
+		default:
+			delete(sh.m, hash)
+		}
+		s.dead.Store(true)
+		s.owner.addSeries(-1)
+		return
+	}
+}
+
+// dropUnborn removes the series that no sample was ever stored for (all their
+// points were refused), except those made since the last call.
+func (t *table) dropUnborn() {
+	for i := range t.shards {
+		sh := &t.shards[i]
+		var unborn []*Series
+		sh.mu.Lock()
+		for _, s := range sh.m {
+			for ; s != nil; s = s.next {
+				if s.ref.Load() != 0 {
+					continue
+				}
+				if s.aged {
+					unborn = append(unborn, s)
+				}
+				s.aged = true
+			}
+		}
+		sh.mu.Unlock()
+		for _, s := range unborn {
+			t.remove(s.lbls, 0)
+		}
+	}
+}
+
+// dropOwners forgets owners that nothing is counted on.
+func (t *table) dropOwners() {
+	t.ownersMu.Lock()
+	defer t.ownersMu.Unlock()
+	for k, o := range t.owners {
+		if o.series.Load() == 0 && o.points.Load() == 0 {
+			delete(t.owners, k)
+		}
+	}
+}
+
+// PreCreation lets every series be: limits are kept where the sender can be
+// told, in intern.
+func (t *table) PreCreation(labels.Labels) error { return nil }
+
+// PostCreation does nothing.
+func (t *table) PostCreation(labels.Labels) {}
+
+// PostDeletion is called by the TSDB after it dropped series from memory.
+func (t *table) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
+	for ref, lbls := range gone {
+		t.remove(lbls, uint64(ref))
+	}
+}

@@ -1,0 +1,368 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	binnacle "github.com/binnacle-project/binnacle"
+)
+
+// WriteMetrics stores a batch of OTLP metrics. Its resources must be
+// attributed: service.instance.id and the binnacle.* attributes are believed.
+//
+// Data points that cannot be stored (too old, over a limit, malformed) are
+// counted in rejected and told in message, for a partial success; the rest is
+// stored together, readable and in the log when WriteMetrics returns. An error
+// means that nothing is stored; an *Unavailable among them may be tried again.
+//
+// WriteMetrics does not change md and keeps nothing of it. It is safe for
+// concurrent use; batches of one resource wait for each other.
+func (s *Store) WriteMetrics(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) (rejected int, message string, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, "", err
+	}
+	w := writers.Get().(*writer)
+	defer w.release()
+	w.begin(s, o)
+	rms := md.ResourceMetrics()
+	for i := range rms.Len() {
+		w.resourceMetrics(rms.At(i))
+	}
+	if err := w.commit(); err != nil {
+		return 0, "", err
+	}
+	if rejected = w.rejected.total(); rejected > 0 {
+		message = w.rejected.message(s.opts)
+	}
+	return rejected, message, nil
+}
+
+// writer is the state and scratch memory of one WriteMetrics.
+type writer struct {
+	s      *Store
+	origin binnacle.Origin
+	app    storage.AppenderV2
+	now    time.Time
+	limit  int64 // newest allowed time, Unix ms
+
+	rejected      rejections
+	points        int
+	hits, misses  int
+	uncached      int
+	exemplarCount int
+	exemplarsLost int
+
+	key      []byte // of a point
+	resKey   []byte // of the resource being written
+	labels   labelBuilder
+	buckets  bucketEncoder
+	expo     expo
+	explicit explicit
+	exs      []exemplar.Exemplar
+}
+
+var writers = sync.Pool{New: func() any { return new(writer) }}
+
+func (w *writer) begin(s *Store, o binnacle.Origin) {
+	w.s, w.origin = s, o
+	w.app = s.db.AppenderV2(context.Background())
+	w.now = time.Now()
+	w.limit = w.now.Add(s.opts.MaxAhead).UnixMilli()
+}
+
+// release gives the scratch memory back, and ends an appender that a panic
+// would leave open: the TSDB waits for all of them.
+func (w *writer) release() {
+	if w.app != nil {
+		_ = w.app.Rollback()
+	}
+	clear(w.exs)
+	*w = writer{key: w.key[:0], resKey: w.resKey[:0], labels: w.labels, buckets: w.buckets, expo: w.expo, explicit: explicit{counts: w.explicit.counts}, exs: w.exs[:0]}
+	w.labels.truncated = 0
+	clear(w.labels.list)
+	writers.Put(w)
+}
+
+// commit stores the batch and counts what came of it.
+func (w *writer) commit() error {
+	start := time.Now()
+	err := w.app.Commit()
+	w.app = nil
+	if err != nil {
+		return w.s.commitFailed(err)
+	}
+	m := w.s.self
+	m.commitSeconds.UpdateDuration(start)
+	m.points.Add(w.points)
+	m.hits.Add(w.hits)
+	m.misses.Add(w.misses)
+	m.uncached.Add(w.uncached)
+	m.exemplars.Add(w.exemplarCount - w.exemplarsLost)
+	m.exemplarsLost.Add(w.exemplarsLost)
+	m.truncated.Add(w.labels.truncated)
+	for why, n := range w.rejected.n {
+		m.rejected[why].Add(n)
+	}
+	return nil
+}
+
+// resourceMetrics appends all of one resource, under its lock.
+func (w *writer) resourceMetrics(rm pmetric.ResourceMetrics) {
+	res := w.lockResource(rm.Resource().Attributes())
+	defer w.unlockResource(res)
+	res.used = w.now
+
+	newest := int64(math.MinInt64)
+	sms := rm.ScopeMetrics()
+	for i := range sms.Len() {
+		ms := sms.At(i).Metrics()
+		for j := range ms.Len() {
+			newest = max(newest, w.metric(res, ms.At(j)))
+		}
+	}
+	if newest != math.MinInt64 {
+		w.targetInfo(res, newest)
+	}
+}
+
+// lockResource returns the resource of attrs, locked, making it at need.
+func (w *writer) lockResource(attrs pcommon.Map) *resource {
+	w.resKey = appendResourceKey(w.resKey[:0], w.origin, attrs)
+	for {
+		res := w.s.cache.get(w.resKey)
+		if res == nil {
+			res = w.s.cache.put(w.resKey, w.newResource(attrs))
+		}
+		res.mu.Lock()
+		if !res.gone {
+			return res
+		}
+		res.mu.Unlock() // left the cache between get and Lock
+		w.s.cache.forget(w.resKey, res)
+	}
+}
+
+// unlockResource drops the resource from the cache again if none of its points
+// could be stored: refused senders cost no memory.
+func (w *writer) unlockResource(res *resource) {
+	if res.points == 0 {
+		res.gone = true
+		w.s.cache.forget(w.resKey, res)
+	}
+	res.mu.Unlock()
+}
+
+func (w *writer) newResource(attrs pcommon.Map) *resource {
+	base, info := resourceLabels(attrs)
+	for i := range base {
+		base[i].value = w.labels.clean(base[i].value)
+	}
+	return &resource{
+		owner:    w.s.table.ownerOf(w.origin.Managed, get(base, binnacle.LabelInstance)),
+		base:     base,
+		info:     info,
+		families: map[familyKey]*family{},
+		used:     w.now,
+	}
+}
+
+// metric appends the points of one metric and returns the newest time stored.
+func (w *writer) metric(res *resource, m pmetric.Metric) int64 {
+	n := pointCount(m)
+	if n == 0 {
+		return math.MinInt64
+	}
+	w.points += n
+	k, ok := kindOf(m)
+	if !ok {
+		w.rejected.add(n, m.Name(), errors.New("metric has no aggregation temporality: want cumulative or delta"))
+		return math.MinInt64
+	}
+	fam, err := w.family(res, familyKey{m.Name(), m.Unit(), k}, m.Description())
+	if err != nil {
+		w.rejected.add(n, m.Name(), err)
+		return math.MinInt64
+	}
+	before := fam.at
+	switch m.Type() {
+	case pmetric.MetricTypeGauge:
+		w.numbers(res, fam, m.Gauge().DataPoints())
+	case pmetric.MetricTypeSum:
+		w.numbers(res, fam, m.Sum().DataPoints())
+	case pmetric.MetricTypeHistogram:
+		w.explicits(res, fam, m.Histogram().DataPoints())
+	case pmetric.MetricTypeExponentialHistogram:
+		w.exponentials(res, fam, m.ExponentialHistogram().DataPoints())
+	case pmetric.MetricTypeSummary:
+		w.summaries(res, fam, m.Summary().DataPoints())
+	}
+	if fam.at == before && before == 0 {
+		return math.MinInt64
+	}
+	return fam.at
+}
+
+// pointCount returns how many data points m has, whatever its type.
+func pointCount(m pmetric.Metric) int {
+	switch m.Type() {
+	case pmetric.MetricTypeGauge:
+		return m.Gauge().DataPoints().Len()
+	case pmetric.MetricTypeSum:
+		return m.Sum().DataPoints().Len()
+	case pmetric.MetricTypeHistogram:
+		return m.Histogram().DataPoints().Len()
+	case pmetric.MetricTypeExponentialHistogram:
+		return m.ExponentialHistogram().DataPoints().Len()
+	case pmetric.MetricTypeSummary:
+		return m.Summary().DataPoints().Len()
+	}
+	return 0
+}
+
+// family returns the family of key, making it at need.
+func (w *writer) family(res *resource, key familyKey, help string) (*family, error) {
+	if f := res.families[key]; f != nil {
+		return f, nil
+	}
+	name, err := metricName(key)
+	if err != nil {
+		return nil, err
+	}
+	if len(name) > maxNameBytes {
+		return nil, fmt.Errorf("metric name is longer than %d bytes", maxNameBytes)
+	}
+	f := &family{kind: key.kind, name: name, points: map[string]*point{}}
+	key.name, key.unit = strings.Clone(key.name), strings.Clone(key.unit)
+	if len(res.families) < maxFamilies {
+		res.families[key] = f
+	} else {
+		f.passing = true
+	}
+	w.s.meta.add(name, key, help)
+	return f, nil
+}
+
+// maxFamilies bounds the metrics of one resource that are cached.
+const maxFamilies = 10_000
+
+// point returns the cached point of attrs, making it at need by resolve, which
+// fills in its series.
+func (w *writer) point(res *resource, fam *family, attrs pcommon.Map, resolve func(*point) error) (*point, error) {
+	w.key = appendAttrs(w.key[:0], attrs)
+	p := fam.points[string(w.key)]
+	if p != nil && p.alive() {
+		w.hits++
+		return p, nil
+	}
+	w.misses++
+	fresh := &point{}
+	if err := resolve(fresh); err != nil {
+		return nil, err
+	}
+	switch {
+	case p != nil:
+		fam.points[string(w.key)] = fresh
+	case fam.passing:
+		w.uncached++
+	case res.owner.points.Load() < pointsPerSeries*res.owner.max:
+		fam.points[string(w.key)] = fresh
+		res.points++
+		res.owner.points.Add(1)
+		w.s.cache.points.Add(1)
+	default:
+		w.uncached++
+	}
+	return fresh, nil
+}
+
+// one resolves a point that has a single series.
+func (w *writer) one(res *resource, fam *family, attrs pcommon.Map) (*point, error) {
+	return w.point(res, fam, attrs, func(p *point) (err error) {
+		p.series, err = w.series(res, fam, fam.name, attrs)
+		return err
+	})
+}
+
+// series interns the series of a point under the given name.
+func (w *writer) series(res *resource, fam *family, name string, attrs pcommon.Map, extra ...label) (*Series, error) {
+	lbls, err := w.labels.series(name, res.base, attrs, fam.kind, extra...)
+	if err != nil {
+		return nil, err
+	}
+	return w.s.table.intern(lbls, res.owner)
+}
+
+// when returns a point's time in Unix milliseconds, or why it cannot be.
+func (w *writer) when(ts pcommon.Timestamp) (int64, error) {
+	t := millis(ts)
+	switch {
+	case ts == 0:
+		return 0, errNoTime
+	case t > w.limit:
+		return 0, errAhead
+	}
+	return t, nil
+}
+
+// stamp notes the time of a stored point.
+func (f *family) stamp(t int64) {
+	if t > f.at {
+		f.before, f.at = f.at, t
+	}
+}
+
+// zeroAt returns when a cumulative stream that starts at start and is stored at
+// t was last known to be zero, and false if that needs no sample. That is its
+// start or, for a new series of a metric that was exported before, the export
+// before: it had no such series yet.
+func (f *family) zeroAt(s *Series, start pcommon.Timestamp, t int64) (int64, bool) {
+	st := millis(start)
+	if st == 0 || st >= t {
+		return 0, false
+	}
+	old := s.start.Load()
+	if old == st {
+		return 0, false
+	}
+	s.start.Store(st)
+	if old != 0 {
+		return st, true // a restart
+	}
+	before := f.at
+	if before >= t {
+		before = f.before
+	}
+	if before > st && before < t {
+		return before, true
+	}
+	return st, true
+}
+
+// stored handles the outcome of an append: exemplars that were not taken are
+// no loss of the sample.
+func (w *writer) stored(err error) error {
+	var partial *storage.AppendPartialError
+	if errors.As(err, &partial) {
+		w.exemplarsLost += len(partial.ExemplarErrors)
+		return nil
+	}
+	return err
+}
+
+var staleNaN = math.Float64frombits(value.StaleNaN)
+
+// staleHistogram returns the sample that ends a histogram series: the sender
+// has no value for this time.
+func staleHistogram() *histogram.Histogram { return &histogram.Histogram{Sum: staleNaN} }
