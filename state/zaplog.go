@@ -12,9 +12,11 @@ import (
 // harmless are messages of every normal start and stop of an etcd without
 // listeners. They would only worry people.
 var harmless = map[string]bool{
-	"setting up serving from embedded etcd failed.":                                        true,
-	"setting up serving from embedded etcd failed":                                         true,
-	"failed to update storage version":                                                     true,
+	"setting up serving from embedded etcd failed.": true,
+	"setting up serving from embedded etcd failed":  true,
+	"failed to update storage version":              true,
+	// At the very first start there is no version to detect.
+	"Failed to detect schema version":                                                      true,
 	"simple token is not cryptographically signed":                                         true,
 	"Running http and grpc server on single port. This is not recommended for production.": true,
 }
