@@ -1,0 +1,177 @@
+package membership
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/api"
+)
+
+// Polled takes note that a node proved itself, at the end or beginning of a
+// poll. Use Polling for polls that are held.
+func (r *Registry) Polled(id binnacle.NodeID, peer netip.Addr) {
+	now := time.Now()
+	r.sign(id, func(n *node) {
+		n.proved(now, r.o.Periods)
+		n.peer = peer
+	})
+}
+
+// Polling takes note that a node's poll is held from now on. The caller calls
+// done when it ends, once: with true when it was answered, with false when its
+// connection broke, which is the fastest sign that a node was killed.
+func (r *Registry) Polling(id binnacle.NodeID, peer netip.Addr) (done func(answered bool)) {
+	now := time.Now()
+	var held *node
+	r.sign(id, func(n *node) {
+		n.proved(now, r.o.Periods)
+		n.peer = peer
+		n.polls++
+		held = n
+	})
+	return func(answered bool) {
+		if held == nil {
+			return
+		}
+		at := time.Now()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		held.polls--
+		switch {
+		case answered && held.signs.LeftAt.IsZero():
+			held.signs.LastPoll = at
+		case !answered && held.polls == 0:
+			held.signs.PollBroken = at
+		}
+	}
+}
+
+// Reported takes a node's own account of itself. A leaving node has left when
+// Reported returns, durably. What does not fit is refused with an *api.Problem.
+func (r *Registry) Reported(ctx context.Context, id binnacle.NodeID, st api.Status) error {
+	if err := checkReported(st.Address, st.GossipAddress, st.Version); err != nil {
+		return err
+	}
+	now := time.Now()
+	known := r.sign(id, func(n *node) {
+		if st.Leaving {
+			n.signs.LastPoll = now
+			if n.signs.LeftAt.IsZero() {
+				n.signs.LeftAt = now
+			}
+		} else {
+			n.proved(now, r.o.Periods)
+		}
+		n.take(st, now)
+		n.signs.GossipExpected = n.gossipAddress != "" && !r.o.GossipOff
+	})
+	if !known {
+		return problem(http.StatusNotFound, "No such node", "no node %.60q is registered", string(id))
+	}
+	if st.Leaving {
+		return r.note(ctx, now)
+	}
+	return nil
+}
+
+// SetGossip takes a hint of gossip. Hints about members that are no nodes of
+// the registry, such as managers, are passed over.
+func (r *Registry) SetGossip(e GossipEvent) {
+	r.sign(e.Member.ID, func(n *node) {
+		s := &n.signs
+		switch e.Kind {
+		case GossipUDPBlocked:
+			if s.UDPBlocked.IsZero() || e.At.Sub(s.UDPBlocked) >= r.o.Periods.UDPBlockedFor {
+				s.UDPBlockedSince = e.At
+			}
+			s.UDPBlocked = e.At
+		case GossipUDPOpen:
+			s.UDPBlocked = time.Time{}
+		case GossipConflict:
+			s.Conflict, s.ConflictCause = e.At, e.Cause
+		default:
+			// The newest word counts; an alive that repeats one does not move
+			// its time.
+			if e.Kind != s.Gossip || e.Kind != GossipAlive {
+				s.Gossip, s.GossipAt = e.Kind, e.At
+			}
+		}
+	})
+}
+
+// came takes note of an enrollment.
+func (r *Registry) came(rec Record, peer netip.Addr, now time.Time) {
+	r.sign(rec.ID, func(n *node) {
+		n.proved(now, r.o.Periods)
+		n.peer = peer
+		n.address, n.gossipAddress, n.versionName = rec.Address, rec.GossipAddress, rec.Version
+		n.dirty = true
+	})
+	r.announceChange()
+}
+
+// sign applies f to a node that is registered and wakes Run. It reports whether
+// there is one.
+func (r *Registry) sign(id binnacle.NodeID, f func(*node)) bool {
+	r.mu.Lock()
+	n := r.nodes[id]
+	if n != nil {
+		f(n)
+	}
+	r.mu.Unlock()
+	r.wake()
+	return n != nil
+}
+
+func (r *Registry) wake() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+// proved takes note that the node proved itself. Whoever was lost or had left
+// is back.
+func (n *node) proved(now time.Time, p Periods) {
+	s := &n.signs
+	if v := lifeOf(*s, now, p); v.State != api.Alive && v.State != api.Suspect {
+		s.AliveSince = now
+	}
+	// Gossip was wrong about a death if the polls did not agree with it then: a
+	// node that died and came back is no contradiction.
+	if s.Gossip == GossipDead && s.PollBroken.IsZero() && s.LeftAt.IsZero() && now.Sub(s.LastPoll) < p.PollWithin {
+		if !hintsWrong(*s, now, p) {
+			s.GossipWrongSince = now
+		}
+		s.GossipWrong = now
+	}
+	s.LastPoll = now
+	s.LeftAt, s.PollBroken = time.Time{}, time.Time{}
+	s.LostBefore, s.DownBefore = time.Time{}, time.Time{}
+}
+
+// take takes what a status says beside the signs of life.
+func (n *node) take(st api.Status, now time.Time) {
+	address, gossip := reachable(st.Address, n.peer), reachable(st.GossipAddress, n.peer)
+	if n.serving != st.Serving || n.address != address || n.gossipAddress != gossip || n.versionName != st.Version {
+		n.dirty = true
+	}
+	n.serving, n.address, n.gossipAddress, n.versionName = st.Serving, address, gossip, st.Version
+	if st.Draining != !n.signs.DrainingSince.IsZero() {
+		n.dirty = true
+		n.signs.DrainingSince = time.Time{}
+		if st.Draining {
+			n.signs.DrainingSince = now
+		}
+	}
+}
+
+func encodeCert(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
+
+// DecodeMembershipCert reads the form of a membership certificate that answers
+// carry.
+func DecodeMembershipCert(s string) ([]byte, error) { return base64.StdEncoding.DecodeString(s) }
