@@ -3,7 +3,6 @@ package control
 import (
 	"time"
 
-	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 )
 
@@ -92,9 +91,8 @@ type Launch struct {
 	// Relay is the base URL of the agent's OTLP relay for this worker.
 	Relay string `json:"relay"`
 	// Instance tells this process from the node's others in telemetry.
-	Instance string          `json:"instance"`
-	Node     binnacle.NodeID `json:"node,omitempty"`
-	Name     string          `json:"name,omitempty"`
+	Instance string `json:"instance"`
+	Name     string `json:"name,omitempty"`
 	// IntervalSeconds is the export interval to begin with.
 	IntervalSeconds float64 `json:"interval"`
 	// DieWithParent ends the worker when the agent is gone.

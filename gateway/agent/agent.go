@@ -1,0 +1,315 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/gateway/control"
+	"github.com/binnacle-project/binnacle/gateway/engine"
+	"github.com/binnacle-project/binnacle/membership"
+)
+
+// Agent is the parent process of one node.
+type Agent struct {
+	opts  Options
+	log   *slog.Logger
+	state *stateDir
+
+	managers *managers
+	lease    *leaseBox
+	relay    *relay
+	launcher *launcher
+	reporter *reporter
+	gossip   *gossiper
+	helm     *helm
+
+	identity    atomic.Pointer[identity] // nil: not a member
+	plan        atomic.Pointer[api.Plan] // nil: never had one
+	lastPoll    atomic.Int64             // Unix nanoseconds of the last good answer
+	trafficPort atomic.Int32
+	started     time.Time
+
+	listenIP  string
+	ownIPOnce sync.Once
+	ownIP     string
+
+	status net.Listener // of socketAgent
+
+	mu         sync.Mutex // guards what follows
+	join       string     // one of the join constants
+	joinDetail string
+	worker     workerView
+	stopping   bool
+}
+
+// workerView is what others than the helm see of the worker.
+type workerView struct {
+	pid     int
+	since   time.Time
+	serving bool
+}
+
+// How far the node is with its cluster, as the status command shows it.
+const (
+	joinWaiting = "standalone" // not enrolled yet
+	joinMember  = "member"
+	joinAway    = "manager away" // enrolled, but no manager answers
+)
+
+// New opens the state folder and reads all that is kept there. It starts
+// nothing yet and undoes itself on error.
+func New(o Options) (_ *Agent, err error) {
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("the @cluster block: %w", err)
+	}
+	a := &Agent{opts: o, log: o.Log.With("component", "agent"), join: joinWaiting, started: time.Now()}
+	own, err := os.ReadFile(o.ConfigFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the node's own file: %w", err)
+	}
+	settings, err := engine.SettingsOf(own)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.ConfigFile, err)
+	}
+	a.listenIP = settings.ListenIP
+	a.trafficPort.Store(int32(settings.Port))
+
+	if a.state, err = openState(o.StateDir, a.log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			a.state.Close()
+		}
+	}()
+	a.managers = newManagers(o.Managers)
+	a.lease = &leaseBox{state: a.state, verify: o.VerifyLease, log: a.log}
+	a.relay = &relay{
+		log:     a.log,
+		queue:   newMemoryQueue(o.QueueBytes, a.metric("binnacle_agent_relay_dropped_total")),
+		manager: a.managers.http,
+		failed:  func() { a.managers.failed(a.managers.client()) },
+		phase:   a.phase,
+		sent:    a.metric("binnacle_agent_relay_sent_total"),
+		refused: a.metric("binnacle_agent_relay_refused_total"),
+	}
+	o.Metrics.GetOrCreateGauge("binnacle_agent_relay_queue_bytes", func() float64 {
+		_, n := a.relay.queue.size()
+		return float64(n)
+	})
+	a.launcher = &launcher{state: a.state, relay: a.relay, log: a.log, command: o.WorkerCommand,
+		dieWithParent: o.DieWithParent, logFormat: o.LogFormat, logLevel: o.LogLevel}
+	a.reporter = newReporter(a)
+	a.gossip = newGossiper(a)
+	a.helm = newHelm(a)
+	a.helm.own = own
+	return a, a.remember()
+}
+
+// remember reads what earlier runs kept. What cannot be read is told, moved
+// aside and done without.
+func (a *Agent) remember() error {
+	key, err := a.state.loadKey()
+	if err != nil {
+		return err
+	}
+	// A token for another cluster means that the node shall go there. A token
+	// that cannot be read is of no interest to a member.
+	var want binnacle.ClusterID
+	if tok, err := a.token(); err == nil {
+		if c, err := membership.ClusterOf(tok.Fingerprint); err == nil {
+			want = c
+		}
+	}
+	id, err := a.state.loadIdentity(key, want)
+	if err != nil {
+		a.log.Warn("the node's identity cannot be read; it enrolls anew, and keeps its id if the manager knows its key", "err", err)
+	}
+	if err := a.state.loadJSON(fileLedger, &a.helm.ledger); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.log.Warn("the ledger cannot be read; the node begins with its own file", "err", err)
+		a.helm.ledger = ledger{}
+	}
+	if id == nil {
+		return nil
+	}
+	a.become(id)
+	a.lease.load(id)
+	var p api.Plan
+	switch err := a.state.loadJSON(filePlan, &p); {
+	case err == nil:
+		a.plan.Store(&p)
+	case !errors.Is(err, fs.ErrNotExist):
+		a.log.Warn("the plan cannot be read; the next poll brings it", "err", err)
+	}
+	a.join, a.joinDetail = joinAway, "no manager has answered yet"
+	return nil
+}
+
+// become takes up an identity.
+func (a *Agent) become(id *identity) {
+	a.identity.Store(id)
+	a.managers.use(transport(id.tls))
+}
+
+// Run serves until ctx ends, then drains, says good-bye and returns. An error
+// means that the node could not be started; nothing that the manager does makes
+// Run return one.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	defer a.state.Close()
+	defer a.managers.close()
+	if err := a.helm.boot(ctx); err != nil {
+		return errors.Join(err, a.helm.stop())
+	}
+	// What follows outlives ctx until the worker has drained.
+	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	if a.status, err = control.Listen(a.state.dir, socketAgent); err != nil {
+		a.log.Warn("the status command will not work", "err", err)
+	} else {
+		defer os.Remove(a.state.path(socketAgent))
+		wg.Go(func() {
+			if err := control.Serve(bg, a.status, a.log, a.answer, nil); err != nil {
+				a.log.Warn("the status command does not work any more", "err", err)
+			}
+		})
+	}
+	wg.Go(func() { a.belong(bg) })
+	wg.Go(func() { a.reporter.run(bg) })
+	wg.Go(func() { a.gossip.run(bg) })
+	relayCtx, stopRelay := context.WithCancel(bg)
+	relayDone := make(chan struct{})
+	go func() {
+		defer close(relayDone)
+		a.relay.run(relayCtx)
+	}()
+
+	a.helm.loop(ctx)
+
+	a.log.Info("stopping", "drain_timeout", a.opts.DrainTimeout)
+	a.mu.Lock()
+	a.stopping = true
+	a.mu.Unlock()
+	// Load balancers first: they stop sending while the worker still serves.
+	last := a.reporter.get()
+	last.Draining = true
+	a.sayLast(bg, last)
+	stopErr := a.helm.stop()
+	stopRelay()
+	<-relayDone
+	fctx, fcancel := context.WithTimeout(bg, 3*time.Second)
+	if err := a.relay.flush(fctx); err != nil && a.identity.Load() != nil {
+		n, _ := a.relay.queue.size()
+		a.log.Warn("the last telemetry was not delivered", "exports", n, "err", err)
+	}
+	fcancel()
+	last.Serving, last.Leaving = false, true
+	a.sayLast(bg, last)
+	a.gossip.end(true)
+	cancel()
+	wg.Wait()
+	if stopErr != nil {
+		a.log.Warn("the worker did not end cleanly", "err", stopErr)
+	}
+	a.log.Info("stopped")
+	return nil
+}
+
+// sayLast reports directly, for a short time, at a stop.
+func (a *Agent) sayLast(ctx context.Context, s api.Status) {
+	if a.identity.Load() == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := a.reporter.send(ctx, s); err != nil {
+		a.log.Warn("the manager was not told of the stop; it will see the node as unreachable, then down", "err", err)
+	}
+}
+
+// belong enrolls, polls, and enrolls again should the manager forget the node,
+// until ctx ends.
+func (a *Agent) belong(ctx context.Context) {
+	for ctx.Err() == nil {
+		id := a.identity.Load()
+		if id == nil {
+			next, resp, err := a.enroll(ctx)
+			if err != nil {
+				if ctx.Err() == nil {
+					a.log.Error("the node cannot enroll", "err", err)
+					a.setJoin(joinWaiting, err.Error())
+					if sleep(ctx, refusedCap) != nil {
+						return
+					}
+				}
+				continue
+			}
+			id = next
+			a.become(id)
+			a.setJoin(joinMember, "")
+			a.lease.offer(resp.Lease, id)
+			a.takePlan(resp.Plan)
+			a.reporter.again()
+			a.helm.wakeUp()
+		}
+		err := a.poll(ctx, id)
+		if !errors.Is(err, errForgotten) {
+			return
+		}
+		a.log.Warn("enrolling anew", "err", err)
+		a.setJoin(joinWaiting, err.Error())
+		a.forget()
+	}
+}
+
+// forget drops what belonged to a membership that has ended, so that the next
+// one begins with nothing of it: plans of another life count their own serials.
+func (a *Agent) forget() {
+	a.gossip.end(false)
+	a.identity.Store(nil)
+	a.plan.Store(nil)
+	a.lease.drop()
+	if err := errors.Join(a.state.remove(fileIdentity), a.state.remove(filePlan)); err != nil {
+		a.log.Warn("the state of an ended membership could not be removed", "err", err)
+	}
+}
+
+// Reload reads the node's own file again, as SIGHUP asks for.
+func (a *Agent) Reload() { signal(a.helm.hup) }
+
+// Addr returns the address of the traffic listener's settings, host:port.
+func (a *Agent) Addr() string { return a.advertised() }
+
+func (a *Agent) metric(name string) *metrics.Counter { return a.opts.Metrics.GetOrCreateCounter(name) }
+
+func (a *Agent) setJoin(state, detail string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.join, a.joinDetail = state, detail
+}
+
+// setStatus takes the helm's newest account.
+func (a *Agent) setStatus(s api.Status, p *process) {
+	v := workerView{serving: s.Serving}
+	if p != nil {
+		v.pid, v.since = p.pid, p.started
+	}
+	a.mu.Lock()
+	a.worker = v
+	a.mu.Unlock()
+	a.gossip.set(s)
+	a.reporter.set(s)
+}

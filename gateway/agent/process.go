@@ -1,0 +1,238 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/gateway/control"
+)
+
+// process is one worker: one that this agent started, or one that an agent
+// before it left behind.
+type process struct {
+	instance string
+	pid      int
+	client   *control.Client
+	cmd      *exec.Cmd  // nil for one left behind
+	relay    *relayPort // nil for one left behind
+	started  time.Time
+
+	// exited is closed when it has ended; cause is then set.
+	exited chan struct{}
+	cause  error
+}
+
+// launcher starts workers.
+type launcher struct {
+	state         *stateDir
+	relay         *relay
+	log           *slog.Logger
+	command       []string
+	dieWithParent bool
+	logFormat     string
+	logLevel      string
+}
+
+const (
+	// readyTime is how long a new process may take to answer on its socket.
+	readyTime = 15 * time.Second
+	// maxCrashText is how much of a panic's text is reported.
+	maxCrashText = 2 << 10
+)
+
+// launch starts a worker on copies of the listeners and returns once it
+// answers.
+func (l *launcher) launch(ctx context.Context, listeners []net.Listener, interval time.Duration) (_ *process, err error) {
+	p := &process{instance: strings.ToLower(rand.Text()[:12]), exited: make(chan struct{}), started: time.Now()}
+	sock := "worker-" + p.instance + ".sock"
+	crash := l.state.path("worker-" + p.instance + ".crash")
+	var files []*os.File
+	defer func() {
+		for _, f := range files {
+			f.Close() // the child has its own
+		}
+		if err != nil && p.cmd == nil {
+			os.Remove(crash)
+			os.Remove(l.state.path(sock))
+			if p.relay != nil {
+				p.relay.close()
+			}
+		}
+	}()
+
+	if p.relay, err = l.relay.open(); err != nil {
+		return nil, err
+	}
+	ctl, err := control.Listen(l.state.dir, sock)
+	if err != nil {
+		return nil, err
+	}
+	defer ctl.Close()
+	names := []string{control.FileControl, control.FileCrash}
+	cf, err := control.File(ctl)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, cf)
+	crashFile, err := os.OpenFile(crash, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("start a worker: %w", err)
+	}
+	files = append(files, crashFile)
+	for _, ln := range listeners {
+		f, err := control.File(ln)
+		if err != nil {
+			return nil, err
+		}
+		files, names = append(files, f), append(names, control.FileTraffic)
+	}
+	env, err := json.Marshal(control.Launch{
+		Files: names, Socket: l.state.path(sock), Relay: p.relay.URL, Instance: p.instance,
+		IntervalSeconds: interval.Seconds(), DieWithParent: l.dieWithParent,
+		LogFormat: l.logFormat, LogLevel: l.logLevel,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start a worker: %w", err)
+	}
+	cmd := exec.Command(l.command[0], l.command[1:]...)
+	cmd.Env = append(os.Environ(), control.WorkerEnv+"="+string(env))
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.ExtraFiles = files
+	if err := l.start(p, cmd, crash, sock); err != nil {
+		return nil, fmt.Errorf("start a worker (%s): %w", l.command[0], err)
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	if p.client, err = control.Dial(ctx, l.state.dir, sock); err == nil {
+		var st control.WorkerStatus
+		if err = p.client.Call(ctx, control.MethodStatus, nil, &st); err == nil {
+			l.log.Info("worker started", "worker_pid", p.pid, "instance", p.instance)
+			return p, nil
+		}
+	}
+	p.kill()
+	<-p.exited
+	return nil, fmt.Errorf("start a worker (%s): it does not answer on its control socket: %w", l.command[0], errors.Join(err, p.cause))
+}
+
+// start runs cmd and watches for its end.
+func (l *launcher) start(p *process, cmd *exec.Cmd, crash, sock string) error {
+	if l.dieWithParent {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	}
+	started := make(chan error, 1)
+	go func() {
+		if l.dieWithParent {
+			// The signal comes when the starting thread ends, not the process:
+			// this thread stays for as long as the child does.
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+		}
+		err := cmd.Start()
+		if err == nil {
+			p.cmd, p.pid = cmd, cmd.Process.Pid
+		}
+		started <- err
+		if err != nil {
+			return
+		}
+		err = cmd.Wait()
+		p.cause = exitCause(err, readCrash(crash))
+		os.Remove(crash)
+		os.Remove(l.state.path(sock))
+		p.relay.close()
+		close(p.exited)
+	}()
+	return <-started
+}
+
+// exitCause says why a process ended; nil for a clean end.
+func exitCause(err error, crash string) error {
+	if err == nil {
+		return nil
+	}
+	if crash != "" {
+		return fmt.Errorf("worker: %w: %s", err, crash)
+	}
+	return fmt.Errorf("worker: %w", err)
+}
+
+// readCrash returns the beginning of what the runtime wrote at a panic, empty
+// if there was none. The beginning names the panic and the goroutine at fault.
+func readCrash(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxCrashText))
+	if err != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(bytes.ToValidUTF8(b, []byte("?"))))
+}
+
+// apply brings a configuration to serve in p.
+func (p *process) apply(ctx context.Context, ref api.RevisionRef, effective []byte) error {
+	return p.client.Call(ctx, control.MethodApply, control.Apply{Ref: ref, Config: effective}, nil)
+}
+
+// stop lets the worker finish what is in flight, for at most limit, and ends
+// it by force if it does not end by itself. It returns when it has ended.
+func (p *process) stop(limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	err := p.client.Call(ctx, control.MethodStop, control.Stop{Seconds: limit.Seconds()}, nil)
+	cancel()
+	if err != nil && !errors.Is(err, control.ErrClosed) {
+		err = fmt.Errorf("ask worker %d to stop: %w", p.pid, err)
+	} else {
+		err = nil
+	}
+	// Draining takes at most limit, the last export some seconds more.
+	t := time.NewTimer(limit + 6*time.Second)
+	defer t.Stop()
+	select {
+	case <-p.exited:
+		return nil
+	case <-t.C:
+	}
+	p.kill()
+	if p.cmd != nil {
+		<-p.exited
+	}
+	return errors.Join(err, fmt.Errorf("worker %d did not end within %v and was killed", p.pid, limit+6*time.Second))
+}
+
+// kill ends the process at once.
+func (p *process) kill() {
+	if p.cmd != nil {
+		p.cmd.Process.Kill()
+	} else if p.pid > 0 {
+		syscall.Kill(p.pid, syscall.SIGKILL)
+	}
+}
+
+// gone reports whether the process has ended.
+func (p *process) gone() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,143 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/gateway/control"
+)
+
+// NodeStatus is a node's account to its own operator, who may be cut off from
+// the manager: the answer to the status command.
+type NodeStatus struct {
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	// Membership is "standalone", "member" or "manager away"; Detail says why
+	// it is not "member".
+	Membership string             `json:"membership"`
+	Detail     string             `json:"detail,omitempty"`
+	Node       binnacle.NodeID    `json:"node,omitempty"`
+	Name       string             `json:"name,omitempty"`
+	Cluster    binnacle.ClusterID `json:"cluster,omitempty"`
+	Group      binnacle.Group     `json:"group,omitempty"`
+	Managers   []string           `json:"managers"`
+	LastPoll   time.Time          `json:"last_poll,omitzero"`
+	// CertificateUntil is when the node's certificate ends; it is renewed long
+	// before.
+	CertificateUntil time.Time `json:"certificate_until,omitzero"`
+
+	Epoch  uint64 `json:"epoch,omitempty"`
+	Serial uint64 `json:"serial,omitempty"`
+	// Status is what the manager was told last.
+	Status api.Status `json:"status"`
+
+	Worker WorkerInfo `json:"worker"`
+	Lease  LeaseNote  `json:"lease"`
+	Gossip GossipInfo `json:"gossip"`
+	Relay  RelayInfo  `json:"relay"`
+
+	Stopping bool `json:"stopping,omitempty"`
+}
+
+// WorkerInfo tells of the process that serves.
+type WorkerInfo struct {
+	PID     int       `json:"pid,omitempty"`
+	Started time.Time `json:"started,omitzero"`
+	Serving bool      `json:"serving"`
+	Crashes uint64    `json:"crashes"`
+}
+
+// LeaseNote tells of the lease held.
+type LeaseNote struct {
+	*api.LeaseInfo
+	// State is none, valid or ended.
+	State string `json:"state"`
+	// Note says what follows from it.
+	Note string `json:"note"`
+	// Refused says why the newest lease offered was not taken.
+	Refused string `json:"refused,omitempty"`
+}
+
+// GossipInfo tells of the gossip.
+type GossipInfo struct {
+	On      bool   `json:"on"`
+	Address string `json:"address,omitempty"`
+	Members int    `json:"members"`
+}
+
+// RelayInfo tells of telemetry on its way to the manager.
+type RelayInfo struct {
+	Waiting      int    `json:"waiting"`
+	WaitingBytes int64  `json:"waiting_bytes"`
+	Sent         uint64 `json:"sent"`
+	Dropped      uint64 `json:"dropped"`
+	Refused      uint64 `json:"refused"`
+}
+
+// Status returns the node's account.
+func (a *Agent) Status() NodeStatus {
+	s := NodeStatus{Version: binnacle.Version, PID: os.Getpid(), Started: a.started, Managers: a.opts.Managers, Status: a.reporter.get()}
+	a.mu.Lock()
+	s.Membership, s.Detail, s.Stopping = a.join, a.joinDetail, a.stopping
+	s.Worker = WorkerInfo{PID: a.worker.pid, Started: a.worker.since, Serving: a.worker.serving}
+	a.mu.Unlock()
+	s.Worker.Crashes = a.metric("binnacle_agent_worker_crashes_total").Get()
+	if id := a.identity.Load(); id != nil {
+		s.Node, s.Name, s.Cluster, s.Group = id.NodeID, id.Name, id.Cluster, id.Group
+		s.CertificateUntil = id.cert.Leaf.NotAfter
+	}
+	if t := a.lastPoll.Load(); t != 0 {
+		s.LastPoll = time.Unix(0, t).UTC()
+	}
+	if p := a.plan.Load(); p != nil {
+		s.Epoch, s.Serial = p.Epoch, p.Serial
+	}
+	info, refused := a.lease.get()
+	s.Lease = noteLease(info, refused, time.Now())
+	s.Gossip.Address, s.Gossip.On = a.gossip.addr()
+	s.Gossip.Members = len(a.gossip.members())
+	s.Relay.Waiting, s.Relay.WaitingBytes = a.relay.queue.size()
+	s.Relay.Sent, s.Relay.Refused = a.relay.sent.Get(), a.relay.refused.Get()
+	s.Relay.Dropped = a.metric("binnacle_agent_relay_dropped_total").Get()
+	return s
+}
+
+// noteLease says what a lease means at now.
+func noteLease(info *api.LeaseInfo, refused string, now time.Time) LeaseNote {
+	n := LeaseNote{LeaseInfo: info, Refused: refused, State: "none", Note: "no lease held; this version limits nothing without one"}
+	switch {
+	case info == nil:
+	case now.Before(info.Expires):
+		n.State = "valid"
+		n.Note = fmt.Sprintf("valid for another %v; this version limits nothing at its end", info.Expires.Sub(now).Round(time.Minute))
+	default:
+		n.State = "ended"
+		n.Note = "ended; this version limits nothing then"
+	}
+	return n
+}
+
+// answer serves the agent's own socket.
+func (a *Agent) answer(_ context.Context, method string, _ json.RawMessage) (any, []*os.File, error) {
+	if method != control.MethodNode {
+		return nil, nil, &control.Error{Method: method, Code: control.CodeUnknown, Message: fmt.Sprintf("an agent does not know the call %q", method)}
+	}
+	return a.Status(), nil, nil
+}
+
+// AskStatus asks the agent that uses the state folder.
+func AskStatus(ctx context.Context, stateDir string) (NodeStatus, error) {
+	var s NodeStatus
+	c, err := control.Dial(ctx, stateDir, socketAgent)
+	if err != nil {
+		return s, fmt.Errorf("no agent runs with state_dir %s: %w", stateDir, err)
+	}
+	defer c.Close()
+	return s, c.Call(ctx, control.MethodNode, nil, &s)
+}
