@@ -15,6 +15,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/events"
 	"github.com/binnacle-project/binnacle/state"
 )
 
@@ -82,7 +83,7 @@ func (r *Registry) enroll(ctx context.Context, q api.EnrollRequest, peer netip.A
 		return Record{}, nil, err
 	}
 	r.came(rec, peer, now)
-	r.tell(ctx, api.Event{Kind: KindJoined, Group: rec.Group, Node: rec.ID, Actor: string(rec.ID),
+	r.tell(ctx, api.Event{Kind: events.NodeEnrolled, Group: rec.Group, Node: rec.ID, Actor: string(rec.ID),
 		Message: fmt.Sprintf("%s enrolled with token %s from %s", rec.Name, rec.Token, peer)})
 	r.log.Info("node enrolled", "node", rec.ID, "name", rec.Name, "group", rec.Group, "peer", peer)
 	return rec, certPEM, nil
@@ -228,29 +229,25 @@ func newNodeID() binnacle.NodeID {
 // Renew issues a new certificate to the node whose certificate cs shows, which
 // may have expired. The key stays: a node that wants another enrolls anew.
 // Refusals are *api.Problem.
-func (r *Registry) Renew(ctx context.Context, cs *tls.ConnectionState, q api.RenewRequest) (api.RenewResponse, error) {
+func (r *Registry) Renew(_ context.Context, cs *tls.ConnectionState, csrPEM []byte) (Record, []byte, error) {
 	rec, err := r.Authenticate(cs, true)
 	if err != nil {
-		return api.RenewResponse{}, err
+		return Record{}, nil, err
 	}
-	_, keyFP, err := ParseCSR([]byte(q.CSR))
+	_, keyFP, err := ParseCSR(csrPEM)
 	if err != nil {
-		return api.RenewResponse{}, problem(http.StatusBadRequest, "The renewal is not valid", "csr: %v", err)
+		return Record{}, nil, problem(http.StatusBadRequest, "The renewal is not valid", "csr: %v", err)
 	}
 	if keyFP != rec.KeyFP {
-		return api.RenewResponse{}, problem(http.StatusBadRequest, "The renewal is not valid",
+		return Record{}, nil, problem(http.StatusBadRequest, "The renewal is not valid",
 			"csr: it is for another key than that of node %s: a new key needs a new enrollment", rec.ID)
 	}
-	certPEM, _, err := r.o.Authority.IssueNode([]byte(q.CSR), rec.ID)
+	certPEM, _, err := r.o.Authority.IssueNode(csrPEM, rec.ID)
 	if err != nil {
-		return api.RenewResponse{}, err
+		return Record{}, nil, err
 	}
 	r.log.Info("node certificate renewed", "node", rec.ID)
-	return api.RenewResponse{
-		Certificate:    string(certPEM),
-		CA:             string(r.o.Authority.CAPEM()),
-		MembershipCert: r.MembershipCert(rec),
-	}, nil
+	return rec, certPEM, nil
 }
 
 // MembershipCert returns the membership certificate of a node in the form that
@@ -278,7 +275,7 @@ func (r *Registry) Forget(ctx context.Context, id binnacle.NodeID, actor string)
 	}
 	r.announceChange()
 	r.log.Info("node forgotten", "node", id, "name", rec.Name, "actor", actor)
-	r.tell(ctx, api.Event{Kind: KindForgotten, Group: rec.Group, Node: id, Actor: actor, Message: rec.Name + " was forgotten"})
+	r.tell(ctx, api.Event{Kind: events.NodeForgotten, Group: rec.Group, Node: id, Actor: actor, Message: rec.Name + " was forgotten"})
 	return nil
 }
 
@@ -308,7 +305,7 @@ func (r *Registry) Revoke(ctx context.Context, id binnacle.NodeID, actor string)
 	}
 	r.announceChange()
 	r.log.Info("node revoked", "node", id, "name", rec.Name, "actor", actor)
-	r.tell(ctx, api.Event{Kind: KindRevoked, Group: rec.Group, Node: id, Actor: actor, Message: rec.Name + " was revoked: its key is barred"})
+	r.tell(ctx, api.Event{Kind: events.NodeRevoked, Group: rec.Group, Node: id, Actor: actor, Message: rec.Name + " was revoked: its key is barred"})
 	return nil
 }
 

@@ -33,16 +33,19 @@ func GossipKeyID(keys []api.GossipKey) string {
 // GossipKeys keeps the cluster's gossip keyring in control state and makes it
 // part of plans. It is safe for concurrent use.
 type GossipKeys struct {
-	seeds func() []string
+	mu    sync.RWMutex // guards what follows; the arrays never change
+	keys  []api.GossipKey
+	seeds []string
+}
 
-	mu   sync.RWMutex // guards keys, whose array never changes
-	keys []api.GossipKey
+// GossipKeysOptions say where the keyring is kept.
+type GossipKeysOptions struct {
+	Store *state.Store
 }
 
 // OpenGossipKeys reads the keyring and makes the first key when there is none.
-// seeds returns the managers' advertised gossip addresses; nil means that the
-// cluster does without gossip, and plans then name no seeds.
-func OpenGossipKeys(ctx context.Context, store *state.Store, seeds func() []string) (*GossipKeys, error) {
+func OpenGossipKeys(ctx context.Context, o GossipKeysOptions) (*GossipKeys, error) {
+	store := o.Store
 	keys, _, err := state.GetJSON[[]api.GossipKey](ctx, store, keyGossip)
 	if errors.Is(err, state.ErrNotFound) {
 		keys = []api.GossipKey{newGossipKey()}
@@ -57,7 +60,7 @@ func OpenGossipKeys(ctx context.Context, store *state.Store, seeds func() []stri
 	if err != nil {
 		return nil, fmt.Errorf("gossip keyring: %w", err)
 	}
-	return &GossipKeys{seeds: seeds, keys: keys}, nil
+	return &GossipKeys{keys: keys, seeds: []string{}}, nil
 }
 
 // Keys returns the keyring, the key to use first. The caller must not change it.
@@ -67,13 +70,20 @@ func (g *GossipKeys) Keys() []api.GossipKey {
 	return g.keys
 }
 
-// GossipPlan returns the part of a plan that is about gossip.
+// SetSeeds names the managers' advertised gossip addresses, host:port, for
+// plans. A cluster without gossip has none.
+func (g *GossipKeys) SetSeeds(seeds []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.seeds = append([]string{}, seeds...)
+}
+
+// GossipPlan returns the part of a plan that is about gossip. The caller must
+// not change its slices.
 func (g *GossipKeys) GossipPlan() api.GossipPlan {
-	p := api.GossipPlan{Keys: g.Keys(), Seeds: []string{}}
-	if g.seeds != nil {
-		p.Seeds = append(p.Seeds, g.seeds()...)
-	}
-	return p
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return api.GossipPlan{Keys: g.keys, Seeds: g.seeds}
 }
 
 func newGossipKey() api.GossipKey {

@@ -56,6 +56,7 @@ type life struct {
 	LeftAt        time.Time     `json:"left_at,omitzero"`
 	DrainingSince time.Time     `json:"draining_since,omitzero"`
 	Losses        []time.Time   `json:"losses,omitempty"`
+	Joined        bool          `json:"joined"`
 	Serving       bool          `json:"serving"`
 	Address       string        `json:"address"`
 	GossipAddress string        `json:"gossip_address,omitempty"`

@@ -35,9 +35,9 @@ type Events interface {
 	Append(ctx context.Context, e api.Event) (api.Event, error)
 }
 
-// Options say what a registry works with. Store, Authority and Tokens are
+// RegistryOptions say what a registry works with. Store, Authority and Tokens are
 // required.
-type Options struct {
+type RegistryOptions struct {
 	Store     *state.Store
 	Authority *Authority
 	Tokens    *Tokens
@@ -64,7 +64,7 @@ const defaultSeatHold = 10 * time.Minute
 // Registry knows the nodes of the cluster: who they are, durably, and what is
 // known of their life. It is safe for concurrent use.
 type Registry struct {
-	o       Options
+	o       RegistryOptions
 	log     *slog.Logger
 	limiter *peerLimiter
 	count   registryCounters
@@ -85,6 +85,8 @@ type node struct {
 	signs   Signs
 	noted   api.NodeState // the state that was told last
 	ready   bool          // the readiness that was told last
+	joined  bool          // it polled since it enrolled
+	told    bool          // that it joined was told
 	flaps   bool          // flapping was told
 	dirty   bool          // its life is to be written
 	polls   int           // polls that are held
@@ -98,7 +100,7 @@ type node struct {
 
 // OpenRegistry reads the nodes from control state. Run has to be started for
 // states to be noted.
-func OpenRegistry(ctx context.Context, o Options) (*Registry, error) {
+func OpenRegistry(ctx context.Context, o RegistryOptions) (*Registry, error) {
 	if o.Store == nil || o.Authority == nil || o.Tokens == nil {
 		return nil, errors.New("open node registry: Store, Authority and Tokens are required")
 	}
@@ -200,6 +202,7 @@ func (n *node) restore(rec Record, l life, now time.Time) {
 		return
 	}
 	n.noted, n.serving = l.State, l.Serving
+	n.joined, n.told = l.Joined, l.Joined
 	n.address, n.gossipAddress, n.versionName = l.Address, l.GossipAddress, l.Version
 	n.signs.AliveSince, n.signs.LastPoll = l.AliveSince, l.LastPoll
 	n.signs.LostBefore, n.signs.DownBefore, n.signs.LeftAt = l.LostAt, l.DownAt, l.LeftAt

@@ -11,41 +11,38 @@ import (
 	"github.com/binnacle-project/binnacle/api"
 )
 
-// Polled takes note that a node proved itself, at the end or beginning of a
-// poll. Use Polling for polls that are held.
+// Polled takes note of a poll that is answered at once. Use Polling for polls
+// that are held.
 func (r *Registry) Polled(id binnacle.NodeID, peer netip.Addr) {
-	now := time.Now()
-	r.sign(id, func(n *node) {
-		n.proved(now, r.o.Periods)
-		n.peer = peer
-	})
+	r.Polling(context.Background(), id, peer)()
 }
 
-// Polling takes note that a node's poll is held from now on. The caller calls
-// done when it ends, once: with true when it was answered, with false when its
-// connection broke, which is the fastest sign that a node was killed.
-func (r *Registry) Polling(id binnacle.NodeID, peer netip.Addr) (done func(answered bool)) {
+// Polling takes note that a node's poll is held from now on. ctx is the
+// request's: the caller calls end, once, when it answers, and if ctx has ended
+// by then, the connection broke, which is the fastest sign of a killed node.
+func (r *Registry) Polling(ctx context.Context, id binnacle.NodeID, peer netip.Addr) (end func()) {
 	now := time.Now()
 	var held *node
 	r.sign(id, func(n *node) {
 		n.proved(now, r.o.Periods)
 		n.peer = peer
+		n.joined = true
 		n.polls++
 		held = n
 	})
-	return func(answered bool) {
-		if held == nil {
-			return
-		}
+	if held == nil {
+		return func() {}
+	}
+	return func() {
 		at := time.Now()
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		held.polls--
-		switch {
-		case answered && held.signs.LeftAt.IsZero():
-			held.signs.LastPoll = at
-		case !answered && held.polls == 0:
-			held.signs.PollBroken = at
+		switch s := &held.signs; {
+		case ctx.Err() == nil && s.LeftAt.IsZero():
+			s.LastPoll = at
+		case ctx.Err() != nil && held.polls == 0:
+			s.PollBroken = at
 		}
 	}
 }

@@ -10,8 +10,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/binnacle-project/binnacle"
@@ -88,6 +91,28 @@ func (t *Tokens) Create(ctx context.Context, n api.NewToken) (api.CreatedToken, 
 	}
 	t.log.Info("join token created", "token", jt.ID, "group", n.Group, "expires", tok.Expires, "uses_max", n.UsesMax)
 	return api.CreatedToken{Token: tok.Token, Secret: jt.String()}, nil
+}
+
+// EnsureFile makes a join token for any group, without expiry and limit, and
+// writes it to the file at path, mode 0600, unless the file exists. That is a
+// manager's first start.
+func (t *Tokens) EnsureFile(ctx context.Context, path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("join token file: %w", err)
+	}
+	tok, err := t.Create(ctx, api.NewToken{Kind: KindJoin, Name: "first start"})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("join token file: %w", err)
+	}
+	if err := writeFile(path, []byte(tok.Secret+"\n")); err != nil {
+		return fmt.Errorf("join token file: %w", err)
+	}
+	return nil
 }
 
 // maxTokenLife keeps the seconds of a NewToken within a time.Duration.

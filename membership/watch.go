@@ -10,20 +10,8 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/events"
 	"github.com/binnacle-project/binnacle/state"
-)
-
-// The kinds of events that the registry tells.
-const (
-	KindJoined      = "node.joined"
-	KindAlive       = "node.alive"
-	KindSuspect     = "node.suspect"
-	KindUnreachable = "node.unreachable"
-	KindDown        = "node.down"
-	KindLeft        = "node.left"
-	KindFlapping    = "node.flapping"
-	KindForgotten   = "node.forgotten"
-	KindRevoked     = "node.revoked"
 )
 
 const (
@@ -97,10 +85,13 @@ type transition struct {
 
 // note finds what changed, keeps it and tells it.
 func (r *Registry) note(ctx context.Context, now time.Time) error {
-	found, lives, changed := r.findChanges(now)
+	found, joined, lives, changed := r.findChanges(now)
 	err := r.keepLives(ctx, lives)
 	if changed {
 		r.announceChange()
+	}
+	for _, n := range joined {
+		r.tell(ctx, api.Event{Kind: events.NodeJoined, Group: n.Group, Node: n.ID, Actor: string(n.ID), Message: n.Name + " joined"})
 	}
 	for _, t := range found {
 		r.tellTransition(ctx, t)
@@ -110,7 +101,7 @@ func (r *Registry) note(ctx context.Context, now time.Time) error {
 
 // findChanges looks at all nodes, notes their states in memory, and returns
 // what is to be told and kept.
-func (r *Registry) findChanges(now time.Time) (found []transition, lives map[binnacle.NodeID]life, changed bool) {
+func (r *Registry) findChanges(now time.Time) (found []transition, joined []api.Node, lives map[binnacle.NodeID]life, changed bool) {
 	lives = make(map[binnacle.NodeID]life)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -139,13 +130,17 @@ func (r *Registry) findChanges(now time.Time) (found []transition, lives map[bin
 		if ready := n.isReady(v); ready != n.ready {
 			n.ready, changed = ready, true
 		}
+		if n.joined && !n.told {
+			n.told, n.dirty = true, true
+			joined = append(joined, n.view(v))
+		}
 		if n.dirty {
 			n.dirty = false
 			lives[id] = n.life(v)
 		}
 	}
 	slices.SortFunc(found, func(a, b transition) int { return strings.Compare(string(a.node.ID), string(b.node.ID)) })
-	return found, lives, changed
+	return found, joined, lives, changed
 }
 
 // life returns what is to be kept of the node.
@@ -153,7 +148,7 @@ func (n *node) life(v Verdict) life {
 	l := life{
 		State: v.State, AliveSince: n.signs.AliveSince, LastPoll: n.signs.LastPoll,
 		LeftAt: n.signs.LeftAt, DrainingSince: n.signs.DrainingSince, Losses: slices.Clone(n.signs.Losses),
-		Serving: n.serving, Address: n.address, GossipAddress: n.gossipAddress, Version: n.versionName,
+		Joined: n.joined, Serving: n.serving, Address: n.address, GossipAddress: n.gossipAddress, Version: n.versionName,
 	}
 	switch v.State {
 	case api.Suspect:
@@ -208,7 +203,7 @@ func (r *Registry) tellTransition(ctx context.Context, t transition) {
 	}
 	if t.flapped {
 		f := e
-		f.Kind, f.Message = KindFlapping, fmt.Sprintf("%s comes and goes (%s); its changes are not told until it is steady", n.Name, n.StateCause)
+		f.Kind, f.Message = events.NodeFlapping, fmt.Sprintf("%s comes and goes (%s); its changes are not told until it is steady", n.Name, n.StateCause)
 		r.tell(ctx, f)
 	}
 	// While a node flaps, only what ends its coming and going is told.
@@ -217,15 +212,18 @@ func (r *Registry) tellTransition(ctx context.Context, t transition) {
 	}
 	switch n.State {
 	case api.Alive:
-		e.Kind, e.Message = KindAlive, fmt.Sprintf("%s is alive again, it was %s", n.Name, t.from)
+		e.Kind, e.Message = events.NodeAlive, fmt.Sprintf("%s is alive again, it was %s", n.Name, t.from)
+		if t.from == api.Left {
+			e.Kind, e.Message = events.NodeJoined, n.Name+" joined again"
+		}
 	case api.Suspect:
-		e.Kind, e.Message = KindSuspect, fmt.Sprintf("%s is suspect: %s", n.Name, n.StateCause)
+		e.Kind, e.Message = events.NodeSuspect, fmt.Sprintf("%s is suspect: %s", n.Name, n.StateCause)
 	case api.Unreachable:
-		e.Kind, e.Message = KindUnreachable, fmt.Sprintf("%s is unreachable: %s", n.Name, n.StateCause)
+		e.Kind, e.Message = events.NodeUnreachable, fmt.Sprintf("%s is unreachable: %s", n.Name, n.StateCause)
 	case api.Down:
-		e.Kind, e.Message = KindDown, fmt.Sprintf("%s is down: %s", n.Name, n.StateCause)
+		e.Kind, e.Message = events.NodeDown, fmt.Sprintf("%s is down: %s", n.Name, n.StateCause)
 	case api.Left:
-		e.Kind, e.Message = KindLeft, fmt.Sprintf("%s left: %s", n.Name, n.StateCause)
+		e.Kind, e.Message = events.NodeLeft, fmt.Sprintf("%s left: %s", n.Name, n.StateCause)
 	}
 	r.tell(ctx, e)
 }
