@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/grafana/regexp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/route"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
@@ -205,7 +206,7 @@ func (s *Store) newAPI() *v1.API {
 		s.runtimeInfo,
 		buildInfo(),
 		nil, nil, // notifications
-		s.reg, s.reg,
+		s.reg, prometheus.NewRegistry(), // what remote read registers would clash with a second Handler's
 		nil,
 		false, nil, // remote write
 		false, false, false, // OTLP
