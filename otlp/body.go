@@ -45,7 +45,7 @@ func (p *bodyPool) put(b []byte) {
 // a sender that announces much and sends nothing holds nothing.
 func (p *bodyPool) read(ctx context.Context, w http.ResponseWriter, req *http.Request, limit int64, sh *share) ([]byte, error) {
 	if req.ContentLength > limit {
-		return nil, refuse(tooLarge, "the body has %d bytes, at most %d are taken: send smaller batches", req.ContentLength, limit)
+		return nil, refuse(tooLarge, "the body has %d bytes, more than %d: send smaller batches", req.ContentLength, limit)
 	}
 	wire := http.MaxBytesReader(w, req.Body, limit)
 	switch enc := req.Header.Get("Content-Encoding"); enc {

@@ -56,9 +56,25 @@ func (g *gate) enter() error {
 	}
 	if g.inFlight.Add(1) > g.max {
 		g.inFlight.Add(-1)
-		return refuseBusy("%d requests are in work already: try again", g.max)
+		return g.full()
 	}
 	return nil
+}
+
+// check is enter for gRPC, which counts its calls elsewhere: it refuses, and
+// admits without counting.
+func (g *gate) check() error {
+	if g.memoryShort() {
+		return refuseBusy("memory is short (more than %d bytes in use): try again", g.soft)
+	}
+	if g.inFlight.Load() >= g.max {
+		return g.full()
+	}
+	return nil
+}
+
+func (g *gate) full() error {
+	return refuseBusy("%d requests are in work already: try again", g.max)
 }
 
 func (g *gate) leave() { g.inFlight.Add(-1) }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
@@ -32,6 +33,7 @@ import (
 func (r *Receiver) GRPCServer(identify Identify, extra ...grpc.ServerOption) *grpc.Server {
 	opts := append([]grpc.ServerOption{
 		grpc.InTapHandle(r.tap(identify)),
+		grpc.StatsHandler(watch{r}),
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
 		grpc.MaxRecvMsgSize(int(r.o.MaxBytes)), // on the wire and inflated
 		grpc.MaxConcurrentStreams(100),
@@ -67,11 +69,8 @@ func (r *Receiver) tap(identify Identify) tap.ServerInHandle {
 			}
 		}
 		o, err := runIdentify(identify, ctx, s)
-		if err == nil && r.gate.memoryShort() {
-			err = r.gate.enter() // the refusal, in its own words
-			if err == nil {
-				r.gate.leave()
-			}
+		if err == nil {
+			err = r.gate.check()
 		}
 		if err != nil {
 			ref := classify(err)
@@ -125,10 +124,55 @@ func (r *Receiver) serviceDesc(name string, sig signal) *grpc.ServiceDesc {
 	}
 }
 
-// export takes one request. dec reads the message from the stream and gives
-// its bytes to the codec, which gives them to grpcRequest.take.
+// watch counts the calls of gRPC from their first byte to their last: gRPC
+// reads and inflates a message before it calls a handler, and answers one that
+// is too large without calling any.
+type watch struct{ r *Receiver }
+
+// call is one call of gRPC, in its context.
+type call struct {
+	sig     signal
+	start   time.Time
+	handled bool // export counts it
+}
+
+type callKey struct{}
+
+// TagRPC implements stats.Handler.
+func (w watch) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
+	sig, ok := signalOf(info.FullMethodName)
+	if !ok {
+		return ctx
+	}
+	return context.WithValue(ctx, callKey{}, &call{sig: sig, start: time.Now()})
+}
+
+// HandleRPC implements stats.Handler.
+func (w watch) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	switch s := s.(type) {
+	case *stats.Begin:
+		w.r.gate.inFlight.Add(1)
+	case *stats.End:
+		w.r.gate.leave()
+		if c, ok := ctx.Value(callKey{}).(*call); ok && !c.handled && s.Error != nil {
+			w.r.meters.done(c.sig, overGRPC, c.start, Result{}, classify(classifyReceive(s.Error)).reason)
+		}
+	}
+}
+
+// TagConn implements stats.Handler.
+func (watch) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn implements stats.Handler.
+func (watch) HandleConn(context.Context, stats.ConnStats) {}
+
+// export takes one request. dec gives the bytes of the message to the codec,
+// which gives them to grpcRequest.take.
 func (r *Receiver) export(ctx context.Context, sig signal, dec func(any) error) (any, error) {
 	start := time.Now()
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		c.handled = true
+	}
 	resp, res, err := r.serveGRPC(ctx, sig, dec)
 	why := accepted
 	if err != nil {
@@ -152,10 +196,6 @@ func (r *Receiver) serveGRPC(ctx context.Context, sig signal, dec func(any) erro
 	if !ok {
 		return nil, none, refuse(unauthenticated, "the sender was not identified")
 	}
-	if err := r.gate.enter(); err != nil {
-		return nil, none, err
-	}
-	defer r.gate.leave()
 	sh := r.budget.reserve()
 	defer sh.release()
 	req := &grpcRequest{ctx: ctx, r: r, sig: sig, origin: origin, b: newBatch(sig), sh: sh}
@@ -169,7 +209,8 @@ func (r *Receiver) serveGRPC(ctx context.Context, sig signal, dec func(any) erro
 	return &grpcResponse{body}, req.res, err
 }
 
-// classifyReceive classes an error of gRPC's own reading of a message.
+// classifyReceive classes an error of gRPC's own reading of a message. The
+// sender has gRPC's words for it.
 func classifyReceive(err error) error {
 	switch st := grpcstatus.Convert(err); st.Code() {
 	case codes.ResourceExhausted:

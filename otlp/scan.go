@@ -171,31 +171,31 @@ func (s *scanner) message(b []byte, k kind, depth int) error {
 		attributes int
 		events     int
 	)
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
+	for i := 0; i < len(b); {
+		num, typ, n := consumeTag(b[i:])
 		if n < 0 {
 			return malformed(sch.name, protowire.ParseError(n))
 		}
-		b = b[n:]
-		if sch.perField != 0 {
-			s.cost += sch.perField
-		}
+		i += n
+		s.cost += sch.perField
 		if typ != protowire.BytesType {
-			n = protowire.ConsumeFieldValue(num, typ, b)
+			n = consumeNumber(num, typ, b[i:])
 			if n < 0 {
 				return malformed(sch.name, protowire.ParseError(n))
 			}
 			if sch.numbers != 0 {
 				s.cost += 16 // a number outside a packed list, in a growing slice
 			}
-			b = b[n:]
+			i += n
 			continue
 		}
-		v, n := protowire.ConsumeBytes(b)
+		size, n := consumeSize(b[i:])
 		if n < 0 {
 			return malformed(sch.name, protowire.ParseError(n))
 		}
-		b = b[n:]
+		i += n
+		v := b[i : i+size]
+		i += size
 		child := children[k][childSlot(num)]
 		if child == none {
 			s.leaf(sch.numbers, sch.strings, num, len(v))
@@ -209,6 +209,10 @@ func (s *scanner) message(b []byte, k kind, depth int) error {
 		case keyValue:
 			if attributes++; attributes > s.lim.attributes {
 				return tooMany("attributes of one "+sch.name, s.lim.attributes)
+			}
+			if plainAttribute(v) {
+				s.cost += schema[keyValue].cost + schema[anyValue].perField
+				continue // at most limits.attributes of them between two looks at the cost
 			}
 		case event, link:
 			if events++; events > s.lim.events {
@@ -231,6 +235,78 @@ func (s *scanner) message(b []byte, k kind, depth int) error {
 		}
 	}
 	return nil
+}
+
+// plainAttribute recognizes, without recursion, what nearly every attribute is:
+// a short key and then a short value that is a string, a bool or a number.
+func plainAttribute(b []byte) bool {
+	const keyTag, valueTag = 1<<3 | 2, 2<<3 | 2
+	if len(b) < 2 || b[0] != keyTag || b[1] >= 0x80 || 2+int(b[1])+2 > len(b) {
+		return false
+	}
+	v := b[2+int(b[1]):]
+	if v[0] != valueTag || v[1] >= 0x80 || int(v[1]) != len(v)-2 || len(v) < 4 {
+		return false
+	}
+	switch v = v[2:]; v[0] {
+	case 1<<3 | 2: // string
+		return v[1] < 0x80 && int(v[1]) == len(v)-2
+	case 2 << 3, 3 << 3: // bool, int
+		for _, c := range v[1 : len(v)-1] {
+			if c < 0x80 {
+				return false
+			}
+		}
+		return len(v) <= 11 && v[len(v)-1] < 0x80
+	case 4<<3 | 1: // double
+		return len(v) == 9
+	}
+	return false
+}
+
+// consumeTag, consumeSize and consumeNumber do what protowire does, with the
+// short forms that make up nearly all of a request inlined: they run for every
+// field.
+
+func consumeTag(b []byte) (protowire.Number, protowire.Type, int) {
+	if b[0] < 0x80 && b[0] >= 8 {
+		return protowire.Number(b[0] >> 3), protowire.Type(b[0] & 7), 1
+	}
+	return protowire.ConsumeTag(b)
+}
+
+// consumeSize returns the size of the bytes that follow the first n of b, all
+// of which are there, or n < 0.
+func consumeSize(b []byte) (size, n int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		size, n = int(b[0]), 1
+	} else {
+		v, m := protowire.ConsumeVarint(b)
+		if m < 0 {
+			return 0, m
+		}
+		if v > uint64(len(b)) {
+			return 0, errCodeTruncated
+		}
+		size, n = int(v), m
+	}
+	if size > len(b)-n {
+		return 0, errCodeTruncated
+	}
+	return size, n
+}
+
+// errCodeTruncated is what protowire.ParseError turns into io.ErrUnexpectedEOF.
+const errCodeTruncated = -1
+
+func consumeNumber(num protowire.Number, typ protowire.Type, b []byte) int {
+	switch {
+	case typ == protowire.Fixed64Type && len(b) >= 8:
+		return 8
+	case typ == protowire.VarintType && len(b) > 0 && b[0] < 0x80:
+		return 1
+	}
+	return protowire.ConsumeFieldValue(num, typ, b)
 }
 
 // count books one message.
