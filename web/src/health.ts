@@ -2,7 +2,7 @@
 // sentence at the top of the page and to the list of what needs attention.
 
 import type { Activity, ActivityRow, Backend, Node, Overview } from "./api";
-import { and, exact, parseTime, plural, ratio, when, windowName } from "./format";
+import { and, exact, parseTime, plural, ratio, roughly, when } from "./format";
 import { backendHref, nodeHref } from "./routes";
 
 /** bad needs a person now, warn soon; info is going on. */
@@ -17,6 +17,8 @@ export interface Item {
   subject: string;
   /** What is wrong, so that subject and text read as one sentence. */
   text: string;
+  /** The same for the sentence, where text holds a number that moves. */
+  brief?: string;
   href: string;
   /** When it began (Unix milliseconds), where that is known. */
   since?: number;
@@ -132,8 +134,10 @@ const CONDITIONS: Record<string, readonly [Tone, string]> = {
 function backendItem(b: Backend, nameOf: (id: string) => string): Item[] {
   const l = level(b.activity);
   if (!l || !b.activity) return [];
-  const text = `fails ${ratio(b.activity.error_ratio)} of calls${failsFrom(b.nodes ?? [], nameOf)}`;
-  return [{ key: `backend/${b.id}`, tone: l, subject: b.id, text, href: backendHref(b.id) }];
+  const from = failsFrom(b.nodes ?? [], nameOf);
+  const text = `fails ${ratio(b.activity.error_ratio)} of calls${from}`;
+  const brief = `fails ${roughly(b.activity.error_ratio ?? 0)} of calls${from}`;
+  return [{ key: `backend/${b.id}`, tone: l, subject: b.id, text, brief, href: backendHref(b.id) }];
 }
 
 function rolloutItems(o: Overview, now: number): Item[] {
@@ -245,15 +249,10 @@ export function sentence(o: Overview, items: readonly Item[], now: number): Part
   for (const i of named) {
     const kind = i.key.startsWith("backend/") ? "Backend " : i.key.startsWith("node/") ? "Node " : "";
     const since = i.since === undefined ? "" : ` since ${when(i.since, now)}`;
-    parts.push({ text: " " }, { text: `${kind}${i.subject} ${i.text}${since}.`, tone: i.tone, href: i.href });
+    parts.push({ text: " " }, { text: `${kind}${i.subject} ${i.brief ?? i.text}${since}.`, tone: i.tone, href: i.href });
   }
   const more = real.length - named.length;
   if (more > 0) parts.push({ text: ` ${plural(more, "more thing needs", "more things need")} attention.` });
   if (real.length === 0) parts.push({ text: " Nothing needs attention." });
   return parts;
-}
-
-/** What the numbers beside a title cover: "last 1 min". */
-export function activityWindow(a: Activity | null): string {
-  return a ? windowName(a.window) : "";
 }

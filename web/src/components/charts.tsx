@@ -1,0 +1,203 @@
+// The three charts on one time axis: requests per second by outcome, error
+// ratio, latency. They share cursor, zoom and marks; each legend is a table
+// with the value under the cursor, or the newest one.
+
+import type { ComponentChildren } from "preact";
+import { useMemo, useState } from "preact/hooks";
+import type { Event } from "../api";
+import { clock, rate, ratio, seconds, when } from "../format";
+import { parseWindow, WINDOWS, withoutZoom, withWindow } from "../routes";
+import { type ChartData, extent, needsLog, stack } from "../series";
+import { managerNow, type Store, useStore } from "../store";
+import { navigate } from "../navigate";
+import { type Line, type Mark, Plot, PLOT_INSET } from "./plot";
+
+const RATE_LINES: readonly Line[] = [
+  { label: "ok", stroke: "ok", fill: "ok-fill" },
+  { label: "client error", stroke: "client-error", fill: "client-error-fill" },
+  { label: "server error", stroke: "error", fill: "error-fill" },
+  { label: "limited", stroke: "limited", fill: "limited-fill" },
+];
+const ERROR_LINES: readonly Line[] = [{ label: "error ratio", stroke: "error", fill: "error-fill" }];
+const LATENCY_LINES: readonly Line[] = [
+  { label: "p99", stroke: "p99", width: 1.5 },
+  { label: "p95", stroke: "p95" },
+  { label: "p50", stroke: "p50", dash: [4, 3] },
+];
+
+/** Events drawn as lines: what changes the fleet. At most MOST_MARKS, the newest. */
+const MARKED = /^(rollout|node|license|revision|group)\./;
+const MOST_MARKS = 60;
+
+/** A rate below 1/s fills no chart; an error ratio below 1 % is no wall; latency starts at 1 ms. */
+const LEAST = { rate: 1, ratio: 0.01, latency: 0.001 };
+
+export function Charts({ store }: { store: Store }) {
+  const charts = useStore(store, (s) => s.charts);
+  const route = useStore(store, (s) => s.route);
+  const events = useStore(store, (s) => s.events);
+  const [hover, setHover] = useState<number>();
+  const data = charts.data;
+  const w = parseWindow(route.query);
+
+  const marks = useMemo(() => marksOf(events, data), [events, data]);
+  const zoom = (from: number, to: number): void => navigate(store, withWindow(route.query, { kind: "fixed", from, to }));
+  const reset = (): void => {
+    if (w.kind === "fixed") navigate(store, withoutZoom(route.query));
+  };
+  const at = data && hover !== undefined ? data.time[hover] : undefined;
+  const state = charts.state === "failed" ? `The history cannot be read: ${charts.problem}.${data ? " What this page has seen is still drawn." : ""}` : "";
+
+  return (
+    <section class="charts" aria-labelledby="charts-title">
+      <header class="bar">
+        <h2 id="charts-title">Traffic</h2>
+        <WindowPicker store={store} />
+        <span class="cursor-time" aria-live="off">
+          {at !== undefined && data ? timeAt(at, data) : w.kind === "fixed" && data ? `${timeAt(data.from, data)} – ${timeAt(data.to, data)}` : ""}
+        </span>
+      </header>
+      {state && <p class="problem" role="status">{state}</p>}
+      {data ? (
+        <Three data={data} hover={hover} setHover={setHover} marks={marks} events={events} zoom={zoom} reset={reset} now={managerNow(store.state, Date.now())} />
+      ) : (
+        <p class="waiting">{charts.state === "failed" ? "Nothing to draw yet." : "Reading the history…"}</p>
+      )}
+    </section>
+  );
+}
+
+function timeAt(t: number, data: ChartData): string {
+  return data.to - data.from > 86400 ? when(t * 1000, Date.now()) : clock(t * 1000, data.to - data.from <= 3600);
+}
+
+function marksOf(events: readonly Event[], data: ChartData | undefined): Mark[] {
+  if (!data) return [];
+  return events
+    .filter((e) => MARKED.test(e.kind))
+    .map((e) => ({ id: e.id, time: Date.parse(e.time) / 1000 }))
+    .filter((m) => m.time >= data.from && m.time <= data.to)
+    .slice(0, MOST_MARKS);
+}
+
+/** Links to the windows; the current one is marked. */
+function WindowPicker({ store }: { store: Store }) {
+  const route = useStore(store, (s) => s.route);
+  const w = parseWindow(route.query);
+  return (
+    <nav class="windows" aria-label="Window of time">
+      {WINDOWS.map((n) => (
+        <a key={n.key} href={location.pathname + withWindow(route.query, { kind: "live", seconds: n.seconds })} aria-current={w.kind === "live" && w.seconds === n.seconds ? "true" : undefined}>
+          {n.label}
+        </a>
+      ))}
+      {w.kind === "fixed" && (
+        <a href={location.pathname + withoutZoom(route.query)} aria-current="true" title="Double-click a chart to return, too">
+          zoomed · back
+        </a>
+      )}
+    </nav>
+  );
+}
+
+interface ThreeProps {
+  data: ChartData;
+  hover: number | undefined;
+  setHover: (i: number | undefined) => void;
+  marks: readonly Mark[];
+  events: readonly Event[];
+  zoom: (from: number, to: number) => void;
+  reset: () => void;
+  now: number;
+}
+
+function Three({ data, hover, setHover, marks, events, zoom, reset, now }: ThreeProps) {
+  const withLimited = data.limited.some((v) => v !== null && v > 0);
+  const lines = useMemo(() => (withLimited ? RATE_LINES : RATE_LINES.slice(0, 3)), [withLimited]);
+  const rates = useMemo(() => {
+    const columns = [data.ok, data.clientError, data.error, data.limited].slice(0, lines.length);
+    return { plain: columns, drawn: [data.time, ...stack(columns)] };
+  }, [data, lines]);
+  const errors = useMemo(() => [data.time, data.errorRatio], [data]);
+  const latency = useMemo(() => [data.time, data.p99, data.p95, data.p50], [data]);
+  const log = needsLog(extent([data.p50, data.p95, data.p99]));
+  const i = hover ?? lastKnown(data);
+  const shared = { from: data.from, to: data.to, marks, onHover: setHover, onZoom: zoom, onReset: reset };
+  const pick = (c: readonly (number | null)[]): number | null => (i === undefined ? null : (c[i] ?? null));
+  const total = rates.plain.reduce<number | null>((sum, c) => {
+    const v = pick(c);
+    return v === null ? sum : (sum ?? 0) + v;
+  }, null);
+
+  return (
+    <div class="three">
+      <Marks marks={marks} events={events} data={data} now={now} />
+      <Chart title="Requests" legend={[...lines.map((l, k) => ({ line: l, value: rate(pick(rates.plain[k] ?? [])) })), { value: rate(total), name: "all" }]}>
+        <Plot {...shared} testid="chart-rps" label={`Requests per second by outcome; now ${rate(total)}`} lines={lines} columns={rates.drawn} stacked atLeast={LEAST.rate} format={rate} height={132} withTimes={false} />
+      </Chart>
+      <Chart title="Errors" legend={ERROR_LINES.map((l) => ({ line: l, value: ratio(pick(data.errorRatio)) }))}>
+        <Plot {...shared} testid="chart-errors" label={`Error ratio; now ${ratio(pick(data.errorRatio))}`} lines={ERROR_LINES} columns={errors} atLeast={LEAST.ratio} format={ratio} height={92} withTimes={false} />
+      </Chart>
+      <Chart title="Latency" legend={[data.p99, data.p95, data.p50].map((c, k) => ({ line: LATENCY_LINES[k] as Line, value: seconds(pick(c)) }))}>
+        <Plot {...shared} testid="chart-latency" label={`Latency; now p99 ${seconds(pick(data.p99))}, p50 ${seconds(pick(data.p50))}`} lines={LATENCY_LINES} columns={latency} log={log} atLeast={LEAST.latency} format={seconds} height={158} withTimes />
+      </Chart>
+    </div>
+  );
+}
+
+/** The newest index at which anything is known. */
+function lastKnown(data: ChartData): number | undefined {
+  for (let i = data.time.length - 1; i >= 0; i--) {
+    if (data.ok[i] !== null && data.ok[i] !== undefined) return i;
+  }
+  return undefined;
+}
+
+interface Entry {
+  line?: Line;
+  name?: string;
+  value: string;
+}
+
+function Chart({ title, legend, children }: { title: string; legend: readonly Entry[]; children: ComponentChildren }) {
+  return (
+    <figure class="chart">
+      {children}
+      <figcaption>
+        <table>
+          <caption>{title}</caption>
+          <tbody>
+            {legend.map((e) => (
+              <tr key={e.line?.label ?? e.name}>
+                <th scope="row">
+                  <span class={`swatch swatch-${e.line?.stroke ?? "none"}`} aria-hidden="true" />
+                  {e.line?.label ?? e.name}
+                </th>
+                <td>{e.value}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </figcaption>
+    </figure>
+  );
+}
+
+/** Small flags over the charts, one for each marked event, that say and link to it. */
+function Marks({ marks, events, data, now }: { marks: readonly Mark[]; events: readonly Event[]; data: ChartData; now: number }) {
+  const byID = new Map(events.map((e) => [e.id, e]));
+  return (
+    <div class="marks" style={{ marginLeft: `${PLOT_INSET.left}px`, marginRight: `${PLOT_INSET.right}px` }}>
+      {marks.map((m) => {
+        const e = byID.get(m.id);
+        if (!e) return null;
+        const words = `${when(m.time * 1000, now)} ${e.message}`;
+        return (
+          <a key={m.id} class="mark" href={`/events?id=${m.id}`} aria-label={words} style={{ left: `${(100 * (m.time - data.from)) / (data.to - data.from)}%` }}>
+            <span class="tip" role="tooltip">{words}</span>
+          </a>
+        );
+      })}
+    </div>
+  );
+}
