@@ -1,9 +1,17 @@
 package engine
 
 import (
+	"cmp"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net"
+	"reflect"
+	"strconv"
 	"time"
 
 	"github.com/luraproject/lura/v2/config"
+	"github.com/luraproject/lura/v2/transport/http/server"
 )
 
 // ServerSettings are the keys of a configuration that belong to the listening
@@ -30,26 +38,216 @@ type ServerSettings struct {
 // TLSSettings is the tls block of a configuration.
 type TLSSettings = config.TLS
 
-// TelemetrySettings are the keys of the telemetry/opentelemetry block that a
-// worker needs before its first build.
-type TelemetrySettings struct {
-	// ServiceName is empty when the configuration does not say it.
-	ServiceName    string
-	ServiceVersion string
-	// SampleRatio is negative when the configuration does not say it.
-	SampleRatio float64
+// SettingsOf reads the server settings of a configuration without building it.
+func SettingsOf(raw []byte) (ServerSettings, error) {
+	cfg, faults := parse(raw)
+	if len(faults) > 0 {
+		return ServerSettings{}, fmt.Errorf("read the server settings: %w", &BuildError{faults})
+	}
+	return settingsOf(cfg), nil
 }
 
-// SettingsOf reads the server settings of a configuration without building it.
-func SettingsOf(raw []byte) (ServerSettings, error) { return ServerSettings{}, nil }
-
-// TelemetrySettingsOf reads the telemetry settings of a configuration without
-// building it.
-func TelemetrySettingsOf(raw []byte) (TelemetrySettings, error) { return TelemetrySettings{}, nil }
+func settingsOf(cfg config.ServiceConfig) ServerSettings {
+	s := ServerSettings{
+		ListenIP:          cfg.Address,
+		Port:              cfg.Port,
+		ReadTimeout:       cfg.ReadTimeout,
+		WriteTimeout:      cfg.WriteTimeout,
+		IdleTimeout:       cfg.IdleTimeout,
+		ReadHeaderTimeout: cfg.ReadHeaderTimeout,
+		MaxHeaderBytes:    cfg.MaxHeaderBytes,
+		H2C:               cfg.UseH2C || routerOptions(cfg.ExtraConfig).UseH2C,
+		MaxShutdownWait:   cfg.MaxShutdownDuration,
+	}
+	if cfg.TLS != nil && !cfg.TLS.IsDisabled {
+		s.TLS = cfg.TLS
+	}
+	return s
+}
 
 // Addr returns host:port to listen on.
-func (s ServerSettings) Addr() string { return "" }
+func (s ServerSettings) Addr() string { return net.JoinHostPort(s.ListenIP, strconv.Itoa(s.Port)) }
 
 // Changed names the keys in which s and o differ, in the configuration's own
 // spelling, sorted; none means that s's sockets and server serve o as well.
-func (s ServerSettings) Changed(o ServerSettings) []string { return nil }
+func (s ServerSettings) Changed(o ServerSettings) []string {
+	var keys []string
+	for _, k := range []struct {
+		name string
+		same bool
+	}{
+		{"idle_timeout", s.IdleTimeout == o.IdleTimeout},
+		{"listen_ip", s.ListenIP == o.ListenIP},
+		{"max_header_bytes", s.MaxHeaderBytes == o.MaxHeaderBytes},
+		{"max_shutdown_wait_time", s.MaxShutdownWait == o.MaxShutdownWait},
+		{"port", s.Port == o.Port},
+		{"read_header_timeout", s.ReadHeaderTimeout == o.ReadHeaderTimeout},
+		{"read_timeout", s.ReadTimeout == o.ReadTimeout},
+		{"tls", reflect.DeepEqual(s.TLS, o.TLS)},
+		{"use_h2c", s.H2C == o.H2C},
+		{"write_timeout", s.WriteTimeout == o.WriteTimeout},
+	} {
+		if !k.same {
+			keys = append(keys, k.name)
+		}
+	}
+	return keys
+}
+
+// tlsConfig loads the certificates that s names; nil for plain HTTP.
+func (s ServerSettings) tlsConfig() (*tls.Config, error) {
+	if s.TLS == nil {
+		return nil, nil
+	}
+	log := &luraLog{log: discard, building: true}
+	conf := server.ParseTLSConfigWithLogger(s.TLS, log)
+	if errs := log.take(); len(errs) > 0 {
+		return nil, fmt.Errorf("tls: %s", errs[0])
+	}
+	keys := s.TLS.Keys
+	if s.TLS.PublicKey != "" || s.TLS.PrivateKey != "" {
+		keys = append(keys[:len(keys):len(keys)], config.TLSKeyPair{PublicKey: s.TLS.PublicKey, PrivateKey: s.TLS.PrivateKey})
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("tls: no certificate is named; set public_key and private_key, or disabled")
+	}
+	for _, k := range keys {
+		cert, err := tls.LoadX509KeyPair(k.PublicKey, k.PrivateKey)
+		if err != nil {
+			return nil, fmt.Errorf("tls: load certificate %q with key %q: %w", k.PublicKey, k.PrivateKey, err)
+		}
+		conf.Certificates = append(conf.Certificates, cert)
+	}
+	return conf, nil
+}
+
+// TelemetrySettings are the keys of the telemetry/opentelemetry block that map
+// to the gateway's own telemetry.
+type TelemetrySettings struct {
+	// ServiceName and ServiceVersion are empty when the configuration does not
+	// say them. They describe the process: a change needs another worker.
+	ServiceName    string
+	ServiceVersion string
+	// SampleRatio is negative when the configuration does not say it. It
+	// changes with a swap.
+	SampleRatio float64
+	// SkipPaths are neither counted nor traced.
+	SkipPaths []string
+}
+
+// TelemetrySettingsOf reads the telemetry settings of a configuration without
+// building it.
+func TelemetrySettingsOf(raw []byte) (TelemetrySettings, error) {
+	cfg, faults := parse(raw)
+	if len(faults) > 0 {
+		return TelemetrySettings{}, fmt.Errorf("read the telemetry settings: %w", &BuildError{faults})
+	}
+	s, _, err := telemetrySettings(cfg.ExtraConfig)
+	return s, err
+}
+
+// defaultSkipPaths are those of krakend-otel.
+var defaultSkipPaths = []string{"/__health", "/__debug/", "/__echo/", "/__stats/"}
+
+// telemetrySettings reads the block; ignored names keys of it that have no
+// effect here.
+func telemetrySettings(e config.ExtraConfig) (s TelemetrySettings, ignored []string, err error) {
+	s = TelemetrySettings{SampleRatio: -1, SkipPaths: defaultSkipPaths}
+	block, ok := e[nsTelemetry]
+	if !ok {
+		return s, nil, nil
+	}
+	var v struct {
+		ServiceName    string         `json:"service_name"`
+		ServiceVersion string         `json:"service_version"`
+		SampleRate     *float64       `json:"trace_sample_rate"`
+		SkipPaths      []string       `json:"skip_paths"`
+		Period         *float64       `json:"metric_reporting_period"`
+		Exporters      map[string]any `json:"exporters"`
+		Layers         map[string]any `json:"layers"`
+		DeployEnv      string         `json:"deploy_env"`
+	}
+	if err := remarshal(block, &v); err != nil {
+		return s, nil, fmt.Errorf("extra_config %q: %w", nsTelemetry, err)
+	}
+	if v.SampleRate != nil {
+		if *v.SampleRate < 0 || *v.SampleRate > 1 {
+			return s, nil, fmt.Errorf("extra_config %q: trace_sample_rate is %v, want 0 to 1", nsTelemetry, *v.SampleRate)
+		}
+		s.SampleRatio = *v.SampleRate
+	}
+	s.ServiceName, s.ServiceVersion = v.ServiceName, v.ServiceVersion
+	if len(v.SkipPaths) > 0 {
+		s.SkipPaths = v.SkipPaths
+	}
+	for _, k := range []struct {
+		name string
+		set  bool
+	}{
+		{"deploy_env", v.DeployEnv != ""},
+		{"exporters", len(v.Exporters) > 0},
+		{"layers", len(v.Layers) > 0},
+		{"metric_reporting_period", v.Period != nil},
+	} {
+		if k.set {
+			ignored = append(ignored, k.name)
+		}
+	}
+	return s, ignored, nil
+}
+
+// routerConfig is the router block of extra_config.
+//
+// Source: luraproject/lura router/gin/engine.go, whose type is not exported.
+type routerConfig struct {
+	DisableRedirectTrailingSlash  bool     `json:"disable_redirect_trailing_slash"`
+	DisableRedirectFixedPath      bool     `json:"disable_redirect_fixed_path"`
+	DisableHandleMethodNotAllowed bool     `json:"disable_handle_method_not_allowed"`
+	ForwardedByClientIP           *bool    `json:"forwarded_by_client_ip"`
+	RemoteIPHeaders               []string `json:"remote_ip_headers"`
+	TrustedProxies                []string `json:"trusted_proxies"`
+	AppEngine                     bool     `json:"app_engine"`
+	MaxMultipartMemory            int64    `json:"max_multipart_memory"`
+	RemoveExtraSlash              bool     `json:"remove_extra_slash"`
+	LoggerSkipPaths               []string `json:"logger_skip_paths"`
+	AutoOptions                   bool     `json:"auto_options"`
+	ReturnErrorMsg                bool     `json:"return_error_msg"`
+	DisableHealth                 bool     `json:"disable_health"`
+	HealthPath                    string   `json:"health_path"`
+	DisableAccessLog              bool     `json:"disable_access_log"`
+	DisablePathDecoding           bool     `json:"disable_path_decoding"`
+	HideVersionHeader             bool     `json:"hide_version_header"`
+	UseH2C                        bool     `json:"use_h2c"`
+}
+
+func (r routerConfig) healthPath() string { return cmp.Or(r.HealthPath, "/__health") }
+
+// routerOptions reads the router block. As in Lura, a block that does not fit
+// is no block; the build says so as a fault (checkRouter).
+func routerOptions(e config.ExtraConfig) routerConfig {
+	r, err := checkRouter(e)
+	if err != nil {
+		return routerConfig{}
+	}
+	return r
+}
+
+func checkRouter(e config.ExtraConfig) (r routerConfig, err error) {
+	block, ok := e[aliases["router"]]
+	if !ok {
+		return r, nil
+	}
+	if err := remarshal(block, &r); err != nil {
+		return r, fmt.Errorf("extra_config \"router\": %w", err)
+	}
+	return r, nil
+}
+
+// remarshal decodes a block that was parsed into maps.
+func remarshal(block, into any) error {
+	b, err := json.Marshal(block)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, into)
+}

@@ -1,0 +1,86 @@
+package engine
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"regexp"
+
+	"github.com/luraproject/lura/v2/config"
+	"github.com/luraproject/lura/v2/encoding"
+	"github.com/luraproject/lura/v2/proxy"
+	"github.com/luraproject/lura/v2/transport/http/client"
+
+	"github.com/binnacle-project/binnacle/gateway/engine/telemetry"
+)
+
+// maxDrainBytes is how much of a refused answer is read so that its connection
+// can be used again.
+const maxDrainBytes = 64 << 10
+
+// proxyFactory builds the stack of one endpoint: balancing, filters, merging,
+// static answers, shadowing. Factories of krakend modules (jsonschema, lua)
+// wrap the result.
+func (b *builder) proxyFactory() proxy.Factory {
+	return proxy.NewShadowFactory(
+		proxy.NewDefaultFactoryWithSubscriber(b.backendFactory, b.lura, b.subscriber))
+}
+
+// backendFactory builds the innermost proxy of one backend. Factories of
+// krakend modules (circuit breaker, rate limit, lua) wrap it.
+func (b *builder) backendFactory(remote *config.Backend) proxy.Proxy {
+	executor := b.executor(remote)
+	if remote.Encoding == encoding.NOOP {
+		return proxy.NewHTTPProxyDetailed(remote, executor, client.NoOpHTTPStatusHandler, proxy.NoOpHTTPResponseParser)
+	}
+	parser := proxy.DefaultHTTPResponseParserFactory(proxy.HTTPResponseParserConfig{
+		Decoder: remote.Decoder, EntityFormatter: proxy.NewEntityFormatter(remote),
+	})
+	return proxy.NewHTTPProxyDetailed(remote, executor, closing(client.GetHTTPStatusHandler(remote)), parser)
+}
+
+// executor sends the requests of one backend, through the generation's own
+// transport. Its client is made once: Lura's default asks for one per request.
+// Client factories of krakend modules (cache, client credentials) go between
+// the client and its transport.
+func (b *builder) executor(remote *config.Backend) client.HTTPRequestExecutor {
+	var transport http.RoundTripper = b.transport
+	if b.scope != nil {
+		transport = b.scope.NewBackend(b.backendRoute(remote), backendTemplate(remote.URLPattern), transport)
+	}
+	c := &http.Client{Transport: transport}
+	return func(ctx context.Context, req *http.Request) (*http.Response, error) {
+		resp, err := c.Do(req.WithContext(ctx))
+		if err == nil && ctx.Err() != nil {
+			// Lura drops the answer of an ended context without closing it.
+			resp.Body.Close()
+			return nil, ctx.Err()
+		}
+		return resp, err
+	}
+}
+
+func (b *builder) backendRoute(remote *config.Backend) *telemetry.Route {
+	return b.route(remote.ParentEndpointMethod, remote.ParentEndpoint)
+}
+
+var luraParam = regexp.MustCompile(`\{\{\.([^{}]*)\}\}`)
+
+// backendTemplate is Lura's /users/{{.Id}} as /users/{Id}.
+func backendTemplate(pattern string) string { return luraParam.ReplaceAllString(pattern, "{$1}") }
+
+// closing closes the answers that handle refuses. Lura leaves them open, so
+// that each costs a connection.
+func closing(handle client.HTTPStatusHandler) client.HTTPStatusHandler {
+	return func(ctx context.Context, resp *http.Response) (*http.Response, error) {
+		body := resp.Body
+		out, err := handle(ctx, resp)
+		if err != nil {
+			if n := resp.ContentLength; out == nil && n > 0 && n <= maxDrainBytes {
+				_, _ = io.CopyN(io.Discard, body, n) // only to keep the connection
+			}
+			body.Close()
+		}
+		return out, err
+	}
+}
