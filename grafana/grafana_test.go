@@ -1,0 +1,107 @@
+package grafana
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/prometheus/promql/parser"
+	"go.yaml.in/yaml/v3"
+)
+
+var update = flag.Bool("update", false, "rewrite the generated dashboards")
+
+// TestGolden keeps the files that ship equal to the code that makes them.
+func TestGolden(t *testing.T) {
+	for name, d := range Dashboards() {
+		got, err := d.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join("dashboards", name)
+		if *update {
+			if err := os.WriteFile(file, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s differs from its code: run go test ./grafana -update and look at the change", file)
+		}
+	}
+}
+
+// TestPanels checks what Grafana would only tell its user: ids, places, units,
+// descriptions, and that every query parses.
+func TestPanels(t *testing.T) {
+	for name, d := range Dashboards() {
+		ids := map[int]bool{}
+		taken := map[[2]int]string{}
+		for _, p := range d.Panels {
+			if ids[p.ID] {
+				t.Errorf("%s: two panels have the id %d", name, p.ID)
+			}
+			ids[p.ID] = true
+			for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+				for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+					if other := taken[[2]int{x, y}]; other != "" || x >= 24 {
+						t.Fatalf("%s: panel %q lies over %q at %d,%d", name, p.Title, other, x, y)
+					}
+					taken[[2]int{x, y}] = p.Title
+				}
+			}
+			if p.Type == "row" {
+				continue
+			}
+			if p.Type == "histogram" {
+				t.Errorf("%s: panel %q: histogram panels hang browsers on native histograms", name, p.Title)
+			}
+			if p.Description == "" || p.FieldConfig.Defaults.Unit == "" || len(p.Targets) == 0 {
+				t.Errorf("%s: panel %q lacks a description, a unit or a query", name, p.Title)
+			}
+			for _, q := range p.Targets {
+				if q.Datasource.UID != MetricsUID {
+					t.Errorf("%s: panel %q reads from %q, which is not provisioned", name, p.Title, q.Datasource.UID)
+				}
+				if _, err := parser.NewParser(parser.Options{}).ParseExpr(Substitute(q.Expr)); err != nil {
+					t.Errorf("%s: panel %q: %s: %v", name, p.Title, q.Expr, err)
+				}
+			}
+		}
+		for _, a := range d.Annotations.List {
+			if _, err := parser.NewParser(parser.Options{}).ParseExpr(Substitute(a.Expr)); err != nil {
+				t.Errorf("%s: annotation %q: %v", name, a.Name, err)
+			}
+		}
+	}
+}
+
+// TestProvisioning checks that the data sources have the ids that panels name.
+func TestProvisioning(t *testing.T) {
+	b, err := os.ReadFile("provisioning/datasources/binnacle.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f struct {
+		Datasources []struct{ UID, Type, URL string }
+	}
+	if err := yaml.Unmarshal(b, &f); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, d := range f.Datasources {
+		got[d.UID] = d.Type
+		if !strings.HasPrefix(d.URL, "$BINNACLE_URL/") {
+			t.Errorf("data source %s: URL %s does not come from BINNACLE_URL", d.UID, d.URL)
+		}
+	}
+	if got[MetricsUID] != "prometheus" || got[TracesUID] != "jaeger" {
+		t.Errorf("provisioned data sources %v; want %s and %s", got, MetricsUID, TracesUID)
+	}
+}

@@ -1,0 +1,216 @@
+package grafana
+
+// The part of Grafana's dashboard model that our dashboards use.
+//
+// Source: Grafana, "Dashboard JSON model", schema version 39.
+
+// Dashboard is one dashboard.
+type Dashboard struct {
+	UID           string      `json:"uid"`
+	Title         string      `json:"title"`
+	Description   string      `json:"description"`
+	Tags          []string    `json:"tags"`
+	Timezone      string      `json:"timezone"`
+	SchemaVersion int         `json:"schemaVersion"`
+	Version       int         `json:"version"`
+	Refresh       string      `json:"refresh"`
+	Editable      bool        `json:"editable"`
+	GraphTooltip  int         `json:"graphTooltip"` // 1 shares the crosshair
+	Time          TimeRange   `json:"time"`
+	Templating    Templating  `json:"templating"`
+	Annotations   Annotations `json:"annotations"`
+	Panels        []Panel     `json:"panels"`
+}
+
+// TimeRange is what a dashboard opens with.
+type TimeRange struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+// Source names a provisioned data source.
+type Source struct {
+	Type string `json:"type"`
+	UID  string `json:"uid"`
+}
+
+// Templating holds the variables.
+type Templating struct {
+	List []Variable `json:"list"`
+}
+
+// Variable is a choice at the top of a dashboard.
+type Variable struct {
+	Name       string `json:"name"`
+	Label      string `json:"label"`
+	Type       string `json:"type"`
+	Datasource Source `json:"datasource"`
+	Query      string `json:"query"`
+	Refresh    int    `json:"refresh"` // 2 asks again when the time range changes
+	Multi      bool   `json:"multi"`
+	IncludeAll bool   `json:"includeAll"`
+	AllValue   string `json:"allValue"`
+	Sort       int    `json:"sort"`
+	Current    any    `json:"current"`
+}
+
+// Annotations holds the queries for vertical lines.
+type Annotations struct {
+	List []Annotation `json:"list"`
+}
+
+// Annotation is one such query.
+type Annotation struct {
+	Name       string `json:"name"`
+	Datasource Source `json:"datasource"`
+	Enable     bool   `json:"enable"`
+	IconColor  string `json:"iconColor"`
+	Expr       string `json:"expr"`
+	Step       string `json:"step"`
+	TitleText  string `json:"titleFormat"`
+	TextFormat string `json:"textFormat"`
+	TagKeys    string `json:"tagKeys"`
+}
+
+// Panel is one panel, or a row with a title.
+type Panel struct {
+	ID          int         `json:"id"`
+	Type        string      `json:"type"`
+	Title       string      `json:"title"`
+	Description string      `json:"description,omitempty"`
+	Datasource  *Source     `json:"datasource,omitempty"`
+	GridPos     GridPos     `json:"gridPos"`
+	Targets     []Target    `json:"targets,omitempty"`
+	FieldConfig FieldConfig `json:"fieldConfig"`
+	Options     any         `json:"options,omitempty"`
+	Transform   []any       `json:"transformations,omitempty"`
+	Collapsed   *bool       `json:"collapsed,omitempty"`
+}
+
+// GridPos places a panel on the grid of 24 columns.
+type GridPos struct {
+	H int `json:"h"`
+	W int `json:"w"`
+	X int `json:"x"`
+	Y int `json:"y"`
+}
+
+// Target is one query of a panel.
+type Target struct {
+	RefID        string `json:"refId"`
+	Datasource   Source `json:"datasource"`
+	Expr         string `json:"expr"`
+	LegendFormat string `json:"legendFormat,omitempty"`
+	Instant      bool   `json:"instant,omitempty"`
+	Range        bool   `json:"range,omitempty"`
+	Format       string `json:"format,omitempty"`
+	Exemplar     bool   `json:"exemplar,omitempty"`
+}
+
+// FieldConfig says how values look.
+type FieldConfig struct {
+	Defaults  FieldDefaults `json:"defaults"`
+	Overrides []any         `json:"overrides"`
+}
+
+// FieldDefaults holds unit, thresholds and the drawing style.
+type FieldDefaults struct {
+	Unit       string         `json:"unit,omitempty"`
+	Decimals   *int           `json:"decimals,omitempty"`
+	Min        *float64       `json:"min,omitempty"`
+	Color      map[string]any `json:"color,omitempty"`
+	Thresholds *Thresholds    `json:"thresholds,omitempty"`
+	Custom     map[string]any `json:"custom,omitempty"`
+	NoValue    string         `json:"noValue,omitempty"`
+}
+
+// Thresholds color values.
+type Thresholds struct {
+	Mode  string      `json:"mode"`
+	Steps []Threshold `json:"steps"`
+}
+
+// Threshold is one step; the first has a nil value.
+type Threshold struct {
+	Color string   `json:"color"`
+	Value *float64 `json:"value"`
+}
+
+var (
+	metricsSource = Source{Type: "prometheus", UID: MetricsUID}
+	zero          = 0.0
+)
+
+// grid lays panels out from left to right and wraps at 24 columns.
+type grid struct {
+	panels     []Panel
+	x, y, rowH int
+}
+
+func (g *grid) add(p Panel, w, h int) {
+	if g.x+w > 24 {
+		g.x, g.y, g.rowH = 0, g.y+g.rowH, 0
+	}
+	p.ID = len(g.panels) + 1
+	p.GridPos = GridPos{H: h, W: w, X: g.x, Y: g.y}
+	if p.FieldConfig.Overrides == nil {
+		p.FieldConfig.Overrides = []any{}
+	}
+	g.panels = append(g.panels, p)
+	g.x += w
+	g.rowH = max(g.rowH, h)
+}
+
+func (g *grid) row(title string) {
+	if g.x > 0 {
+		g.x, g.y, g.rowH = 0, g.y+g.rowH, 0
+	}
+	open := false
+	g.add(Panel{Type: "row", Title: title, Collapsed: &open}, 24, 1)
+}
+
+// series draws lines over time.
+func series(title, description, unit string, stacked bool, targets ...Target) Panel {
+	custom := map[string]any{"lineWidth": 1, "fillOpacity": 0, "showPoints": "never", "spanNulls": false}
+	if stacked {
+		custom["fillOpacity"] = 25
+		custom["stacking"] = map[string]any{"mode": "normal", "group": "A"}
+	}
+	return Panel{
+		Type: "timeseries", Title: title, Description: description, Datasource: &metricsSource, Targets: number(targets),
+		FieldConfig: FieldConfig{Defaults: FieldDefaults{Unit: unit, Min: &zero, Custom: custom}},
+		Options: map[string]any{
+			"legend":  map[string]any{"displayMode": "table", "placement": "bottom", "calcs": []string{"lastNotNull", "max"}, "showLegend": true},
+			"tooltip": map[string]any{"mode": "multi", "sort": "desc"},
+		},
+	}
+}
+
+// stat draws one number.
+func stat(title, description, unit, expr string, steps ...Threshold) Panel {
+	d := FieldDefaults{Unit: unit, NoValue: "–"}
+	if len(steps) > 0 {
+		d.Thresholds = &Thresholds{Mode: "absolute", Steps: steps}
+		d.Color = map[string]any{"mode": "thresholds"}
+	}
+	return Panel{
+		Type: "stat", Title: title, Description: description, Datasource: &metricsSource,
+		Targets:     number([]Target{{Expr: expr, Instant: true}}),
+		FieldConfig: FieldConfig{Defaults: d},
+		Options: map[string]any{
+			"colorMode": "value", "graphMode": "none", "textMode": "value",
+			"reduceOptions": map[string]any{"calcs": []string{"lastNotNull"}, "fields": "", "values": false},
+		},
+	}
+}
+
+// query is a target over time.
+func query(expr, legend string) Target { return Target{Expr: expr, LegendFormat: legend, Range: true} }
+
+func number(targets []Target) []Target {
+	for i := range targets {
+		targets[i].RefID = string(rune('A' + i))
+		targets[i].Datasource = metricsSource
+	}
+	return targets
+}
