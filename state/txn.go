@@ -39,10 +39,18 @@ func OpDelete(key string) Op { return Op{key: key, delete: true} }
 // Txn is exactly once: when an answer is lost, it asks again, without the danger
 // of taking its own write for somebody else's or of writing twice.
 func (s *Store) Txn(ctx context.Context, conds []Cond, ops []Op) error {
-	if _, err := s.commit(ctx, conds, ops); err != nil {
-		return fmt.Errorf("transaction on %s: %w", describeOps(ops), err)
+	_, err := s.TxnVersion(ctx, conds, ops)
+	return err
+}
+
+// TxnVersion is Txn and returns the version that all keys written now have. It
+// is higher than every version in the store before.
+func (s *Store) TxnVersion(ctx context.Context, conds []Cond, ops []Op) (int64, error) {
+	v, err := s.commit(ctx, conds, ops)
+	if err != nil {
+		return 0, fmt.Errorf("transaction on %s: %w", describeOps(ops), err)
 	}
-	return nil
+	return v, nil
 }
 
 func (s *Store) commit(ctx context.Context, conds []Cond, ops []Op) (int64, error) {
