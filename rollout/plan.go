@@ -1,0 +1,207 @@
+package rollout
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash/fnv"
+	"time"
+
+	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/api"
+)
+
+const (
+	// exportInterval is how often nodes export telemetry, in seconds.
+	exportInterval = 10
+	// phaseSpan is the time, in seconds, over which nodes spread their retries
+	// after a failure.
+	phaseSpan = 30
+)
+
+// A plan is made of three things that are kept in the state: what is common to
+// all, what the group should run, and the orders to the one node. Its serial is
+// the highest of their versions. Any change writes one of them, and a new
+// version is higher than all versions before: so serials rise with each change,
+// survive a restart, and need no write per node when a group moves.
+
+// builtPlan is a plan with its ETag, and what it was made from.
+type builtPlan struct {
+	from planInputs
+	plan api.Plan
+	etag string
+}
+
+type planInputs struct {
+	group                   binnacle.Group
+	common, desired, orders int64
+}
+
+// planLocked returns the plan of a node of the line's group. It is made anew
+// only when one of its inputs changed.
+func (s *Service) planLocked(id binnacle.NodeID, n *node, g binnacle.Group, l *line) *builtPlan {
+	from := planInputs{g, s.common.version, l.desiredAt, n.orderAt}
+	if n.plan.from == from && n.plan.etag != "" {
+		return &n.plan
+	}
+	p := api.Plan{
+		Epoch:     s.o.Store.Epoch(),
+		Serial:    uint64(max(from.common, from.desired, from.orders)),
+		Drain:     n.order.Drain,
+		Gossip:    s.common.gossip,
+		Telemetry: api.TelemetryPlan{Interval: exportInterval},
+		Poll:      api.PollPlan{Phase: phase(id)},
+	}
+	if l.desired.Number > 0 {
+		p.Revision = &api.PlanRevision{RevisionRef: l.desired.RevisionRef, Signature: l.desired.Signature}
+	}
+	if n.order.Restart != "" {
+		p.Restart = &api.RestartOrder{ID: n.order.Restart}
+	}
+	s.m.planBuilds.Inc()
+	n.plan = builtPlan{from: from, plan: p, etag: p.ETag()}
+	return &n.plan
+}
+
+// phase is a node's own share of phaseSpan. It depends on the id alone, so that
+// it never changes a plan.
+func phase(id binnacle.NodeID) float64 {
+	h := fnv.New64a()
+	h.Write([]byte(id))
+	// The low bits of FNV are the well mixed ones.
+	return float64(h.Sum64()&0xffff_ffff) / (1 << 32) * phaseSpan
+}
+
+// Plan returns what node id of group g should do now. The caller must not change
+// what it points to.
+func (s *Service) Plan(id binnacle.NodeID, g binnacle.Group) api.Plan {
+	s.arrive(id, g)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.nodeLocked(id)
+	return s.planLocked(id, n, n.group, s.lineLocked(n.group)).plan
+}
+
+// Wait returns the plan of node id of group g as soon as its ETag differs from
+// etag, which may be at once. It ends with ctx.Err(), or with ErrForgotten. It
+// costs no goroutine and no read of the state: 10,000 may wait together.
+func (s *Service) Wait(ctx context.Context, id binnacle.NodeID, g binnacle.Group, etag string) (api.Plan, error) {
+	s.arrive(id, g)
+	s.mu.Lock()
+	n := s.nodeLocked(id)
+	s.mu.Unlock()
+	s.m.waiters.Inc()
+	defer s.m.waiters.Dec()
+	for {
+		s.mu.Lock()
+		if n.gone {
+			s.mu.Unlock()
+			return api.Plan{}, ErrForgotten
+		}
+		l := s.lineLocked(n.group)
+		built := *s.planLocked(id, n, n.group, l)
+		everyone, group, self := s.common.changed, l.changed, n.changed
+		s.mu.Unlock()
+		if built.etag != etag {
+			return built.plan, nil
+		}
+		select {
+		case <-everyone:
+		case <-group:
+		case <-self:
+		case <-ctx.Done():
+			return api.Plan{}, ctx.Err()
+		}
+		s.m.wakes.Inc()
+	}
+}
+
+// arrive notes the group of a node. A node that changed its group could meet
+// lower versions there: its order record is written first, so that its serial
+// rises. If that fails it stays with its old group for now.
+func (s *Service) arrive(id binnacle.NodeID, g binnacle.Group) {
+	s.mu.Lock()
+	n := s.nodeLocked(id)
+	if n.group == "" {
+		n.group, n.ledger.Group, n.unstored = g, g, true
+	}
+	moved := n.group != g
+	s.mu.Unlock()
+	if !moved {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	err := s.order(ctx, id, func(o *orderRecord) { o.Group = g })
+	if err != nil {
+		s.log.Warn("a node's change of group could not be stored; its plan stays that of the old group", "node", id, "group", g, "err", err)
+	}
+}
+
+// order changes what one node is told, durably, and wakes its poll.
+func (s *Service) order(ctx context.Context, id binnacle.NodeID, change func(*orderRecord)) error {
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	s.mu.Lock()
+	o := s.nodeLocked(id).order
+	s.mu.Unlock()
+	change(&o)
+	version, err := s.o.Store.Put(ctx, orderKey(id), encode(o))
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.nodeLocked(id)
+	n.order, n.orderAt = o, version
+	if o.Group != "" && o.Group != n.group {
+		n.group, n.ledger.Group, n.unstored = o.Group, o.Group, true
+	}
+	close(n.changed)
+	n.changed = make(chan struct{})
+	return nil
+}
+
+// GossipChanged says that the gossip plan may have changed. Run compares it and
+// wakes all polls if it did.
+func (s *Service) GossipChanged() {
+	select {
+	case s.gossip <- struct{}{}:
+	default: // Run is yet to look
+	}
+}
+
+// renewCommon gives all plans a new serial if something common changed.
+func (s *Service) renewCommon(ctx context.Context) error {
+	var gossip api.GossipPlan
+	if s.o.Gossip != nil {
+		gossip = s.o.Gossip.GossipPlan()
+	}
+	sum := sha256.Sum256(encode(struct {
+		Gossip          api.GossipPlan
+		Interval, Phase float64
+	}{gossip, exportInterval, phaseSpan}))
+	hash := hex.EncodeToString(sum[:])
+
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	s.mu.Lock()
+	same, version := s.common.record.Hash == hash, s.common.version
+	s.mu.Unlock()
+	record := commonRecord{Hash: hash}
+	if !same {
+		var err error
+		if version, err = s.o.Store.Put(ctx, keyCommon, encode(record)); err != nil {
+			return fmt.Errorf("store the new gossip plan: %w", err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.common.record, s.common.version, s.common.gossip = record, version, gossip
+	if !same {
+		close(s.common.changed)
+		s.common.changed = make(chan struct{})
+	}
+	return nil
+}

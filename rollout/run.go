@@ -1,0 +1,229 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/events"
+	"github.com/binnacle-project/binnacle/state"
+)
+
+const (
+	// flushEvery is how often ledgers go to the state, and how often nodes that
+	// are gone are looked at.
+	flushEvery = time.Second
+	// gatherFor lets answers of a thousand nodes that come together become a few
+	// writes of a rollout's record instead of a thousand.
+	gatherFor = 20 * time.Millisecond
+	// flushBatch and flushBytes bound the ledgers stored in one transaction.
+	flushBatch = state.MaxTxnOps / 2
+	flushBytes = state.MaxValueBytes
+)
+
+// wakeRun makes Run look at the rollouts.
+func (s *Service) wakeRun() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run moves rollouts on, stores ledgers and follows the gossip plan until ctx
+// ends; what is in memory then is stored before it returns.
+func (s *Service) Run(ctx context.Context) error {
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			s.settle(last)
+			return s.flushLedgers(last)
+		case <-s.kick:
+			select {
+			case <-ctx.Done():
+			case <-time.After(gatherFor):
+			}
+			s.settle(ctx)
+		case <-s.gossip:
+			if err := s.renewCommon(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("the new gossip plan reaches no node yet", "err", err)
+				s.GossipChanged() // again with the next tick, at the latest
+				wait(ctx, flushEvery)
+			}
+		case <-tick.C:
+			s.noteGone(now())
+			s.settle(ctx)
+			if err := s.flushLedgers(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("ledgers are in memory only, for now", "err", err)
+			}
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// noteGone keeps for running rollouts since when their pending nodes are gone.
+func (s *Service) noteGone(now time.Time) {
+	s.mu.Lock()
+	groups := make(map[binnacle.Group]map[binnacle.NodeID]bool)
+	for _, r := range s.rollouts {
+		if r.rec.State == api.RolloutRunning && len(r.rec.Pending) > 0 {
+			groups[r.rec.Group] = nil
+		}
+	}
+	s.mu.Unlock()
+	for g := range groups { // asked without our lock: it is another's code
+		alive := make(map[binnacle.NodeID]bool)
+		for _, id := range s.o.Nodes.InGroup(g) {
+			alive[id] = true
+		}
+		groups[g] = alive
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.rollouts {
+		alive, asked := groups[r.rec.Group]
+		if !asked || r.rec.State != api.RolloutRunning {
+			continue
+		}
+		gone := make(map[binnacle.NodeID]time.Time)
+		for _, id := range r.rec.Pending {
+			if alive[id] {
+				continue
+			}
+			gone[id] = now
+			if since, ok := r.gone[id]; ok {
+				gone[id] = since
+			}
+		}
+		r.gone = gone
+	}
+}
+
+// settle stores what nodes answered and takes each rollout's next step. The step
+// is taken from what is stored, so that a restart finds the reason for it.
+func (s *Service) settle(ctx context.Context) {
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	s.mu.Lock()
+	var running []*rollout
+	for _, r := range s.rollouts {
+		if r.rec.State == api.RolloutRunning {
+			running = append(running, r)
+		}
+	}
+	s.mu.Unlock()
+	for _, r := range running {
+		if err := s.settleOne(ctx, r, now()); err != nil && ctx.Err() == nil {
+			s.log.Warn("a rollout stands still", "rollout", rolloutID(r.number), "err", err)
+		}
+	}
+}
+
+// settleOne is settle for one rollout. The caller holds s.changes, so that
+// nobody else ends it meanwhile.
+func (s *Service) settleOne(ctx context.Context, r *rollout, at time.Time) error {
+	s.mu.Lock()
+	rec := r.rec.clone()
+	v := view{Confirmed: len(rec.Confirmed), Refused: rec.Refused, Pending: rec.Pending, Away: make(map[binnacle.NodeID]bool)}
+	for id, since := range r.gone {
+		v.Away[id] = at.Sub(since) >= awayAfter
+	}
+	d := next(v)
+	if !r.unstored && d.State == rec.State && d.Reason == rec.Reason {
+		s.mu.Unlock()
+		return nil
+	}
+	r.unstored = false
+	s.mu.Unlock()
+
+	rec.State, rec.Reason = d.State, d.Reason
+	if d.State != api.RolloutRunning {
+		rec.Ended = at
+	}
+	version, err := s.o.Store.Update(ctx, rolloutKey(r.number), encode(rec), r.version)
+	s.mu.Lock()
+	if err != nil {
+		r.unstored = true
+		s.mu.Unlock()
+		return err
+	}
+	r.version = version
+	if d.State == api.RolloutRunning {
+		r.rec.Reason = d.Reason
+	} else {
+		r.rec, r.unstored = rec, false
+	}
+	s.mu.Unlock()
+
+	summary := fmt.Sprintf("revision %d confirmed by %d nodes", rec.To, len(rec.Confirmed))
+	if d.Reason != "" {
+		summary += "; " + d.Reason
+	}
+	switch d.State {
+	case api.RolloutCompleted:
+		s.announce(ctx, events.RolloutCompleted, rec.Rollout, "manager", summary)
+	case api.RolloutFailed:
+		s.announce(ctx, events.RolloutFailed, rec.Rollout, "manager", summary)
+	}
+	return nil
+}
+
+// flushLedgers stores the ledgers that changed, many at a time.
+func (s *Service) flushLedgers(ctx context.Context) error {
+	s.changes.Lock() // against Forget, which must have the last word
+	defer s.changes.Unlock()
+	type entry struct {
+		n     *node
+		key   string
+		value []byte
+	}
+	var entries []entry
+	s.mu.Lock()
+	for id, n := range s.nodes {
+		if n.unstored {
+			n.unstored = false
+			entries = append(entries, entry{n, ledgerKey(id), encode(n.ledger)})
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	for len(entries) > 0 {
+		var ops []state.Op
+		for size := 0; len(ops) < min(flushBatch, len(entries)); {
+			e := entries[len(ops)]
+			size += len(e.key) + len(e.value)
+			if len(ops) > 0 && size > flushBytes {
+				break
+			}
+			ops = append(ops, state.OpPut(e.key, e.value))
+		}
+		batch := entries[:len(ops)]
+		entries = entries[len(ops):]
+		if err := s.o.Store.Txn(ctx, nil, ops); err != nil {
+			s.mu.Lock()
+			for _, e := range batch {
+				e.n.unstored = !e.n.gone
+			}
+			s.mu.Unlock()
+			errs = append(errs, err)
+			continue
+		}
+		s.m.ledgerWrites.Add(len(batch))
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("store ledgers: %w", errors.Join(errs...))
+	}
+	return nil
+}
