@@ -42,6 +42,9 @@ func parse(raw []byte) (cfg config.ServiceConfig, faults []api.Fault) {
 	return cfg, initFaults(raw, err)
 }
 
+// unexpectedEnd is what encoding/json says of a document that was cut off.
+const unexpectedEnd = "unexpected end of JSON input"
+
 // checkSyntax finds what is no JSON object.
 func checkSyntax(raw []byte) *api.Fault {
 	var doc map[string]json.RawMessage
@@ -53,8 +56,11 @@ func checkSyntax(raw []byte) *api.Fault {
 	case err == nil:
 		return nil
 	case errors.As(err, &syntax):
-		// Offset counts the offending byte too, except at the end.
-		line, column := lineColumn(raw, int(syntax.Offset)-1)
+		at := int(syntax.Offset) - 1 // it counts the offending byte too,
+		if syntax.Error() == unexpectedEnd {
+			at = len(raw) // except where there is none
+		}
+		line, column := lineColumn(raw, at)
 		return &api.Fault{Stage: stageParse, Line: line, Column: column, Message: syntax.Error()}
 	}
 	if f := typeFault(raw, err); f != nil {
@@ -124,7 +130,7 @@ func initFaults(raw []byte, first error) []api.Fault {
 	var doc map[string]json.RawMessage
 	var endpoints []json.RawMessage
 	if json.Unmarshal(raw, &doc) != nil || json.Unmarshal(doc["endpoints"], &endpoints) != nil {
-		return []api.Fault{fault("", first)}
+		return []api.Fault{fault(topLevelPath(first), first)}
 	}
 	doc["endpoints"] = json.RawMessage("[]")
 	if err := parsesAlone(doc); err != nil {
