@@ -2,70 +2,141 @@ package activity
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/collector/pdata/pmetric"
+	vm "github.com/VictoriaMetrics/metrics"
 
 	"github.com/binnacle-project/binnacle"
-	"github.com/binnacle-project/binnacle/api"
 )
 
 // Aggregator keeps the live aggregates. All methods are safe for concurrent
 // use. What the read methods return is shared by all readers: treat it as
 // read-only.
-type Aggregator struct{ o Options }
+type Aggregator struct {
+	o    Options
+	log  *slog.Logger
+	self counters
 
-// Open restores the checkpoint of Options.Dir. Run then refills the windows.
-func Open(o Options) (*Aggregator, error) { return &Aggregator{o: o}, nil }
+	mu        sync.Mutex // guards all below
+	senders   map[binnacle.NodeID]*sender
+	keys      index
+	rollups   map[rollupID]*rollup
+	layouts   layouts
+	streams   int
+	bakes     map[binnacle.Group]bool
+	chart     chart
+	endpoints callers
+	in        ingest // the work space of WriteMetrics
+	reading   work
+	started   time.Time
+	restored  int64 // Unix ns of the checkpoint that was restored; 0 is none
 
-// WriteMetrics takes a batch after attribution.
-func (a *Aggregator) WriteMetrics(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) {}
-
-// Run ticks windows and writes roll-ups until ctx ends.
-func (a *Aggregator) Run(ctx context.Context) error { <-ctx.Done(); return nil }
-
-// SetBake says that a group is in a bake: its roll-ups are written every 2 s.
-func (a *Aggregator) SetBake(g binnacle.Group, on bool) {}
-
-// Forget drops a node's aggregates and its requests_total.
-func (a *Aggregator) Forget(id binnacle.NodeID) {}
-
-// Cluster returns the activity of the cluster, nil without data.
-func (a *Aggregator) Cluster(w time.Duration) *api.Activity { return nil }
-
-// Step returns the newest step of the charts and the time it ends at.
-func (a *Aggregator) Step() (*api.Activity, time.Time) { return nil, time.Time{} }
-
-// Nodes returns the activity of each node, unmanaged ones by their identity.
-func (a *Aggregator) Nodes(w time.Duration) map[binnacle.NodeID]*api.Activity { return nil }
-
-// Backends returns the activity of each backend.
-func (a *Aggregator) Backends(w time.Duration) map[binnacle.BackendID]*api.Activity { return nil }
-
-// NodeBackends returns the node x backend matrix.
-func (a *Aggregator) NodeBackends(w time.Duration) map[NodeBackend]*api.Activity { return nil }
-
-// BackendNodes returns one backend's row of the matrix, ordered by node.
-func (a *Aggregator) BackendNodes(id binnacle.BackendID, w time.Duration) []api.ActivityRow {
-	return nil
+	small  [numWindows]atomic.Pointer[snapshot]
+	matrix [numWindows]atomic.Pointer[matrix]
+	asked  [numWindows]atomic.Int64 // when the matrix was last read, Unix s
 }
 
-// BackendEndpoints lists the routes whose requests called the backend.
-func (a *Aggregator) BackendEndpoints(id binnacle.BackendID) []string { return nil }
-
-// Endpoints returns the activity of each endpoint.
-func (a *Aggregator) Endpoints(w time.Duration) map[Endpoint]*api.Activity { return nil }
-
-// Revisions returns the activity of each revision.
-func (a *Aggregator) Revisions(w time.Duration) map[GroupRevision]*api.Activity { return nil }
-
-// Groups returns the activity of each group; "" is that of unmanaged gateways.
-func (a *Aggregator) Groups(w time.Duration) map[binnacle.Group]*api.Activity { return nil }
-
-// List answers GET /v1/activity; a wrong by or window is an *api.Problem.
-func (a *Aggregator) List(by api.ActivityBy, w time.Duration) (api.ActivityList, error) {
-	return api.ActivityList{}, nil
+// Open restores the checkpoint of Options.Dir. A checkpoint that is damaged is
+// put aside, named in the log, and costs the totals, not the start. Run then
+// refills the windows.
+func Open(o Options) (*Aggregator, error) {
+	if o.MaxStreams == 0 {
+		o.MaxStreams = 1_000_000
+	}
+	if o.MaxStreamsPerSender == 0 {
+		o.MaxStreamsPerSender = 20_000
+	}
+	if o.MaxKeys == 0 {
+		o.MaxKeys = 300_000
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = vm.NewSet()
+	}
+	a := &Aggregator{
+		o:         o,
+		log:       o.Log.With("component", "activity"),
+		senders:   map[binnacle.NodeID]*sender{},
+		rollups:   map[rollupID]*rollup{},
+		bakes:     map[binnacle.Group]bool{},
+		endpoints: callers{},
+		started:   time.Now(),
+	}
+	a.in.now = time.Now
+	a.self = newCounters(o.Metrics, a)
+	if o.Dir != "" {
+		if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the activity directory: %w", err)
+		}
+		if err := a.restore(); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
 }
 
-// Unmanaged lists the unmanaged senders, ordered by id.
-func (a *Aggregator) Unmanaged() []Sender { return nil }
+// SetBake says whether a group is in a bake: its roll-ups are then written
+// every 2 s, not every 10.
+func (a *Aggregator) SetBake(g binnacle.Group, on bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if on {
+		a.bakes[g] = true
+	} else {
+		delete(a.bakes, g)
+	}
+}
+
+// Forget drops a node: its aggregates, its streams and its requests_total. Its
+// roll-ups end. The manager calls it when a node is forgotten or revoked.
+func (a *Aggregator) Forget(id binnacle.NodeID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.senders[id]; s != nil {
+		a.streams -= len(s.streams)
+		delete(a.senders, id)
+	}
+	for kid := range a.keys.byID {
+		if kid.node == id && (kid.kind == kindNode || kid.kind == kindNodeBackend) {
+			a.keys.drop(kid)
+		}
+	}
+	for i := range a.small {
+		a.small[i].Store(nil)
+		a.matrix[i].Store(nil)
+	}
+}
+
+// Unmanaged lists the unmanaged senders, ordered by id. Those that were silent
+// for a day are forgotten.
+func (a *Aggregator) Unmanaged() []Sender {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := []Sender{}
+	for _, s := range a.senders {
+		if !s.managed {
+			out = append(out, s.info)
+		}
+	}
+	slices.SortFunc(out, func(x, y Sender) int { return strings.Compare(string(x.ID), string(y.ID)) })
+	return out
+}
+
+// Run ticks the windows, writes roll-ups and checkpoints, and forgets what is
+// old, until ctx ends; then it writes both once more, so that a restart
+// continues exactly. Stop feeding the Aggregator before ctx ends.
+func (a *Aggregator) Run(ctx context.Context) error {
+	if err := a.refill(ctx); err != nil {
+		a.log.Warn("windows could not be refilled from the store: they fill up again as telemetry comes in", "err", err)
+	}
+	return a.loop(ctx)
+}

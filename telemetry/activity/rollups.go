@@ -10,8 +10,8 @@ import (
 // Rollups is what the aggregator asks of the metrics store. OnStore gives it
 // for *metrics.Store.
 type Rollups interface {
-	// Append stores samples, each series' oldest first. Samples that the store
-	// refuses are left out and named by the error; the others are stored.
+	// Append stores samples, each series' oldest first, all or none. A single
+	// sample that the store will never take is left out, which is no error.
 	Append(samples []RollupSample) error
 	// Select calls f for each stored sample of a metric with from <= t <= to
 	// (Unix ms), series after series, oldest first, until f returns false.

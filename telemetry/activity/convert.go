@@ -1,0 +1,187 @@
+package activity
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// This file turns the bucket layouts that senders use into the one kept here.
+// Counts and sums stay exact; where a source bucket is wider than ours, its
+// observations are spread as a quantile query would assume them to lie, so
+// that quantiles are as good as the source's buckets and no better.
+
+// maxBounds is how many bounds an explicit layout may have. SDKs use 10 to 20.
+const maxBounds = 400
+
+// bounds is an explicit bucket layout. It is shared by the streams that use it
+// and never changes.
+type bounds struct {
+	upper []float64 // seconds, strictly rising
+	// spread says, for each bucket, how it falls on ours.
+	spread []spread
+}
+
+// spread tells a source bucket's observations over consecutive buckets of
+// ours: cum[j] is the share of them in buckets up to from+j; the last is 1. A
+// nil cum is the zero bucket.
+type spread struct {
+	from int
+	cum  []float64
+}
+
+// newBounds prepares a layout; ok is false when upper is not strictly rising
+// and finite, or too long.
+func newBounds(upper []float64) (b *bounds, ok bool) {
+	if len(upper) > maxBounds {
+		return nil, false
+	}
+	for i, u := range upper {
+		if math.IsNaN(u) || math.IsInf(u, 0) || i > 0 && u <= upper[i-1] {
+			return nil, false
+		}
+	}
+	b = &bounds{upper: upper, spread: make([]spread, len(upper)+1)}
+	lo := 0.0 // durations are not negative
+	for i, u := range upper {
+		b.spread[i] = spreadLinear(lo, u)
+		lo = max(lo, u)
+	}
+	// What lies beyond the last bound is only known to: the bucket that begins
+	// there, as PromQL answers the last bound for it.
+	last := spread{cum: []float64{1}, from: maxIndex}
+	if lo > 0 {
+		last.from = indexOf(math.Nextafter(lo, math.Inf(1)))
+	}
+	b.spread[len(upper)] = last
+	return b, true
+}
+
+// spreadLinear spreads (lo, hi] evenly, as PromQL interpolates within classic
+// buckets. The part of a first bucket under a 16th of its bound is booked on
+// the bucket there, because buckets go on for ever towards zero.
+func spreadLinear(lo, hi float64) spread {
+	if hi <= 0 {
+		return spread{}
+	}
+	last := indexOf(hi)
+	from := clampIndex(last - 4<<scale)
+	if lo > 0 {
+		from = indexOf(math.Nextafter(lo, math.Inf(1)))
+	}
+	s := spread{from: from, cum: make([]float64, last-from+1)}
+	for j := range s.cum {
+		s.cum[j] = min(1, max(0, (lowerBound(from+j+1)-lo)/(hi-lo)))
+	}
+	s.cum[len(s.cum)-1] = 1
+	return s
+}
+
+// tell appends the buckets that n observations of a source bucket fall on. The
+// counts add up to n.
+func (s spread) tell(n uint64, inc *increase) {
+	inc.count += n
+	if s.cum == nil {
+		inc.zero += n
+		return
+	}
+	var given uint64
+	for j, c := range s.cum {
+		upTo := n
+		if j < len(s.cum)-1 {
+			upTo = min(n, uint64(math.Floor(float64(n)*c+0.5)))
+		}
+		if upTo > given {
+			inc.buckets = append(inc.buckets, bucket{s.from + j, upTo - given})
+			given = upTo
+		}
+	}
+}
+
+// tellExponential appends the buckets that n observations of bucket i at scale
+// from (at most ours) fall on, evenly by logarithm.
+func tellExponential(i, from int, n uint64, inc *increase) {
+	inc.count += n
+	shift := scale - from
+	first, last := clampIndex(shiftLeft(i, shift)), clampIndex(shiftLeft(i+1, shift)-1)
+	k := uint64(last - first + 1)
+	var given uint64
+	for j := range k {
+		upTo := n/k*(j+1) + (n%k*(j+1)*2+k)/(2*k)
+		if j == k-1 {
+			upTo = n
+		}
+		if upTo > given {
+			inc.buckets = append(inc.buckets, bucket{first + int(j), upTo - given})
+			given = upTo
+		}
+	}
+}
+
+// shiftLeft is i<<n without overflow for what clampIndex takes next.
+func shiftLeft(i, n int) int {
+	if n > 20 || i > 1<<30 || i < -1<<30 {
+		switch {
+		case i > 0:
+			return math.MaxInt32
+		case i < 0:
+			return math.MinInt32
+		}
+		return 0
+	}
+	return i << n
+}
+
+// downscale merges an exponential layout (offset, n) by 2^shift neighbors and
+// returns the new one in dst's memory.
+func downscale(dst []uint64, offset int, n []uint64, shift int) (int, []uint64) {
+	dst = dst[:0]
+	if len(n) == 0 {
+		return 0, dst
+	}
+	shift = min(shift, 31)
+	first := offset >> shift
+	for j, c := range n {
+		p := (offset+j)>>shift - first
+		for len(dst) <= p {
+			dst = append(dst, 0)
+		}
+		dst[p] += c
+	}
+	return first, dst
+}
+
+// layouts shares equal explicit layouts. Not safe for concurrent use.
+type layouts struct {
+	byBytes map[string]*bounds
+	key     []byte
+}
+
+// maxLayouts bounds the table; a fleet has a handful.
+const maxLayouts = 1024
+
+// get returns the layout for bounds given in the unit that factor turns into
+// seconds; ok is false for what newBounds refuses.
+func (l *layouts) get(n int, at func(int) float64, factor float64) (*bounds, bool) {
+	if n > maxBounds {
+		return nil, false
+	}
+	l.key = l.key[:0]
+	for i := range n {
+		l.key = binary.LittleEndian.AppendUint64(l.key, math.Float64bits(at(i)*factor))
+	}
+	if b := l.byBytes[string(l.key)]; b != nil {
+		return b, true
+	}
+	upper := make([]float64, n)
+	for i := range upper {
+		upper[i] = at(i) * factor
+	}
+	b, ok := newBounds(upper)
+	if ok && len(l.byBytes) < maxLayouts {
+		if l.byBytes == nil {
+			l.byBytes = map[string]*bounds{}
+		}
+		l.byBytes[string(l.key)] = b
+	}
+	return b, ok
+}

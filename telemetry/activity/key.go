@@ -1,0 +1,212 @@
+package activity
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/api"
+)
+
+// kind says what a key is an aggregate of. The numbers are in the checkpoint:
+// append only.
+type kind uint8
+
+const (
+	kindCluster kind = iota
+	kindGroup
+	kindNode
+	kindBackend
+	kindNodeBackend
+	kindEndpoint
+	kindRevision
+	numKinds
+)
+
+// keyID names an aggregate. Only the fields of its kind are set.
+type keyID struct {
+	kind     kind
+	node     binnacle.NodeID
+	backend  binnacle.BackendID
+	group    binnacle.Group
+	revision binnacle.Revision
+	method   string
+	route    string
+}
+
+func (a keyID) compare(b keyID) int {
+	return cmp.Or(
+		cmp.Compare(a.kind, b.kind),
+		cmp.Compare(a.group, b.group),
+		cmp.Compare(a.backend, b.backend),
+		cmp.Compare(a.node, b.node),
+		cmp.Compare(a.route, b.route),
+		cmp.Compare(a.method, b.method),
+		cmp.Compare(a.revision, b.revision),
+	)
+}
+
+func (a keyID) row() api.ActivityRow {
+	r := api.ActivityRow{Node: a.node, Backend: a.backend, Group: a.group, Method: a.method, Route: a.route}
+	if a.kind == kindRevision {
+		r.Revision = &a.revision
+	}
+	return r
+}
+
+// key is one aggregate. The aggregator's mutex guards it.
+type key struct {
+	id      keyID
+	total   uint64 // requests, for ever
+	lastFed int64  // time of the newest point, with or without an increase, Unix ns
+	rings   [numTiers]ring
+	pending *booking // what the batch in work adds
+	cached  [numCached]cachedActivity
+}
+
+// numCached is how many windows keep their last result at the key: those that
+// the finest tier serves, which are read every two seconds.
+const numCached = 2
+
+type cachedActivity struct {
+	at    int64 // made for this aligned time, Unix s; 0 is never
+	until int64 // good until then, if nothing is booked
+	act   *api.Activity
+}
+
+// booking is an increase on its way into a key's slots.
+type booking struct {
+	n [binnacle.NumOutcomes]uint64
+	h dense
+}
+
+func (b *booking) reset() {
+	b.n = [binnacle.NumOutcomes]uint64{}
+	b.h.reset()
+}
+
+// add adds an increase of one outcome. The limited ones stay out of the
+// latency: a refusal takes no time and says nothing of the service.
+func (b *booking) add(o binnacle.Outcome, inc *increase) {
+	b.n[o] += inc.count
+	if o != binnacle.Limited {
+		b.h.addIncrease(inc)
+	}
+}
+
+// book moves b into the slots that hold t (Unix ns), seen at now (Unix s).
+func (k *key) book(b *booking, t, now int64, space *dense) {
+	for tier := range k.rings {
+		step := tiers[tier].step
+		oldest := int32((now - tiers[tier].keep) / step)
+		k.rings[tier].book(slotOf(t, step), oldest, &b.n, &b.h, space)
+	}
+}
+
+// touch notes a point of time t.
+func (k *key) touch(t int64) {
+	k.lastFed = max(k.lastFed, t)
+	k.cached = [numCached]cachedActivity{}
+}
+
+// idle reports whether nothing in k's slots is of use any more.
+func (k *key) idle(now int64) bool {
+	return now-k.lastFed/int64(time.Second) > tiers[numTiers-1].keep
+}
+
+// work is the memory that reading works in.
+type work struct {
+	sum dense
+	q   [3]float64
+}
+
+var quantilesShown = []float64{0.50, 0.95, 0.99}
+
+// activity adds up the window that ends at now (aligned Unix seconds). It
+// returns nil when no point came in it: no data is not zero requests.
+func (k *key) activity(w, now int64, ws *work) (act *api.Activity, until int64) {
+	fed := k.lastFed / int64(time.Second)
+	if fed <= now-w-fineStep {
+		return nil, math.MaxInt64
+	}
+	ws.sum.reset()
+	s := sum{h: &ws.sum, until: fed + w + fineStep}
+	parts, seconds := cut(now, w)
+	for tier := range topTier(w) + 1 {
+		s.add(k.rings[tier], tier, parts[tier], w)
+	}
+	return s.activity(w, seconds, k.total, time.Unix(0, k.lastFed), ws), s.until
+}
+
+// activity shows a sum in the one form of all activity.
+func (s *sum) activity(w, seconds int64, total uint64, seen time.Time, ws *work) *api.Activity {
+	// One allocation for all parts: there are tens of thousands of these.
+	mem := &struct {
+		act     api.Activity
+		ratio   float64
+		latency api.Latency
+	}{}
+	a := &mem.act
+	for _, n := range s.n {
+		a.Requests += n
+	}
+	a.Window = float64(w)
+	a.RequestsPerSecond = float64(a.Requests) / float64(seconds)
+	a.Errors = s.n[binnacle.Error]
+	a.ClientErrors = s.n[binnacle.ClientError]
+	a.Limited = s.n[binnacle.Limited]
+	a.RequestsTotal = total
+	a.LastSeen = seen.UTC()
+	if a.Requests > 0 {
+		mem.ratio = float64(a.Errors) / float64(a.Requests)
+		a.ErrorRatio = &mem.ratio
+	}
+	if s.h.lo <= s.h.hi || s.h.zero > 0 {
+		s.h.quantiles(quantilesShown, ws.q[:])
+		mem.latency = api.Latency{P50: ws.q[0], P95: ws.q[1], P99: ws.q[2]}
+		a.Latency = &mem.latency
+	}
+	return a
+}
+
+// index holds all keys, and those of each kind in order.
+type index struct {
+	byID    map[keyID]*key
+	ordered [numKinds][]*key
+	dirty   [numKinds]bool // ordered lacks keys or has dropped ones
+}
+
+func (x *index) get(id keyID) *key { return x.byID[id] }
+
+func (x *index) make(id keyID) *key {
+	if x.byID == nil {
+		x.byID = map[keyID]*key{}
+	}
+	k := &key{id: id}
+	x.byID[id] = k
+	x.dirty[id.kind] = true
+	return k
+}
+
+func (x *index) drop(id keyID) {
+	delete(x.byID, id)
+	x.dirty[id.kind] = true
+}
+
+// of returns the keys of a kind in order. The slice is replaced, not changed,
+// when keys come and go.
+func (x *index) of(kd kind) []*key {
+	if x.dirty[kd] {
+		var keys []*key
+		for id, k := range x.byID {
+			if id.kind == kd {
+				keys = append(keys, k)
+			}
+		}
+		slices.SortFunc(keys, func(a, b *key) int { return a.id.compare(b.id) })
+		x.ordered[kd], x.dirty[kd] = keys, false
+	}
+	return x.ordered[kd]
+}

@@ -1,0 +1,312 @@
+package activity
+
+import (
+	"fmt"
+	"net/http"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/api"
+)
+
+const numWindows = 4
+
+// windowOf returns the index of w in Windows, or -1.
+func windowOf(w time.Duration) int {
+	for i, x := range Windows {
+		if x == w {
+			return i
+		}
+	}
+	return -1
+}
+
+// snapshot is what readers share: all aggregates over one window but the
+// matrix, made at most once per fineStep.
+type snapshot struct {
+	at        int64 // aligned Unix seconds
+	cluster   *api.Activity
+	groups    map[binnacle.Group]*api.Activity
+	nodes     map[binnacle.NodeID]*api.Activity
+	backends  map[binnacle.BackendID]*api.Activity
+	endpoints map[Endpoint]*api.Activity
+	revisions map[GroupRevision]*api.Activity
+	rows      [numKinds][]api.ActivityRow
+}
+
+// matrix is the same for node x backend, which is larger by far and read less.
+type matrix struct {
+	at   int64
+	rows []api.ActivityRow // by backend, then node
+}
+
+// matrixRefresh is how old a matrix may be, per window, in seconds.
+var matrixRefresh = [numWindows]int64{fineStep, fineStep, 10, 30}
+
+// aligned returns now in whole fine steps, Unix seconds.
+func aligned(now time.Time) int64 { return now.Unix() / fineStep * fineStep }
+
+// snapshot returns the current one of Windows[i].
+func (a *Aggregator) snapshot(i int) *snapshot {
+	now := aligned(time.Now())
+	if s := a.small[i].Load(); s != nil && s.at == now {
+		return s
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.small[i].Load(); s != nil && s.at == now {
+		return s
+	}
+	s := a.snapshotLocked(i, now)
+	a.small[i].Store(s)
+	return s
+}
+
+func (a *Aggregator) snapshotLocked(i int, now int64) *snapshot {
+	s := &snapshot{
+		at:        now,
+		groups:    map[binnacle.Group]*api.Activity{},
+		nodes:     make(map[binnacle.NodeID]*api.Activity, len(a.senders)),
+		backends:  map[binnacle.BackendID]*api.Activity{},
+		endpoints: map[Endpoint]*api.Activity{},
+		revisions: map[GroupRevision]*api.Activity{},
+	}
+	for kd := range numKinds {
+		if kd == kindNodeBackend {
+			continue
+		}
+		s.rows[kd] = a.rowsLocked(kd, i, now)
+		for _, r := range s.rows[kd] {
+			switch kd {
+			case kindCluster:
+				s.cluster = r.Activity
+			case kindGroup:
+				s.groups[r.Group] = r.Activity
+			case kindNode:
+				s.nodes[r.Node] = r.Activity
+			case kindBackend:
+				s.backends[r.Backend] = r.Activity
+			case kindEndpoint:
+				s.endpoints[Endpoint{r.Group, r.Method, r.Route}] = r.Activity
+			case kindRevision:
+				s.revisions[GroupRevision{r.Group, *r.Revision}] = r.Activity
+			}
+		}
+	}
+	return s
+}
+
+// rowsLocked returns the rows of a kind that have data, in order.
+func (a *Aggregator) rowsLocked(kd kind, i int, now int64) []api.ActivityRow {
+	keys := a.keys.of(kd)
+	rows := make([]api.ActivityRow, 0, len(keys))
+	w := int64(Windows[i] / time.Second)
+	for _, k := range keys {
+		if act := k.read(i, w, now, &a.reading); act != nil {
+			row := k.id.row()
+			row.Activity = act
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// read returns k's activity over Windows[i], from its last result where that
+// is still true.
+func (k *key) read(i int, w, now int64, ws *work) *api.Activity {
+	if i >= numCached {
+		act, _ := k.activity(w, now, ws)
+		return act
+	}
+	c := &k.cached[i]
+	if c.at == 0 || now < c.at || now >= c.until {
+		act, until := k.activity(w, now, ws)
+		*c = cachedActivity{at: now, until: until, act: act}
+	}
+	return c.act
+}
+
+func (a *Aggregator) matrixOf(i int) *matrix {
+	now := aligned(time.Now())
+	a.asked[i].Store(now)
+	if m := a.matrix[i].Load(); m != nil && now < m.at+matrixRefresh[i] && now >= m.at {
+		return m
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.matrixLocked(i, now)
+}
+
+func (a *Aggregator) matrixLocked(i int, now int64) *matrix {
+	if m := a.matrix[i].Load(); m != nil && now < m.at+matrixRefresh[i] && now >= m.at {
+		return m
+	}
+	m := &matrix{at: now, rows: a.rowsLocked(kindNodeBackend, i, now)}
+	a.matrix[i].Store(m)
+	return m
+}
+
+// Cluster returns the activity of the cluster: its nodes and the unmanaged
+// senders that speak a gateway's dialect. It is nil without data. Here and
+// below w must be one of Windows; for any other there are no data.
+func (a *Aggregator) Cluster(w time.Duration) *api.Activity {
+	if i := windowOf(w); i >= 0 {
+		return a.snapshot(i).cluster
+	}
+	return nil
+}
+
+// Nodes returns the activity of each node that sent data in the window,
+// unmanaged ones by their identity.
+func (a *Aggregator) Nodes(w time.Duration) map[binnacle.NodeID]*api.Activity {
+	if i := windowOf(w); i >= 0 {
+		return a.snapshot(i).nodes
+	}
+	return nil
+}
+
+// Backends returns the activity of each backend, as the gateways see it.
+func (a *Aggregator) Backends(w time.Duration) map[binnacle.BackendID]*api.Activity {
+	if i := windowOf(w); i >= 0 {
+		return a.snapshot(i).backends
+	}
+	return nil
+}
+
+// Endpoints returns the activity of each endpoint.
+func (a *Aggregator) Endpoints(w time.Duration) map[Endpoint]*api.Activity {
+	if i := windowOf(w); i >= 0 {
+		return a.snapshot(i).endpoints
+	}
+	return nil
+}
+
+// Revisions returns the activity of each revision of each group.
+func (a *Aggregator) Revisions(w time.Duration) map[GroupRevision]*api.Activity {
+	if i := windowOf(w); i >= 0 {
+		return a.snapshot(i).revisions
+	}
+	return nil
+}
+
+// Groups returns the activity of each group; that of unmanaged gateways stands
+// at "".
+func (a *Aggregator) Groups(w time.Duration) map[binnacle.Group]*api.Activity {
+	if i := windowOf(w); i >= 0 {
+		return a.snapshot(i).groups
+	}
+	return nil
+}
+
+// NodeBackends returns the node x backend matrix, ordered by backend, then
+// node.
+func (a *Aggregator) NodeBackends(w time.Duration) []api.ActivityRow {
+	if i := windowOf(w); i >= 0 {
+		return a.matrixOf(i).rows
+	}
+	return nil
+}
+
+// BackendNodes returns one backend's row of the matrix, ordered by node.
+func (a *Aggregator) BackendNodes(id binnacle.BackendID, w time.Duration) []api.ActivityRow {
+	rows := a.NodeBackends(w)
+	from := sort.Search(len(rows), func(i int) bool { return rows[i].Backend >= id })
+	to := from + sort.Search(len(rows)-from, func(i int) bool { return rows[from+i].Backend > id })
+	return rows[from:to:to]
+}
+
+// BackendEndpoints lists the routes whose requests called the backend, in
+// order, as far as the gateways' telemetry says so.
+func (a *Aggregator) BackendEndpoints(id binnacle.BackendID) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.endpoints.of(id)
+}
+
+// List answers GET /v1/activity. A by or a window that is not kept is an
+// *api.Problem that says which ones are.
+func (a *Aggregator) List(by api.ActivityBy, w time.Duration) (api.ActivityList, error) {
+	i := windowOf(w)
+	if i < 0 {
+		return api.ActivityList{}, badRequest("there is no window of %g s: ask for 30, 60, 300 or 3600, or query the roll-ups by PromQL for longer ones", w.Seconds())
+	}
+	kd, ok := map[api.ActivityBy]kind{
+		api.ByCluster:     kindCluster,
+		api.ByGroup:       kindGroup,
+		api.ByNode:        kindNode,
+		api.ByBackend:     kindBackend,
+		api.ByNodeBackend: kindNodeBackend,
+		api.ByEndpoint:    kindEndpoint,
+		api.ByRevision:    kindRevision,
+	}[by]
+	if !ok {
+		return api.ActivityList{}, badRequest("activity is not kept by %q: ask by cluster, group, node, backend, node,backend, endpoint or revision", string(by))
+	}
+	list := api.ActivityList{By: by, Window: w.Seconds()}
+	if kd == kindNodeBackend {
+		m := a.matrixOf(i)
+		list.Time, list.Rows = time.Unix(m.at, 0).UTC(), m.rows
+	} else {
+		s := a.snapshot(i)
+		list.Time, list.Rows = time.Unix(s.at, 0).UTC(), s.rows[kd]
+	}
+	return list, nil
+}
+
+func badRequest(format string, args ...any) error {
+	return &api.Problem{Title: "No such activity", Status: http.StatusBadRequest, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Step returns the cluster's newest step of the live charts, two seconds, and
+// the time it ends at, which is some 12 s ago, or 4 s while nodes export every
+// two. It is nil when no node told of that time: a gap, not a zero. LastSeen
+// of the activity is the end of the step.
+func (a *Aggregator) Step() (*api.Activity, time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	end := a.chart.newest(time.Now())
+	at := time.Unix(end, 0).UTC()
+	k := a.keys.get(keyID{kind: kindCluster})
+	if k == nil || k.lastFed < at.UnixNano() {
+		return nil, at
+	}
+	ws := &a.reading
+	ws.sum.reset()
+	s := sum{h: &ws.sum}
+	if step := &a.chart.steps[end/fineStep%chartSteps]; step.end == end {
+		s.n = step.n
+		s.h.addPacked(step.h)
+	}
+	return s.activity(fineStep, fineStep, k.total, at, ws), at
+}
+
+// callers remembers which routes call a backend.
+type callers map[binnacle.BackendID]map[string]bool
+
+// maxCallers bounds the routes that are remembered per backend.
+const maxCallers = 200
+
+func (c callers) add(id binnacle.BackendID, route string) {
+	if route == "" || id == "" {
+		return
+	}
+	routes := c[id]
+	if routes == nil {
+		routes = map[string]bool{}
+		c[id] = routes
+	}
+	if len(routes) < maxCallers {
+		routes[route] = true
+	}
+}
+
+func (c callers) of(id binnacle.BackendID) []string {
+	out := make([]string, 0, len(c[id]))
+	for r := range c[id] {
+		out = append(out, r)
+	}
+	sort.Slice(out, func(i, j int) bool { return strings.Compare(out[i], out[j]) < 0 })
+	return out
+}

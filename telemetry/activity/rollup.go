@@ -1,0 +1,213 @@
+package activity
+
+import (
+	"strconv"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/binnacle-project/binnacle"
+)
+
+// rollupKind numbers the roll-up metrics; the numbers are in the checkpoint:
+// append only.
+type rollupKind uint8
+
+const (
+	rollupGroup rollupKind = iota
+	rollupNode
+	rollupEndpoint
+	rollupBackend
+	rollupNodeBackend
+	numRollups
+)
+
+var rollupNames = [numRollups]string{
+	binnacle.RollupGroup,
+	binnacle.RollupNode,
+	binnacle.RollupEndpoint,
+	binnacle.RollupBackend,
+	binnacle.RollupNodeBackend,
+}
+
+// Labels of roll-ups beside those of package binnacle.
+const (
+	labelMethod  = "http_request_method"
+	labelRoute   = "http_route"
+	labelAddress = "server_address"
+	labelPort    = "server_port"
+)
+
+// rollupID names one roll-up series. Only the fields of its kind are set.
+type rollupID struct {
+	kind    rollupKind
+	outcome binnacle.Outcome
+	// managed series have a revision; the others have neither that nor a group.
+	managed  bool
+	group    binnacle.Group
+	revision binnacle.Revision
+	node     binnacle.NodeID
+	method   string
+	route    string
+	address  string
+	port     int
+}
+
+// labels returns the series' labels, without those that are empty.
+func (id rollupID) labels() labels.Labels {
+	b := labels.NewScratchBuilder(8)
+	add := func(name, value string) {
+		if value != "" {
+			b.Add(name, value)
+		}
+	}
+	add("__name__", rollupNames[id.kind])
+	add(binnacle.LabelGroup, string(id.group))
+	if id.managed {
+		add(binnacle.LabelRevision, id.revision.String())
+	}
+	add(binnacle.LabelOutcome, id.outcome.String())
+	add(binnacle.LabelInstance, string(id.node))
+	add(labelMethod, id.method)
+	add(labelRoute, id.route)
+	add(labelAddress, id.address)
+	if id.port != 0 {
+		add(labelPort, strconv.Itoa(id.port))
+	}
+	b.Sort()
+	return b.Labels()
+}
+
+// rollupIDOf reads labels back; ok is false for labels that are no roll-up's.
+func rollupIDOf(kd rollupKind, l labels.Labels) (id rollupID, ok bool) {
+	id.kind = kd
+	ok = true
+	l.Range(func(l labels.Label) {
+		switch l.Name {
+		case "__name__":
+		case binnacle.LabelGroup:
+			id.group = binnacle.Group(l.Value)
+		case binnacle.LabelRevision:
+			n, err := strconv.ParseUint(l.Value, 10, 64)
+			id.revision, id.managed = binnacle.Revision(n), true
+			ok = ok && err == nil
+		case binnacle.LabelOutcome:
+			found := false
+			for o := range binnacle.NumOutcomes {
+				if o.String() == l.Value {
+					id.outcome, found = o, true
+				}
+			}
+			ok = ok && found
+		case binnacle.LabelInstance:
+			id.node = binnacle.NodeID(l.Value)
+		case labelMethod:
+			id.method = l.Value
+		case labelRoute:
+			id.route = l.Value
+		case labelAddress:
+			id.address = l.Value
+		case labelPort:
+			n, err := strconv.Atoi(l.Value)
+			id.port = n
+			ok = ok && err == nil
+		default:
+			ok = false
+		}
+	})
+	return id, ok
+}
+
+// rollup is one roll-up series. The aggregator's mutex guards it.
+//
+// A sample is written at each tick while senders feed the series, of pairs
+// only after an increase and once a minute. An increase after a pause is
+// preceded by the old value at the tick before, so that it is read in full by
+// any range that covers it: for a new series that is the zero sample.
+type rollup struct {
+	id     rollupID
+	series *RollupSeries
+	cum    cumulative
+	// before is the value at the last tick, kept while dirty is set; sending is
+	// the same of the tick that is being written.
+	before, sending *cumulative
+	dirty           bool
+	fed             int64 // Unix ns, when a stream last fed the series, changed or not
+	life            int64 // ns; without food for so long the series ends
+	// wrote is the time of the newest sample in the store, Unix ms; 0 is none.
+	wrote int64
+	ended bool // the newest sample is a stale marker
+	// floor is what the store holds beyond the checkpoint after a crash, see
+	// settle; base is the value at the restart.
+	floor, base *cumulative
+}
+
+// add adds an increase that was seen now.
+func (r *rollup) add(inc *increase) {
+	if !r.dirty {
+		r.dirty, r.before = true, r.cum.clone()
+	}
+	r.cum.add(inc)
+}
+
+// keepAlive is how often an idle pair's series is written, in ms. PromQL looks
+// back five minutes.
+const keepAlive = 60_000
+
+// next returns the samples to write at the tick at (Unix ms); prev is the tick
+// before. A series that is not due gives none.
+func (r *rollup) next(prev, at int64, out []RollupSample) []RollupSample {
+	if r.floor != nil {
+		return out // the store is ahead, see settle
+	}
+	if r.dirty {
+		if r.wrote < prev {
+			out = append(out, RollupSample{Series: r.series, T: prev, Histogram: r.before.native()})
+		}
+		return append(out, RollupSample{Series: r.series, T: at, Histogram: r.cum.native()})
+	}
+	if r.ended || r.wrote == 0 {
+		return out
+	}
+	if at-r.fed/1e6 > r.life/1e6 {
+		return append(out, RollupSample{Series: r.series, T: at})
+	}
+	if r.id.kind == rollupNodeBackend && at-r.wrote < keepAlive {
+		return out
+	}
+	return append(out, RollupSample{Series: r.series, T: at, Histogram: r.cum.native()})
+}
+
+// sent notes that next's samples are on their way; stored or refused follows.
+func (r *rollup) sent() { r.dirty, r.before, r.sending = false, nil, r.before }
+
+// stored notes that they are in the store; stale says that the last was a
+// stale marker.
+func (r *rollup) stored(at int64, stale bool) { r.wrote, r.ended, r.sending = at, stale, nil }
+
+// refused notes that they are not: the next tick tries again.
+func (r *rollup) refused() {
+	if r.sending != nil {
+		r.dirty, r.before, r.sending = true, r.sending, nil
+	}
+}
+
+// settle brings the series and the store together after a crash, when the
+// store may have samples that are newer than the checkpoint. The increases in
+// between come again, because streams go on from the checkpoint; until they
+// have, nothing is written, so that no counter goes back. What has not come
+// again when patience is over came from streams that have ended: it is taken
+// from the store.
+func (r *rollup) settle(patienceOver bool) {
+	switch {
+	case r.floor == nil:
+	case r.cum.covers(r.floor):
+		r.floor, r.base = nil, nil
+	case patienceOver:
+		grown := r.cum.since(r.base)
+		r.cum = *r.floor.clone()
+		r.before = r.floor
+		r.cum.add(&grown)
+		r.dirty = grown.count > 0
+		r.floor, r.base = nil, nil
+	}
+}
