@@ -555,3 +555,25 @@ func TestH2C(t *testing.T) {
 		t.Errorf("got HTTP/%d %d; want HTTP/2 200", resp.ProtoMajor, resp.StatusCode)
 	}
 }
+
+// TestCallsThatOutliveTheirRequest: concurrent and shadow calls run on after
+// the answer; the race detector watches what they read.
+func TestCallsThatOutliveTheirRequest(t *testing.T) {
+	var shadows atomic.Int64
+	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/shadow" {
+			shadows.Add(1)
+		}
+		io.WriteString(w, `{"path": "`+r.URL.Path+`"}`)
+	}))
+	t.Cleanup(b.Close)
+	e := newEngineWith(t, conf(`{"endpoint": "/u", "concurrent_calls": 3, "backend": [
+		{"host": ["`+b.URL+`"], "url_pattern": "/real"},
+		{"host": ["`+b.URL+`"], "url_pattern": "/shadow", "extra_config": {"proxy": {"shadow": true}}}]}`), newTelemetry(t, newSink(t), 1))
+	_, base := serve(t, e, ServerSettings{})
+	for range 50 {
+		_, _, body := get(t, base+"/u")
+		sameJSON(t, body, `{"path": "/real"}`)
+	}
+	waitFor(t, "shadow calls", func() bool { return shadows.Load() >= 50 })
+}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 
+	"github.com/gin-gonic/gin"
 	"github.com/luraproject/lura/v2/config"
 	"github.com/luraproject/lura/v2/encoding"
 	"github.com/luraproject/lura/v2/proxy"
@@ -24,6 +25,49 @@ const maxDrainBytes = 64 << 10
 func (b *builder) proxyFactory() proxy.Factory {
 	return proxy.NewShadowFactory(
 		proxy.NewDefaultFactoryWithSubscriber(b.backendFactory, b.lura, b.subscriber))
+}
+
+// detached gives p a context whose values do not come from gin's, when calls of
+// the endpoint may outlive its request: the slower ones of concurrent calls,
+// and shadows. gin reuses its context for the next request, so that a late call
+// would read that one's trace.
+func detached(e *config.EndpointConfig, p proxy.Proxy) proxy.Proxy {
+	if !outlives(e) {
+		return p
+	}
+	return func(ctx context.Context, r *proxy.Request) (*proxy.Response, error) {
+		values := context.Background()
+		if req, ok := ctx.Value(gin.ContextRequestKey).(*http.Request); ok {
+			values = req.Context()
+		}
+		return p(detachedContext{ctx, values}, r)
+	}
+}
+
+func outlives(e *config.EndpointConfig) bool {
+	if e.ConcurrentCalls > 1 {
+		return true
+	}
+	for _, b := range e.Backend {
+		if block, ok := b.ExtraConfig[proxy.Namespace].(map[string]any); ok && block["shadow"] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// detachedContext ends as its Context does, and takes its values elsewhere.
+type detachedContext struct {
+	context.Context
+	values context.Context
+}
+
+// Value looks only where it is safe for ever.
+func (c detachedContext) Value(key any) any { return c.values.Value(key) }
+
+// AfterFunc spares package context a goroutine for each child.
+func (c detachedContext) AfterFunc(f func()) (stop func() bool) {
+	return context.AfterFunc(c.Context, f)
 }
 
 // backendFactory builds the innermost proxy of one backend. Factories of

@@ -82,7 +82,12 @@ func (b *Backend) RoundTrip(req *http.Request) (*http.Response, error) {
 			delete(req.Header, "Tracestate")
 		}
 	}
-	x.ctx = ctx
+	// The exchange may outlive the request, whose context then may belong to
+	// another: only its end is asked later, no value of it.
+	x.ctx, x.recordCtx = ctx, context.Background()
+	if sc.IsSampled() {
+		x.recordCtx = trace.ContextWithSpanContext(x.recordCtx, sc)
+	}
 
 	resp, err := b.base.RoundTrip(req)
 	if err != nil {
@@ -160,10 +165,12 @@ type exchange struct {
 	method string
 	start  time.Time
 	ctx    context.Context
-	span   trace.Span // nil when not sampled
-	status int        // 0 until the header has come
-	body   io.ReadCloser
-	ended  atomic.Bool
+	// recordCtx carries the trace to the exemplars.
+	recordCtx context.Context
+	span      trace.Span // nil when not sampled
+	status    int        // 0 until the header has come
+	body      io.ReadCloser
+	ended     atomic.Bool
 }
 
 // Read passes on and notices the end of the body.
@@ -212,9 +219,9 @@ func (x *exchange) finish(err error) {
 	}
 	t := x.b.scope.t
 	if gaveUp {
-		t.canceled.Add(x.ctx, 1, x.target.table.row(o).add...)
+		t.canceled.Add(x.recordCtx, 1, x.target.table.row(o).add...)
 	} else {
-		t.client.Record(x.ctx, now.Sub(x.start).Seconds(), x.target.table.row(o).record...)
+		t.client.Record(x.recordCtx, now.Sub(x.start).Seconds(), x.target.table.row(o).record...)
 	}
 	if x.span != nil {
 		x.endSpan(o, gaveUp, err, now)
