@@ -1,0 +1,165 @@
+package membership
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/binnacle-project/binnacle"
+)
+
+// identity makes a member of a.
+func identity(t testing.TB, a *Authority, id binnacle.NodeID) Identity {
+	t.Helper()
+	key, err := NewNodeKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Identity{ID: id, Key: key, Cert: a.MembershipCert(id, key.Public().(ed25519.PublicKey))}
+}
+
+func TestMembershipCert(t *testing.T) {
+	a, other := newAuthority(t), newAuthority(t)
+	id := identity(t, a, "n-0123456789ab")
+	got, pub, err := VerifyMembership(a.PublicKey(), a.Cluster(), id.Cert)
+	if err != nil || got != id.ID || !pub.Equal(id.Key.Public()) {
+		t.Fatalf("VerifyMembership: got %s, %v; want %s", got, err, id.ID)
+	}
+	if _, _, err := VerifyMembership(other.PublicKey(), other.Cluster(), id.Cert); !errors.Is(err, ErrNotMember) {
+		t.Errorf("another cluster: got %v; want %v", err, ErrNotMember)
+	}
+	if _, _, err := VerifyMembership(a.PublicKey(), other.Cluster(), id.Cert); !errors.Is(err, ErrNotMember) {
+		t.Errorf("another cluster's name: got %v; want %v", err, ErrNotMember)
+	}
+	for i := range id.Cert {
+		bad := bytes.Clone(id.Cert)
+		bad[i] ^= 1
+		if _, _, err := VerifyMembership(a.PublicKey(), a.Cluster(), bad); err == nil {
+			t.Errorf("with byte %d changed: accepted", i)
+		}
+		if _, _, err := VerifyMembership(a.PublicKey(), a.Cluster(), id.Cert[:i]); err == nil {
+			t.Errorf("cut at %d: accepted", i)
+		}
+	}
+	if m, err := a.ManagerIdentity("host-1"); err != nil || !m.Manager() || id.Manager() {
+		t.Errorf("ManagerIdentity: %s is a manager: %v, %v; %s: %v", m.ID, m.Manager(), err, id.ID, id.Manager())
+	}
+}
+
+func TestMetadata(t *testing.T) {
+	a, other := newAuthority(t), newAuthority(t)
+	id := identity(t, a, "n-0123456789ab")
+	gossip := netip.MustParseAddrPort("[2001:db8::1]:9898")
+	metas := []Metadata{
+		{},
+		{Address: "10.0.0.7:8080", Revision: 42, Hash: [8]byte{1, 2, 3}, Serving: true},
+		{Address: strings.Repeat("a", maxAddress-5) + ":8080", Revision: 1 << 63, Serving: true, Draining: true, Leaving: true},
+	}
+	for _, m := range metas {
+		b, err := sealMetadata(m, gossip, id)
+		if err != nil {
+			t.Fatalf("seal %+v: %v", m, err)
+		}
+		if len(b) > maxMetadata {
+			t.Errorf("%+v has %d bytes; at most %d", m, len(b), maxMetadata)
+		}
+		rec, err := openMetadata(b, a.PublicKey(), a.Cluster())
+		if err != nil || rec.meta != m || rec.id != id.ID || rec.gossip != gossip {
+			t.Errorf("open: got %+v, %v; want %+v", rec, err, m)
+		}
+		for i := range b {
+			bad := bytes.Clone(b)
+			bad[i] ^= 0x10
+			if _, err := openMetadata(bad, a.PublicKey(), a.Cluster()); err == nil {
+				t.Errorf("%+v with byte %d changed: accepted", m, i)
+			}
+			if _, err := openMetadata(b[:i], a.PublicKey(), a.Cluster()); err == nil {
+				t.Errorf("%+v cut at %d: accepted", m, i)
+			}
+		}
+		if _, err := openMetadata(append(b, 0), a.PublicKey(), a.Cluster()); err == nil {
+			t.Errorf("%+v with a byte more: accepted", m)
+		}
+		if _, err := openMetadata(b, other.PublicKey(), other.Cluster()); !errors.Is(err, ErrNotMember) {
+			t.Errorf("another cluster: got %v; want %v", err, ErrNotMember)
+		}
+	}
+	// The largest record there can be, with the longest id.
+	big := identity(t, a, binnacle.NodeID(strings.Repeat("n", maxMemberID)))
+	if b, err := sealMetadata(metas[2], gossip, big); err != nil || len(b) > maxMetadata {
+		t.Errorf("largest record has %d bytes, %v; at most %d", len(b), err, maxMetadata)
+	} else {
+		t.Logf("largest record: %d bytes", len(b))
+	}
+	if _, err := sealMetadata(Metadata{Address: strings.Repeat("a", maxAddress+1)}, gossip, id); err == nil {
+		t.Error("an address too long was sealed")
+	}
+	// Metadata signed by one member cannot carry another's certificate.
+	thief := identity(t, a, "n-thief")
+	thief.Cert = id.Cert
+	b, err := sealMetadata(Metadata{}, gossip, thief)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openMetadata(b, a.PublicKey(), a.Cluster()); err == nil {
+		t.Error("a stolen certificate was accepted")
+	}
+}
+
+func TestVerifierRemembers(t *testing.T) {
+	a := newAuthority(t)
+	id := identity(t, a, "n-1")
+	b, err := sealMetadata(Metadata{Serving: true}, netip.MustParseAddrPort("127.0.0.1:1"), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := newVerifier(a.PublicKey(), a.Cluster())
+	for range 3 {
+		if rec, err := v.open(b); err != nil || rec.id != "n-1" {
+			t.Fatalf("open: %v, %v", rec.id, err)
+		}
+		if _, err := v.open(b[:50]); err == nil {
+			t.Fatal("a cut record was accepted")
+		}
+	}
+	if len(v.verdict) != 2 {
+		t.Errorf("%d verdicts kept; want 2", len(v.verdict))
+	}
+}
+
+func FuzzMetadata(f *testing.F) {
+	a := newAuthority(f)
+	id := identity(f, a, "n-0123456789ab")
+	for _, m := range []Metadata{{}, {Address: "10.0.0.7:8080", Revision: 42, Serving: true}} {
+		b, err := sealMetadata(m, netip.MustParseAddrPort("10.0.0.7:9898"), id)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rec, err := openMetadata(b, a.PublicKey(), a.Cluster())
+		if err != nil {
+			return // refusing is fine
+		}
+		// Whatever is accepted was signed, and so has one encoding.
+		again, err := sealMetadata(rec.meta, rec.gossip, id)
+		if err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("round trip of %x: got %x, %v", b, again, err)
+		}
+	})
+}
+
+func FuzzVerifyMembership(f *testing.F) {
+	a := newAuthority(f)
+	f.Add(identity(f, a, "n-1").Cert)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		id, pub, err := VerifyMembership(a.PublicKey(), a.Cluster(), b)
+		if err == nil && !bytes.Equal(a.MembershipCert(id, pub), b) {
+			t.Fatalf("accepted %x, which the authority would not write", b)
+		}
+	})
+}
