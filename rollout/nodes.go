@@ -131,8 +131,11 @@ func (s *Service) Restart(ctx context.Context, id binnacle.NodeID, actor string)
 }
 
 // Forget drops all that is kept of a node. Its poll, if it waits, ends with
-// ErrForgotten, and no rollout waits for it.
-func (s *Service) Forget(ctx context.Context, id binnacle.NodeID) error {
+// ErrForgotten, and no rollout waits for it. The error says that records stay
+// behind in the state, which harms nobody.
+func (s *Service) Forget(id binnacle.NodeID) error {
+	ctx, cancel := context.WithTimeout(context.Background(), flushEvery*5)
+	defer cancel()
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	s.mu.Lock()

@@ -266,6 +266,19 @@ func (s *Service) Rollouts(ctx context.Context) ([]api.Rollout, error) {
 	return out, nil
 }
 
+// Running returns the rollouts under way, newest last.
+func (s *Service) Running() []api.Rollout {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := []api.Rollout{}
+	for _, r := range s.rollouts {
+		if r.rec.State == api.RolloutRunning {
+			out = append(out, r.rec.clone().Rollout)
+		}
+	}
+	return out
+}
+
 // Rollout returns one rollout. One that does not exist is an *api.Problem.
 func (s *Service) Rollout(ctx context.Context, id string) (api.Rollout, error) {
 	if err := ctx.Err(); err != nil {

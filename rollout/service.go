@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -59,8 +60,9 @@ type Options struct {
 	Metrics *metrics.Set
 }
 
-// ErrForgotten ends the Wait of a node that was forgotten meanwhile.
-var ErrForgotten = errors.New("the node was forgotten")
+// ErrForgotten ends the Wait of a node that was forgotten meanwhile. It can be
+// given to the node as it is.
+var ErrForgotten error = problem(http.StatusUnauthorized, "Unknown node", "the node was forgotten while it waited: enroll it again with a valid token")
 
 // Service is safe for concurrent use. Revisions, rollouts and orders are kept in
 // the state and in memory: reads and polls never touch the state.

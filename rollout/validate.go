@@ -1,9 +1,61 @@
 package rollout
 
-import "context"
+import (
+	"context"
+	"fmt"
 
-import "github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/api"
+)
 
+// Stages of the validation, in their order. Each lists all faults that it can
+// find; a later one is only tried when the earlier found none, since it would
+// only repeat them.
+const (
+	stageParse  = "parse"
+	stageSchema = "schema"
+	stageInit   = "init"
+	stageBuild  = "build"
+)
+
+// maxFaults bounds a report; a reader has enough after that many.
+const maxFaults = 100
+
+// validate checks a configuration in all stages. err is for what is not the
+// configuration's fault.
 func (s *Service) validate(ctx context.Context, raw []byte) (faults, warnings []api.Fault, err error) {
-	return nil, nil, nil
+	if faults = checkSyntax(raw); len(faults) > 0 {
+		return faults, nil, nil
+	}
+	faults, warnings = checkShape(raw)
+	filled, refs, bad := fillReferences(raw)
+	faults = append(faults, bad...)
+	if len(faults) > 0 {
+		return cut(faults), nil, nil
+	}
+	if refs > 0 {
+		warnings = append(warnings, api.Fault{Stage: stageSchema, Message: fmt.Sprintf("%d references ${env:…} or ${file:…} are filled in by each node; their values were not checked", refs)})
+	}
+	if faults = checkInit(filled); len(faults) > 0 {
+		return cut(faults), nil, nil
+	}
+	if s.o.GatewayBinary == "" {
+		return nil, append(warnings, api.Fault{Stage: stageBuild, Message: "the build was not tried: the manager has no binnacle-gateway beside it; give it one with --gateway-binary"}), nil
+	}
+	select { // one at a time: a build may take a core and some 100 MB
+	case s.builds <- struct{}{}:
+		defer func() { <-s.builds }()
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	faults, more, err := dryBuild(ctx, s.o.GatewayBinary, filled)
+	return cut(faults), append(warnings, more...), err
+}
+
+// cut bounds the list and says so.
+func cut(faults []api.Fault) []api.Fault {
+	if len(faults) <= maxFaults {
+		return faults
+	}
+	more := len(faults) - maxFaults
+	return append(faults[:maxFaults:maxFaults], api.Fault{Stage: faults[maxFaults].Stage, Message: fmt.Sprintf("and %d more", more)})
 }

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package rollout
+
+import "os/exec"
+
+// isolate does nothing: the process alone is ended at the deadline.
+func isolate(*exec.Cmd) {}
+
+// limit does nothing: GOMEMLIMIT alone holds the process back.
+func limit(int, uint64) {}
