@@ -176,7 +176,7 @@ func query(t testing.TB, s *Store, expr string, at time.Time) []string {
 
 // histogramText leaves out the reset hint, which is the engine's business.
 func histogramText(h *histogram.FloatHistogram) string {
-	return strings.ReplaceAll(h.TestExpression(), "counter_reset_hint:not_reset ", "")
+	return strings.ReplaceAll(h.TestExpression(), " counter_reset_hint:not_reset", "")
 }
 
 // wantQuery checks what expr gives at time at.

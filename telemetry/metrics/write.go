@@ -353,6 +353,9 @@ func (f *family) zeroAt(s *Series, start pcommon.Timestamp, t int64) (int64, boo
 // stored handles the outcome of an append: exemplars that were not taken are
 // no loss of the sample.
 func (w *writer) stored(err error) error {
+	if err == nil {
+		return nil // before errors.As, which allocates
+	}
 	var partial *storage.AppendPartialError
 	if errors.As(err, &partial) {
 		w.exemplarsLost += len(partial.ExemplarErrors)
