@@ -15,11 +15,11 @@ type chart struct {
 	// delay is how far behind now the newest step is, in seconds: the slowest
 	// live export interval, and a step for the way.
 	delay int64
-	turn  int // who gets the remainders, so that no step is favored
-	part  dense
+	turn  uint64 // who gets the remainders, so that no step is favored
+	part  dense  // work space
 }
 
-// chartSteps is enough for the longest delay and what comes late.
+// chartSteps is enough for the longest delay and for what comes late.
 const chartSteps = 32
 
 // maxDelay bounds the delay. What slower senders tell comes too late for the
@@ -32,31 +32,36 @@ type chartStep struct {
 	h   []byte
 }
 
+// unit is the grain in which an increase is spread: an export rarely begins
+// and ends where a step does.
+const unit = int64(time.Second) / 4
+
 // book spreads b over (from, to], both Unix ns.
 func (c *chart) book(b *booking, from, to, now int64) {
-	first, last := slotOf(from+1, fineStep), slotOf(to, fineStep)
-	parts := int(last-first) + 1
-	if parts < 1 || parts > chartSteps || int64(first)*fineStep <= now-chartSteps*fineStep {
+	const perStep = fineStep * int64(time.Second) / unit
+	u0 := from / unit
+	u1 := max((to+unit-1)/unit, u0+1)
+	if u1-u0 > chartSteps*perStep || u0*unit/int64(time.Second) <= now-(chartSteps-1)*fineStep {
 		return
 	}
-	c.turn++
-	for k := range parts {
-		end := int64(first+int32(k)) * fineStep
-		s := &c.steps[end/fineStep%chartSteps]
-		if s.end > end {
-			continue
-		}
-		if s.end < end {
+	c.turn += 7
+	by := deal{n: uint64(u1 - u0), first: c.turn % uint64(u1-u0)}
+	for u := u0; u < u1; {
+		step := u/perStep + 1 // its end is step*fineStep
+		next := min(step*perStep, u1)
+		s := &c.steps[step%chartSteps]
+		if end := step * fineStep; s.end < end {
 			*s = chartStep{end: end, h: s.h[:0]}
 		}
-		turn := (k + c.turn) % parts
+		lo, hi := uint64(u-u0), uint64(next-u0)
 		for o, n := range b.n {
-			s.n[o] += dealt(n, turn, parts)
+			s.n[o] += by.to(n, lo, hi)
 		}
 		c.part.reset()
 		c.part.addPacked(s.h)
-		b.h.part(&c.part, turn, parts)
+		b.h.part(&c.part, by, lo, hi)
 		s.h = c.part.pack(s.h[:0])
+		u = next
 	}
 }
 

@@ -188,14 +188,29 @@ func (d *dense) addPacked(b []byte) bool {
 	return true
 }
 
-// part adds the k-th of n fair parts of d to out: observations are dealt in
-// turn, so that the n parts add up to d exactly, bucket by bucket.
-func (d *dense) part(out *dense, k, n int) {
+// deal shares things out over n equal units of time, one after the other in
+// turn, beginning with unit first. Its shares are whole, even, and add up.
+type deal struct{ n, first uint64 }
+
+// upTo returns how many of the first total things the units before u got.
+func (d deal) upTo(total, u uint64) uint64 {
+	dealt := func(total uint64) uint64 { return total/d.n*u + min(total%d.n, u) }
+	return dealt(total+d.first) - dealt(d.first)
+}
+
+// to returns how many of total things units from to to-1 get.
+func (d deal) to(total, from, to uint64) uint64 {
+	return d.upTo(total, to) - d.upTo(total, from)
+}
+
+// part adds to out what units from to to-1 get of d. The parts of all units
+// add up to d exactly, bucket by bucket.
+func (d *dense) part(out *dense, by deal, from, to uint64) {
 	var before uint64 // observations dealt so far
 	share := func(c uint64) uint64 {
-		from := dealt(before, k, n)
+		had := by.to(before, from, to)
 		before += c
-		return dealt(before, k, n) - from
+		return by.to(before, from, to) - had
 	}
 	out.zero += share(d.zero)
 	for p := d.lo; p <= d.hi; p++ {
@@ -203,16 +218,6 @@ func (d *dense) part(out *dense, k, n int) {
 			out.add(p+minIndex, got)
 		}
 	}
-}
-
-// dealt returns how many of the first total cards part k of n gets when they
-// are dealt in turn.
-func dealt(total uint64, k, n int) uint64 {
-	q, r := total/uint64(n), total%uint64(n)
-	if uint64(k) < r {
-		q++
-	}
-	return q
 }
 
 // cumulative is the ever-growing histogram of one roll-up series.
