@@ -27,14 +27,11 @@ func (b *builder) proxyFactory() proxy.Factory {
 		proxy.NewDefaultFactoryWithSubscriber(b.backendFactory, b.lura, b.subscriber))
 }
 
-// detached gives p a context whose values do not come from gin's, when calls of
-// the endpoint may outlive its request: the slower ones of concurrent calls,
-// and shadows. gin reuses its context for the next request, so that a late call
-// would read that one's trace.
-func detached(e *config.EndpointConfig, p proxy.Proxy) proxy.Proxy {
-	if !outlives(e) {
-		return p
-	}
+// detached gives p a context whose values are those of the request, and not
+// gin's. gin uses its context again for the next request, while things that
+// read values live on: a dial that the transport began, the slower ones of
+// concurrent calls, shadows. They would read another request's trace.
+func detached(p proxy.Proxy) proxy.Proxy {
 	return func(ctx context.Context, r *proxy.Request) (*proxy.Response, error) {
 		values := context.Background()
 		if req, ok := ctx.Value(gin.ContextRequestKey).(*http.Request); ok {
@@ -42,18 +39,6 @@ func detached(e *config.EndpointConfig, p proxy.Proxy) proxy.Proxy {
 		}
 		return p(detachedContext{ctx, values}, r)
 	}
-}
-
-func outlives(e *config.EndpointConfig) bool {
-	if e.ConcurrentCalls > 1 {
-		return true
-	}
-	for _, b := range e.Backend {
-		if block, ok := b.ExtraConfig[proxy.Namespace].(map[string]any); ok && block["shadow"] != nil {
-			return true
-		}
-	}
-	return false
 }
 
 // detachedContext ends as its Context does, and takes its values elsewhere.

@@ -169,7 +169,7 @@ func (b *builder) endpointHandlers(e *config.EndpointConfig, p proxy.Proxy) []gi
 	if b.router.ReturnErrorMsg {
 		chain = append(chain, writeErrors)
 	}
-	return append(chain, luragin.CustomErrorEndpointHandler(b.lura, server.DefaultToHTTPError)(e, detached(e, p)))
+	return append(chain, luragin.CustomErrorEndpointHandler(b.lura, server.DefaultToHTTPError)(e, detached(p)))
 }
 
 // route returns the instruments of an endpoint.
