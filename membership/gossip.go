@@ -66,8 +66,10 @@ type GossipOptions struct {
 	Log     *slog.Logger
 	Metrics *metrics.Set
 
-	// tune changes memberlist's configuration in tests.
-	tune func(*memberlist.Config)
+	// tune changes memberlist's configuration, and rejoin the time between
+	// rounds, in tests.
+	tune   func(*memberlist.Config)
+	rejoin time.Duration
 }
 
 // GossipLabel returns the label that keeps the gossip of a cluster apart from
@@ -160,6 +162,9 @@ func StartGossip(ctx context.Context, o GossipOptions) (*Gossip, error) {
 	}
 	if o.Metrics == nil {
 		o.Metrics = metrics.NewSet()
+	}
+	if o.rejoin == 0 {
+		o.rejoin = rejoinEvery
 	}
 	if err := checkGossipKeys(o.Keys); err != nil {
 		return nil, err

@@ -94,6 +94,16 @@ func (b *peerBook) seen(id binnacle.NodeID, addr netip.AddrPort, at time.Time) {
 	b.dirty = true
 }
 
+// alive is seen for peers that live on: it changes the book once an hour.
+func (b *peerBook) alive(id binnacle.NodeID, addr netip.AddrPort, at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.peers[id]; p.Addr != addr || at.Sub(p.Seen) > time.Hour {
+		b.peers[id] = peer{id, addr, at}
+		b.dirty = true
+	}
+}
+
 // left strikes out a member that said good-bye: it comes back by itself.
 func (b *peerBook) left(id binnacle.NodeID) {
 	b.mu.Lock()

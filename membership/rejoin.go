@@ -17,19 +17,25 @@ const (
 	// rejoinEvery is the time between rounds once it has company; with jitter
 	// up to a quarter more. A round costs nothing while nobody is missing.
 	rejoinEvery = 10 * time.Second
-	// rejoinAlone is the time between rounds while it has none.
-	rejoinAlone = 2 * time.Second
+	// aloneFaster is how many times faster rounds follow while it has none.
+	aloneFaster = 5
 	// maxJoins is how many addresses one round tries.
 	maxJoins = 4
+	// settleRounds is the number of rounds at the beginning of a life that join
+	// one of the living, too. Who comes back at a new address soon after a
+	// crash is refused at first by those who still hold its old one, and would
+	// not learn of it.
+	settleRounds = 5
 )
 
 func (g *Gossip) rejoin() {
-	for {
-		g.joinRound(g.ctx)
+	for round := 0; ; round++ {
+		g.joinRound(g.ctx, round < settleRounds)
+		g.rememberLiving()
 		g.peers.saveIfDue(time.Now())
-		wait := rejoinEvery
+		wait := g.opts.rejoin
 		if g.alone() {
-			wait = rejoinAlone
+			wait /= aloneFaster
 		}
 		wait += rand.N(wait / 4)
 		select {
@@ -41,13 +47,18 @@ func (g *Gossip) rejoin() {
 }
 
 // joinRound tries those whom joinTargets names, together, and returns when all
-// have answered or timed out.
-func (g *Gossip) joinRound(ctx context.Context) {
+// have answered or timed out. While the life settles, one of the living is
+// among them.
+func (g *Gossip) joinRound(ctx context.Context, settling bool) {
 	var seeds []netip.AddrPort
 	if !g.knowsManager() {
 		seeds = g.resolveSeeds(ctx)
 	}
-	targets := joinTargets(seeds, g.Members(), g.peers.list(), g.self, maxJoins, rand.Perm)
+	members := g.Members()
+	targets := joinTargets(seeds, members, g.peers.list(), g.self, maxJoins, rand.Perm)
+	if living := slices.DeleteFunc(members, func(m Member) bool { return m.State != GossipAlive }); settling && len(living) > 0 {
+		targets = append(targets, living[rand.N(len(living))].Gossip)
+	}
 	var wg sync.WaitGroup
 	for _, a := range targets {
 		wg.Go(func() {
@@ -126,6 +137,15 @@ func (g *Gossip) resolveSeeds(ctx context.Context) []netip.AddrPort {
 		}
 	}
 	return out
+}
+
+// rememberLiving keeps peers fresh that have lived long without news.
+func (g *Gossip) rememberLiving() {
+	for _, m := range g.Members() {
+		if m.State == GossipAlive {
+			g.peers.alive(m.ID, m.Gossip, time.Now())
+		}
+	}
 }
 
 // knowsManager reports whether a manager is among the living. Others then need
