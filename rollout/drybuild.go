@@ -41,7 +41,8 @@ func dryBuild(ctx context.Context, binary string, raw []byte) (faults, warnings 
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "krakend.json")
-	if err := os.WriteFile(file, withoutNodeKeys(raw), 0o600); err != nil {
+	built, rewritten := withoutNodeKeys(raw)
+	if err := os.WriteFile(file, built, 0o600); err != nil {
 		return nil, nil, fmt.Errorf("prepare the dry build: %w", err)
 	}
 
@@ -73,6 +74,12 @@ func dryBuild(ctx context.Context, binary string, raw []byte) (faults, warnings 
 	var said []api.Fault
 	parseErr := json.Unmarshal(stdout.buf.Bytes(), &said)
 	code := cmd.ProcessState.ExitCode()
+	if rewritten {
+		for i := range said {
+			said[i].Line, said[i].Column = 0, 0
+		}
+	}
+	place(raw, said)
 	switch {
 	case parseErr == nil && code == 0:
 		return nil, said, nil
@@ -85,12 +92,11 @@ func dryBuild(ctx context.Context, binary string, raw []byte) (faults, warnings 
 // withoutNodeKeys takes out what belongs to one node: its plugins and key files
 // are not on this machine. A file without such keys stays as it is, lines and
 // all.
-func withoutNodeKeys(raw []byte) []byte {
+func withoutNodeKeys(raw []byte) (built []byte, changed bool) {
 	var top map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &top); err != nil {
-		return raw
+		return raw, false
 	}
-	changed := false
 	for key := range top {
 		for _, owned := range nodeOwned {
 			if strings.EqualFold(key, owned) {
@@ -109,9 +115,9 @@ func withoutNodeKeys(raw []byte) []byte {
 		}
 	}
 	if !changed {
-		return raw
+		return raw, false
 	}
-	return encode(top)
+	return encode(top), true
 }
 
 // headBuffer keeps the first max bytes.

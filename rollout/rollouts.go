@@ -121,7 +121,7 @@ func (s *Service) start(ctx context.Context, g binnacle.Group, to binnacle.Revis
 		Rollout: api.Rollout{
 			ID: rolloutID(r.number), Group: g, From: l.desired.Number, To: to,
 			Strategy: StrategyAll, State: api.RolloutRunning, Author: author, Started: now(),
-			Confirmed: []binnacle.NodeID{}, Pending: alive,
+			Confirmed: []binnacle.NodeID{}, Pending: slices.Clone(alive), // observe changes it
 		},
 		SHA256:   rev.SHA256,
 		Rollback: rollback,
