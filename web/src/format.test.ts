@@ -17,7 +17,7 @@ describe("numbers", () => {
     [0, "0"], [0.0042, "0.42 %"], [1, "100 %"], [0.12345, "12.3 %"], [1e-9, "<0.001 %"], [null, "–"],
   ])("ratio(%s) = %s", (n, want) => expect(plain(f.ratio(n))).toBe(want));
 
-  test.each([[0.0291, "3 %"], [0.004, "1 %"], [0.374, "40 %"], [0.96, "100 %"], [0.996, "all"]])("roughly(%s) = %s", (n, want) => expect(plain(f.roughly(n))).toBe(want));
+  test.each([[0.0291, "3 %"], [0.004, "1 %"], [0.374, "37 %"], [0.96, "96 %"], [0.996, "all"]])("roughly(%s) = %s", (n, want) => expect(plain(f.roughly(n))).toBe(want));
 
   test.each([
     [0, "0"], [12, "12"], [2000, "2,000"], [12345678, "12,345,678"], [100, "100"],

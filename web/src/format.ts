@@ -60,11 +60,11 @@ export function ratio(r: number | null | undefined): string {
   return `${sig3(percent)}${NBSP}%`;
 }
 
-/** A share in the words of a sentence, which should not flicker: 3 %, 40 %, all. */
+/** A share in the words of a sentence, which should not flicker: 3 %, 16 %, all. */
 export function roughly(r: number): string {
   const percent = r * 100;
   if (percent >= 99.5) return "all";
-  return `${percent >= 10 ? Math.round(percent / 10) * 10 : Math.max(1, Math.round(percent))}${NBSP}%`;
+  return `${Math.max(1, Math.round(percent))}${NBSP}%`;
 }
 
 /** A latency or another short duration: 420 µs, 34 ms, 1.2 s, 3 min. */

@@ -242,16 +242,23 @@ export function sentence(o: Overview, items: readonly Item[], now: number): Part
   } else if (serving === want.length) {
     parts.push({ text: want.length === 1 ? "The one node serves." : `All ${exact(want.length)} nodes serve.` });
   } else {
-    parts.push({ text: `${exact(serving)} of ${plural(want.length, "node")} serve.`, tone: "bad", href: "/nodes" });
+    parts.push({ text: `${exact(serving)} of ${plural(want.length, "node")}`, tone: "bad", href: "/nodes" }, { text: " serve." });
   }
   const real = items.filter((i) => i.tone !== "info");
-  const named = real.slice(0, IN_SENTENCE);
+  // Many nodes in trouble are one piece of news.
+  const gone = real.filter((i) => i.tone === "bad" && i.key.startsWith("node/") && i.key.endsWith("/state"));
+  const rest = gone.length > 1 ? real.filter((i) => !gone.includes(i)) : real;
+  if (gone.length > 1) {
+    const first = Math.min(...gone.map((i) => i.since ?? Infinity));
+    parts.push({ text: ` ${exact(gone.length)} do not answer${Number.isFinite(first) ? `, the first since ${when(first, now)}` : ""}.` });
+  }
+  const named = rest.slice(0, IN_SENTENCE);
   for (const i of named) {
     const kind = i.key.startsWith("backend/") ? "Backend " : i.key.startsWith("node/") ? "Node " : "";
     const since = i.since === undefined ? "" : ` since ${when(i.since, now)}`;
-    parts.push({ text: " " }, { text: `${kind}${i.subject} ${i.brief ?? i.text}${since}.`, tone: i.tone, href: i.href });
+    parts.push({ text: ` ${kind}` }, { text: i.subject, tone: i.tone, href: i.href }, { text: ` ${i.brief ?? i.text}${since}.` });
   }
-  const more = real.length - named.length;
+  const more = rest.length - named.length;
   if (more > 0) parts.push({ text: ` ${plural(more, "more thing needs", "more things need")} attention.` });
   if (real.length === 0) parts.push({ text: " Nothing needs attention." });
   return parts;

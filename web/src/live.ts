@@ -115,6 +115,7 @@ export class Live {
       this.#tries = 0;
       this.#watch();
       this.#store.takeOverview(overview, Date.now());
+      this.#drawSeen();
     });
     stream.onerror = () => {
       if (stream === this.#stream) this.#lost("the manager cannot be reached");
@@ -166,13 +167,22 @@ export class Live {
       if (abort.signal.aborted) return;
       if (err instanceof CallError && err.status === 401) toLogin();
       const problem = err instanceof Error ? err.message : String(err);
-      // While the manager is away the last charts stay; while only its
-      // history is, what the stream brought is drawn.
+      // While the manager is away the last charts stay, and the whole page says
+      // so; while only its history is, what the stream brought is drawn.
       const away = err instanceof CallError && err.status === 0;
       const data = away && charts.data ? charts.data : w.kind === "live" ? chartFromRecent(recent, w.seconds, now) : undefined;
-      this.#store.set({ charts: { state: "failed", data, problem } });
+      this.#store.set({ charts: { state: "failed", data, problem: away && data ? "" : problem } });
     }
     this.#chartsTimer = window.setTimeout(() => void this.#readCharts(false), refreshEvery(w));
+  }
+
+  /** Draws what the stream brings while the history cannot be read. */
+  #drawSeen(): void {
+    const { charts, recent } = this.#store.state;
+    const w = this.#window;
+    if (charts.state !== "failed" || charts.problem === "" || w?.kind !== "live") return;
+    const now = managerNow(this.#store.state, Date.now()) / 1000;
+    this.#store.set({ charts: { ...charts, data: chartFromRecent(recent, w.seconds, now) } });
   }
 
   // The event log.

@@ -18,7 +18,7 @@ const RATE_LINES: readonly Line[] = [
   { label: "server error", stroke: "error", fill: "error-fill" },
   { label: "limited", stroke: "limited", fill: "limited-fill" },
 ];
-const ERROR_LINES: readonly Line[] = [{ label: "error ratio", stroke: "error", fill: "error-fill" }];
+const ERROR_LINES: readonly Line[] = [{ label: "error ratio", stroke: "error", fill: "ratio-fill" }];
 const LATENCY_LINES: readonly Line[] = [
   { label: "p99", stroke: "p99", width: 1.5 },
   { label: "p95", stroke: "p95" },
@@ -46,7 +46,7 @@ export function Charts({ store }: { store: Store }) {
     if (w.kind === "fixed") navigate(store, withoutZoom(route.query));
   };
   const at = data && hover !== undefined ? data.time[hover] : undefined;
-  const state = charts.state === "failed" ? `The history cannot be read: ${charts.problem}.${data ? " What this page has seen is still drawn." : ""}` : "";
+  const state = charts.state === "failed" && charts.problem !== "" ? `The history cannot be read: ${charts.problem}.${data ? " What this page has seen is still drawn." : ""}` : "";
 
   return (
     <section class="charts" aria-labelledby="charts-title">
@@ -131,8 +131,7 @@ function Three({ data, hover, setHover, marks, events, zoom, reset, now }: Three
 
   return (
     <div class="three">
-      <Marks marks={marks} events={events} data={data} now={now} />
-      <Chart title="Requests" legend={[...lines.map((l, k) => ({ line: l, value: rate(pick(rates.plain[k] ?? [])) })), { value: rate(total), name: "all" }]}>
+      <Chart title="Requests" above={<Marks marks={marks} events={events} data={data} now={now} />} legend={[...lines.map((l, k) => ({ line: l, value: rate(pick(rates.plain[k] ?? [])) })), { value: rate(total), name: "all" }]}>
         <Plot {...shared} testid="chart-rps" label={`Requests per second by outcome; now ${rate(total)}`} lines={lines} columns={rates.drawn} stacked atLeast={LEAST.rate} format={rate} height={132} withTimes={false} />
       </Chart>
       <Chart title="Errors" legend={ERROR_LINES.map((l) => ({ line: l, value: ratio(pick(data.errorRatio)) }))}>
@@ -159,10 +158,13 @@ interface Entry {
   value: string;
 }
 
-function Chart({ title, legend, children }: { title: string; legend: readonly Entry[]; children: ComponentChildren }) {
+function Chart({ title, legend, above, children }: { title: string; legend: readonly Entry[]; above?: ComponentChildren; children: ComponentChildren }) {
   return (
     <figure class="chart">
-      {children}
+      <div class="plotbox">
+        {above}
+        {children}
+      </div>
       <figcaption>
         <table>
           <caption>{title}</caption>
@@ -191,9 +193,10 @@ function Marks({ marks, events, data, now }: { marks: readonly Mark[]; events: r
       {marks.map((m) => {
         const e = byID.get(m.id);
         if (!e) return null;
+        const late = m.time - data.from > (data.to - data.from) / 2;
         const words = `${when(m.time * 1000, now)} ${e.message}`;
         return (
-          <a key={m.id} class="mark" href={`/events?id=${m.id}`} aria-label={words} style={{ left: `${(100 * (m.time - data.from)) / (data.to - data.from)}%` }}>
+          <a key={m.id} class={late ? "mark mark-late" : "mark"} href={`/events?id=${m.id}`} aria-label={words} style={{ left: `${(100 * (m.time - data.from)) / (data.to - data.from)}%` }}>
             <span class="tip" role="tooltip">{words}</span>
           </a>
         );

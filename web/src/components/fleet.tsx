@@ -115,10 +115,10 @@ export function NodesTable({ store, whole }: { store: Store; whole: boolean }) {
   const columns = useMemo(() => nodeColumns(now), [nodes]);
   return (
     <Table
-      caption="Nodes" columns={columns} rows={nodes} {...choices}
+      caption="Nodes" columns={columns} rows={nodes} brief={!whole} {...choices}
       id={(n) => n.id} testid={(n) => `node-row-${n.id}`} href={(n) => nodeHref(n.id)}
       order={(a, b) => BADNESS[a.state] - BADNESS[b.state] || (a.name || a.id).localeCompare(b.name || b.id, "en", { numeric: true })}
-      {...(whole || nodes.length > 20 ? { fields: nodeFields, fieldNames: NODE_FIELDS } : {})}
+      {...(whole || nodes.length > 20 ? { fields: nodeFields, fieldNames: NODE_FIELDS, hint: "state:down group:eu" } : {})}
       empty="No node has enrolled and none sends telemetry."
     />
   );
@@ -147,10 +147,10 @@ export function BackendsTable({ store, whole }: { store: Store; whole: boolean }
   const columns = useMemo(() => backendColumns(nodes), [nodes]);
   return (
     <Table
-      caption="Backends" columns={columns} rows={backends} {...choices}
+      caption="Backends" columns={columns} rows={backends} brief={!whole} {...choices}
       id={(b) => b.id} testid={(b) => `backend-row-${b.id}`} href={(b) => backendHref(b.id)}
       order={(a, b) => badness(a) - badness(b) || a.id.localeCompare(b.id, "en", { numeric: true })}
-      {...(whole || backends.length > 20 ? { fields: (b: Backend) => ({ id: b.id, endpoint: b.endpoints ?? [] }), fieldNames: ["id", "endpoint"] } : {})}
+      {...(whole || backends.length > 20 ? { fields: (b: Backend) => ({ id: b.id, endpoint: b.endpoints ?? [] }), fieldNames: ["id", "endpoint"], hint: "billing endpoint:/v1" } : {})}
       empty="No node has called a backend yet."
     />
   );

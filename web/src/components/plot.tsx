@@ -54,6 +54,11 @@ const SYNC = "time";
 /** Width of the axis of values; equal in all charts, so that their times line up. */
 const AXIS = 62;
 const TIMES = 26;
+/** Room for half a time at the right end. */
+const RIGHT = 26;
+
+/** What may lie between two times on the axis, in seconds. */
+const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800];
 
 const color = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
@@ -61,10 +66,11 @@ function options(p: PlotProps, width: number, current: () => PlotProps): uPlot.O
   const ink = color("ink-3");
   const font = `11px ${color("font")}`;
   const grid = { stroke: color("grid"), width: 1 };
-  const series: uPlot.Series[] = p.lines.map((l) => ({
+  // In a stack only the lowest has a line: one of nothing would lie upon it.
+  const series: uPlot.Series[] = p.lines.map((l, i) => ({
     label: l.label,
     stroke: color(l.stroke),
-    width: l.width ?? 1.25,
+    width: p.stacked && i > 0 ? 0 : (l.width ?? 1.25),
     spanGaps: false,
     points: { show: false },
     ...(l.dash ? { dash: l.dash } : {}),
@@ -78,7 +84,7 @@ function options(p: PlotProps, width: number, current: () => PlotProps): uPlot.O
     width,
     height: p.height,
     legend: { show: false },
-    padding: [8, 10, p.withTimes ? 0 : 6, 0],
+    padding: [8, RIGHT, p.withTimes ? 0 : 6, 0],
     cursor: {
       sync: { key: SYNC, setSeries: false },
       y: false,
@@ -97,12 +103,13 @@ function options(p: PlotProps, width: number, current: () => PlotProps): uPlot.O
         show: true, stroke: ink, font, grid, ticks: { show: false },
         size: p.withTimes ? TIMES : 0,
         space: 70,
+        incrs: TIME_STEPS,
         values: (_u, splits, _axis, _space, incr) => (p.withTimes ? splits.map((t) => (incr >= 86400 ? when(t * 1000, Date.now()) : clock(t * 1000, incr < 60))) : splits.map(() => "")),
       },
       {
         stroke: ink, font, grid, ticks: { show: false }, size: AXIS, gap: 8, space: 28,
         values: (_u, splits) => splits.map((v) => (v === null ? "" : p.format(v))),
-        ...(p.log ? { splits: (_u: uPlot, _i: number, min: number, max: number) => logTicks(min, max, Math.max(2, Math.floor(p.height / 26))), filter: (_u: uPlot, s: number[]) => s } : {}),
+        ...(p.log ? { splits: (_u: uPlot, _i: number, min: number, max: number) => logTicks(min, max, Math.max(2, Math.floor(p.height / 32))), filter: (_u: uPlot, s: number[]) => s } : {}),
       },
     ],
     series: [{}, ...series],
@@ -183,4 +190,4 @@ export function Plot(props: PlotProps) {
 }
 
 /** The part of a chart's width that is plot, for what is laid over it. */
-export const PLOT_INSET = { left: AXIS, right: 10 };
+export const PLOT_INSET = { left: AXIS, right: RIGHT };

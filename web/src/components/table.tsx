@@ -32,6 +32,8 @@ export interface TableProps<T> {
   /** What the filter box may ask for, by field. Without it there is no box. */
   fields?: (row: T) => Fields;
   fieldNames?: readonly string[];
+  /** An example of a filter. */
+  hint?: string;
   /** Filter and sorting ("-errors" is descending), and how they change. */
   filter: string;
   sort: string;
@@ -41,11 +43,14 @@ export interface TableProps<T> {
   order?: (a: T, b: T) => number;
   /** Opens a row. */
   href?: (row: T) => string;
+  /** The table stands among other things on its page. */
+  brief?: boolean;
   empty: ComponentChildren;
 }
 
-/** Beyond this many rows only those in view are drawn. */
+/** Beyond this many rows only those in view are drawn; in a brief table sooner, so that it leaves room for others. */
 const MANY = 200;
+const MANY_BRIEF = 25;
 const ROW = 32;
 /** Rows drawn above and below the view, so that scrolling shows no gap. */
 const SPARE = 12;
@@ -76,7 +81,7 @@ export function arrange<T>(p: Pick<TableProps<T>, "rows" | "columns" | "fields" 
 
 export function Table<T>(p: TableProps<T>) {
   const rows = useMemo(() => arrange(p), [p.rows, p.columns, p.filter, p.sort]);
-  const many = rows.length > MANY;
+  const many = rows.length > (p.brief ? MANY_BRIEF : MANY);
   const view = useRef<HTMLDivElement>(null);
   const [range, setRange] = useState({ from: 0, to: MANY });
   const look = (): void => {
@@ -93,10 +98,10 @@ export function Table<T>(p: TableProps<T>) {
   const sorted = parseSort(p.sort);
 
   return (
-    <div class="tablebox">
+    <div class={p.brief ? "tablebox brief" : "tablebox"}>
       {p.fields && (
         <div class="filter">
-          <input type="search" aria-label={`Filter ${p.caption.toLowerCase()}`} placeholder={`Filter, e.g. ${(p.fieldNames ?? []).slice(0, 2).map((f) => `${f}:…`).join(" ")}`} value={p.filter} onInput={(e) => p.onFilter(e.currentTarget.value)} />
+          <input type="search" aria-label={`Filter ${p.caption.toLowerCase()}`} placeholder={p.hint ? `Filter, e.g. ${p.hint}` : "Filter"} value={p.filter} onInput={(e) => p.onFilter(e.currentTarget.value)} />
           <span class="count" role="status">
             {rows.length === p.rows.length ? "" : `${exact(rows.length)} of ${exact(p.rows.length)}`}
           </span>

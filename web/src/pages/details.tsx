@@ -109,7 +109,7 @@ function LedgerTable({ n, now }: { n: Node; now: number }) {
   return (
     <section aria-labelledby="ledger-title">
       <header class="bar"><h2 id="ledger-title">Configuration</h2></header>
-      <div class="scroll">
+      <div class="tablebox scroll">
         <table class="rows">
           <thead>
             <tr><th scope="col">Ledger</th><th scope="col" class="num">Revision</th><th scope="col">SHA-256</th><th scope="col">Time</th><th scope="col">Error</th></tr>

@@ -35,7 +35,7 @@ export function EventsPage({ store }: { store: Store }) {
 /** At most this many lines are drawn; a filter finds the others. */
 const MOST = 300;
 
-export function EventList({ store, keep, marked = 0 }: { store: Store; keep: (e: Event) => boolean; marked?: number }) {
+export function EventList({ store, keep, marked = 0, most = MOST }: { store: Store; keep: (e: Event) => boolean; marked?: number; most?: number }) {
   const events = useStore(store, (s) => s.events);
   const nodes = useStore(store, (s) => s.overview?.nodes);
   const now = managerNow(store.state, Date.now());
@@ -49,7 +49,7 @@ export function EventList({ store, keep, marked = 0 }: { store: Store; keep: (e:
   return (
     <>
       <ol class="events">
-        {kept.slice(0, MOST).map((e) => (
+        {kept.slice(0, most).map((e) => (
           <li key={e.id} id={`event-${e.id}`} class={e.id === marked ? "marked" : undefined} data-testid={`event-${e.id}`}>
             <Time at={parseTime(e.time)} now={now} />
             <code>{e.kind}</code>
@@ -61,7 +61,7 @@ export function EventList({ store, keep, marked = 0 }: { store: Store; keep: (e:
           </li>
         ))}
       </ol>
-      {kept.length > MOST && <p class="aside">{exact(kept.length - MOST)} older ones are left out: narrow the filter.</p>}
+      {most === MOST && kept.length > MOST && <p class="aside">{exact(kept.length - MOST)} older ones are left out: narrow the filter.</p>}
     </>
   );
 }

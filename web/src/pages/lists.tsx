@@ -13,8 +13,10 @@ export function NodesPage({ store }: { store: Store }) {
       <header class="bar">
         <h1 id="title">Nodes</h1>
         <span class="aside">
-          {[...counts.map(([state, n]) => `${exact(n)} ${state}`), ...(unmanaged > 0 ? [`${exact(unmanaged)} unmanaged`] : [])].join(", ")}
-          {overview?.cluster.activity ? ` · ${windowName(overview.cluster.activity.window)}` : ""}
+          {[
+            [...counts.map(([state, n]) => `${exact(n)} ${state}`), ...(unmanaged > 0 ? [`${exact(unmanaged)} unmanaged`] : [])].join(", "),
+            overview?.cluster.activity ? windowName(overview.cluster.activity.window) : "",
+          ].filter(Boolean).join(" · ")}
         </span>
       </header>
       <NodesTable store={store} whole />

@@ -9,6 +9,7 @@ import { exact, plural, rate, ratio, seconds, windowName } from "../format";
 import { type Item, sentence } from "../health";
 import { managerNow, type Store, useNow, useStore } from "../store";
 import { Empty } from "./empty";
+import { EventList } from "./events";
 
 export function OverviewPage({ store }: { store: Store }) {
   const overview = useStore(store, (s) => s.overview);
@@ -19,7 +20,10 @@ export function OverviewPage({ store }: { store: Store }) {
       <Headline store={store} overview={overview} />
       <div class="upper">
         <Charts store={store} />
-        <Attention store={store} />
+        <div class="side">
+          <Attention store={store} />
+          <Latest store={store} />
+        </div>
       </div>
       <section aria-labelledby="nodes-title">
         <header class="bar">
@@ -73,7 +77,7 @@ function Headline({ store, overview }: { store: Store; overview: Overview }) {
       </p>
       <p class="sr" role="status">{count === 0 ? "Nothing needs attention" : `${plural(count, "thing needs", "things need")} attention`}</p>
       <dl class="facts">
-        <Fact name="Requests" value={rate(a?.requests_per_second)} raw={a?.requests_per_second} testid="cluster-requests-per-second" />
+        <Fact name={a ? `Requests, ${windowName(a.window)}` : "Requests"} value={rate(a?.requests_per_second)} raw={a?.requests_per_second} testid="cluster-requests-per-second" />
         <Fact name="Error ratio" value={ratio(a?.error_ratio)} raw={a?.error_ratio} testid="cluster-error-ratio" />
         <Fact name="Median" value={seconds(a?.latency?.p50)} raw={a?.latency?.p50} testid="cluster-p50" />
         <Fact name="p99" value={seconds(a?.latency?.p99)} raw={a?.latency?.p99} testid="cluster-p99" />
@@ -125,6 +129,22 @@ function Attention({ store }: { store: Store }) {
     </section>
   );
 }
+
+/** The newest events: what is going on now. */
+const LATEST = 5;
+
+function Latest({ store }: { store: Store }) {
+  return (
+    <section class="latest" aria-labelledby="latest-title">
+      <header class="bar">
+        <h2 id="latest-title"><a href="/events">Latest events</a></h2>
+      </header>
+      <EventList store={store} keep={everything} most={LATEST} />
+    </section>
+  );
+}
+
+const everything = (): boolean => true;
 
 function Line({ item, now }: { item: Item; now: number }) {
   return (

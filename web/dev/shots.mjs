@@ -1,0 +1,124 @@
+// Takes screenshots of the built page against the fake API, in both themes and
+// three widths, and fails on anything that the browser complains about: a
+// script error, a refused file, a broken policy. Talks to Chromium over a pipe.
+//
+//   node dev/shots.mjs DIR [SCENE[:PATH[:WIDTHxHEIGHT[:light|dark]]] ...]
+//
+// FULL=1 takes the whole length of the page, STALE=1 takes the API away first,
+// EVAL=EXPRESSION prints what that gives in the page.
+
+import { spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { listen } from "./fake.mjs";
+
+/** How long a page may take to draw what it waits for, and how long charts are given then. */
+const DRAW_MS = 10_000;
+const SETTLE_MS = 2600;
+
+/** With STALE=1 the API goes away and the picture is taken this much later. */
+const STALE_MS = 9000;
+
+const [dir = "shots", ...wanted] = process.argv.slice(2);
+const SIZES = ["1280x860", "390x844", "1920x1080"];
+const shots = (wanted.length > 0 ? wanted : ["demo", "calm", "empty"]).flatMap((w) => {
+  const [scene, path = "/", size, theme] = w.split(":");
+  return (size ? [size] : SIZES).flatMap((s) => (theme ? [theme] : ["light", "dark"]).map((t) => ({ scene, path, size: s.split("x").map(Number), theme: t })));
+});
+
+/** Starts Chromium; send(method, params, session) answers with the result. */
+function startChromium() {
+  const profile = mkdtempSync(join(tmpdir(), "binnacle-shots-"));
+  const flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe", `--user-data-dir=${profile}`];
+  const child = spawn(process.env.CHROMIUM ?? "chromium", flags, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
+  const [, , , input, output] = child.stdio;
+  const waiting = new Map();
+  const listeners = new Set();
+  let id = 0;
+  let rest = Buffer.alloc(0);
+  output.on("data", (chunk) => {
+    rest = Buffer.concat([rest, chunk]);
+    for (let end = rest.indexOf(0); end >= 0; end = rest.indexOf(0)) {
+      const message = JSON.parse(rest.subarray(0, end).toString());
+      rest = rest.subarray(end + 1);
+      const w = waiting.get(message.id);
+      if (w) {
+        waiting.delete(message.id);
+        message.error ? w.reject(new Error(message.error.message)) : w.resolve(message.result);
+      } else for (const l of listeners) l(message);
+    }
+  });
+  return {
+    send: (method, params = {}, sessionId) =>
+      new Promise((resolve, reject) => {
+        waiting.set(++id, { resolve, reject });
+        input.write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
+      }),
+    listen: (l) => listeners.add(l),
+    stop: () =>
+      new Promise((resolve) => {
+        child.once("exit", () => {
+          // Its helpers may write for a moment longer.
+          rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+          resolve();
+        });
+        child.kill();
+      }),
+  };
+}
+
+mkdirSync(dir, { recursive: true });
+const chromium = startChromium();
+const complaints = [];
+chromium.listen((m) => {
+  if (m.method === "Runtime.exceptionThrown") complaints.push(m.params.exceptionDetails.exception?.description ?? m.params.exceptionDetails.text);
+  if (!process.env.STALE && m.method === "Log.entryAdded" && m.params.entry.level === "error") complaints.push(`${m.params.entry.text} ${m.params.entry.url ?? ""}`);
+});
+const servers = new Map();
+try {
+  for (const { scene, path, size, theme } of shots) {
+    if (!servers.has(scene)) servers.set(scene, await listen({ scene }));
+    const { targetId } = await chromium.send("Target.createTarget", { url: "about:blank" });
+    const { sessionId } = await chromium.send("Target.attachToTarget", { targetId, flatten: true });
+    const send = (method, params) => chromium.send(method, params, sessionId);
+    await Promise.all([send("Runtime.enable"), send("Log.enable"), send("Page.enable")]);
+    await send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: theme }] });
+    await send("Emulation.setDeviceMetricsOverride", { width: size[0], height: size[1], deviceScaleFactor: Number(process.env.SCALE ?? 1), mobile: size[0] < 500 });
+    await send("Page.navigate", { url: `http://127.0.0.1:${servers.get(scene).address().port}${path}` });
+    const ready = `(() => { const s = document.querySelector('[data-testid="sentence"], h1'); return s !== null && s.textContent.trim() !== ""; })()`;
+    const until = Date.now() + DRAW_MS;
+    for (;;) {
+      const { result } = await send("Runtime.evaluate", { expression: ready });
+      if (result.value) break;
+      if (Date.now() > until) throw new Error(`${scene}${path}: nothing drawn within ${DRAW_MS} ms`);
+      await new Promise((r) => setTimeout(r, 100));
+    }
+    await new Promise((r) => setTimeout(r, SETTLE_MS));
+    if (process.env.STALE) {
+      const server = servers.get(scene);
+      servers.delete(scene);
+      server.close();
+      server.closeAllConnections();
+      await new Promise((r) => setTimeout(r, STALE_MS));
+    }
+    if (process.env.EVAL) console.log((await send("Runtime.evaluate", { expression: process.env.EVAL, awaitPromise: true, returnByValue: true })).result.value);
+    const wide = (await send("Runtime.evaluate", { expression: "document.documentElement.scrollWidth - innerWidth" })).result.value;
+    if (wide > 0) complaints.push(`${scene}${path} at ${size[0]}: ${wide} px too wide`);
+    const { data } = await send("Page.captureScreenshot", { format: "png", captureBeyondViewport: process.env.FULL === "1" });
+    const name = `${scene}${path.replaceAll(/[^a-z0-9]+/gi, "-").replace(/-$/, "")}-${size[0]}-${theme}.png`;
+    writeFileSync(join(dir, name), Buffer.from(data, "base64"));
+    console.log(name);
+    await chromium.send("Target.closeTarget", { targetId });
+  }
+} finally {
+  await chromium.stop();
+  for (const s of servers.values()) {
+    s.closeAllConnections();
+    s.close();
+  }
+}
+if (complaints.length > 0) {
+  console.error(`the browser complained:\n${complaints.join("\n")}`);
+  process.exit(1);
+}
