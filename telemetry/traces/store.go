@@ -2,13 +2,18 @@ package traces
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
-	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
-	"go.opentelemetry.io/collector/pdata/pcommon"
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 
 	"github.com/binnacle-project/binnacle"
@@ -16,6 +21,12 @@ import (
 
 // ErrNotFound says that no span of a trace is in the store.
 var ErrNotFound = errors.New("trace not found")
+
+// ErrReadOnly says that the store takes nothing now: the disk is full, or what
+// was taken before could not be written.
+var ErrReadOnly = errors.New("trace store is read-only")
+
+var errClosed = errors.New("trace store is closed")
 
 // Options configures a Store. Zero values take the defaults named here.
 type Options struct {
@@ -30,30 +41,220 @@ type Options struct {
 	// MinFreeBytes is the space left on the disk below which writes are
 	// refused as retryable. Default 64 MiB; negative turns the check off.
 	MinFreeBytes int64
+	// CacheBytes bounds the blocks kept in memory for reading. Default 64 MiB.
+	CacheBytes int64
 
 	Log     *slog.Logger
 	Metrics *metrics.Set
+
+	fs  vfs.FS           // for tests; nil is the disk
+	now func() time.Time // for tests; nil is time.Now
 }
+
+func (o Options) withDefaults() Options {
+	if o.Retention <= 0 {
+		o.Retention = 7 * 24 * time.Hour
+	}
+	if o.MinFreeBytes == 0 {
+		o.MinFreeBytes = 64 << 20
+	}
+	if o.CacheBytes <= 0 {
+		o.CacheBytes = 64 << 20
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = metrics.NewSet()
+	}
+	if o.fs == nil {
+		o.fs = vfs.Default
+	}
+	if o.now == nil {
+		o.now = time.Now
+	}
+	return o
+}
+
+// Limits of the block that is being filled. Larger blocks compress better and
+// are read slower; at less than 30,000 spans a second the flush every half
+// second closes them first.
+const (
+	maxBlockSpans = 16 << 10
+	maxBlockBytes = 8 << 20
+)
+
+// flushInterval is how long an acknowledged span stays in memory only, but for
+// the time it takes to write: half of what is promised.
+const flushInterval = 500 * time.Millisecond
+
+// maxSealing bounds the blocks that wait to be written when the disk does not
+// keep up.
+const maxSealing = 8
 
 // Store keeps spans. Its methods are safe for concurrent use.
 type Store struct {
-	o Options
+	o      Options
+	log    *slog.Logger
+	db     *pebble.DB
+	cache  *blockCache
+	names  *names
+	meters meters
+
+	life sync.RWMutex // held for reading by queries, for writing by Close
+
+	// mu guards the blocks in memory. Of sealing blocks it guards the list,
+	// not the blocks, which no longer change.
+	mu      sync.RWMutex
+	open    *block
+	sealing []*sealingBlock
+	closed  bool
+	full    bool // too little space is left
+
+	// commits orders the commits of blocks, so that a number is taken, written
+	// and visible before the next.
+	commits sync.Mutex
+	nextSeq uint32
+	parts   partitions
+}
+
+// sealingBlock is a block on its way to the disk.
+type sealingBlock struct {
+	*block
+	busy bool // someone is writing it; guarded by Store.mu
 }
 
 // Open opens or makes the store in o.Dir. Spans become durable and old ones go
-// while Run runs.
-func Open(o Options) (*Store, error) { return &Store{o: o}, nil }
+// while Run runs. A store whose files are corrupt is put aside under another
+// name, said in an error of the log, and a new one begins.
+func Open(o Options) (*Store, error) {
+	o = o.withDefaults()
+	s := &Store{
+		o:     o,
+		log:   o.Log.With("component", "traces"),
+		cache: newBlockCache(o.CacheBytes),
+		names: newNames(),
+		open:  newBlock(),
+	}
+	if err := o.fs.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open trace store: %w", err)
+	}
+	db, err := s.openDB()
+	if err != nil && errors.Is(err, pebble.ErrCorruption) {
+		aside := fmt.Sprintf("%s.corrupt-%d", filepath.Clean(o.Dir), o.now().Unix())
+		s.log.Error("trace store is corrupt; put aside, a new one begins", "dir", o.Dir, "aside", aside, "error", err)
+		if err := o.fs.Rename(o.Dir, aside); err != nil {
+			return nil, fmt.Errorf("put corrupt trace store %s aside: %w", o.Dir, err)
+		}
+		if err := o.fs.MkdirAll(o.Dir, 0o700); err != nil {
+			return nil, fmt.Errorf("open trace store: %w", err)
+		}
+		db, err = s.openDB()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open trace store in %s: %w (is another process using it?)", o.Dir, err)
+	}
+	s.db = db
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open trace store in %s: %w", o.Dir, err), db.Close())
+	}
+	s.meters = newMeters(o.Metrics, s)
+	return s, nil
+}
+
+func (s *Store) openDB() (*pebble.DB, error) { return pebble.Open(s.o.Dir, pebbleOptions(s.o, s.log)) }
+
+// load reads what is kept in memory: the bounds of the partitions, the names
+// of services and operations, the last block's number.
+func (s *Store) load() error {
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; {
+		p, _, _, err := parseKey(it.Key())
+		if err != nil {
+			return err
+		}
+		if err := s.loadPartition(it, p); err != nil {
+			return err
+		}
+		ok = it.SeekGE(key(p+1, 0))
+	}
+	return it.Error()
+}
+
+func (s *Store) loadPartition(it *pebble.Iterator, p partition) error {
+	b := bounds{}
+	if it.SeekGE(key(p, kindBounds)) && string(it.Key()) == string(key(p, kindBounds)) {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		b.min, b.max = summaryTimes(v)
+	}
+	s.parts.set(p, b)
+	for ok := it.SeekGE(key(p, kindOp)); ok; ok = it.Next() {
+		kp, kind, rest, err := parseKey(it.Key())
+		if err != nil {
+			return err
+		}
+		if kp != p || kind != kindOp {
+			break
+		}
+		service, op, err := parseOp(rest)
+		if err != nil {
+			return fmt.Errorf("operation %q: %w", rest, err)
+		}
+		s.names.add(service, op, p)
+	}
+	if it.SeekLT(key(p, kindBlock+1)) {
+		if kp, kind, rest, err := parseKey(it.Key()); err == nil && kp == p && kind == kindBlock && len(rest) == 4 {
+			s.nextSeq = max(s.nextSeq, binary.BigEndian.Uint32(rest)+1)
+		}
+	}
+	return it.Error()
+}
 
 // Run makes what was written durable every half second and applies retention,
 // until ctx ends. It returns nil after a last flush.
 func (s *Store) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	flush := time.NewTicker(flushInterval)
+	defer flush.Stop()
+	retain := time.NewTicker(time.Minute)
+	defer retain.Stop()
+	s.checkSpace()
+	s.retain()
+	for {
+		select {
+		case <-ctx.Done():
+			return s.flush()
+		case <-flush.C:
+			if err := s.flush(); err != nil {
+				s.log.Error("spans not written, will try again", "error", err)
+			}
+			s.checkSpace()
+		case <-retain.C:
+			s.retain()
+		}
+	}
 }
 
 // Close writes what is in memory and closes the files. It is safe to call
 // twice.
-func (s *Store) Close() error { return nil }
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true // no writes and queries from here on
+	s.mu.Unlock()
+	s.life.Lock()
+	defer s.life.Unlock()
+	return errors.Join(s.flush(), s.db.Close())
+}
 
 // WriteTraces keeps the spans of td, which are readable at once and durable
 // within one second. Spans without a trace id or span id are rejected and
@@ -62,50 +263,111 @@ func (s *Store) Close() error { return nil }
 // An error with a method RetryAfter says that nothing was kept and that the
 // same batch may be sent again: the disk is full or the store overloaded.
 func (s *Store) WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (rejected int, message string, err error) {
-	return 0, "", errors.ErrUnsupported
+	if err := ctx.Err(); err != nil {
+		return 0, "", err
+	}
+	full, invalid, err := s.append(td)
+	if err != nil {
+		s.meters.refused.Add(td.SpanCount())
+		return 0, "", err
+	}
+	s.meters.written.Add(td.SpanCount() - invalid)
+	if invalid > 0 {
+		s.meters.invalid.Add(invalid)
+		message = "spans without trace id or span id are not kept"
+	}
+	if full != nil {
+		// The sender that filled the block writes it: a fast sender then
+		// waits for the disk. What it sent is in memory like what others did,
+		// so an error is theirs too, and the next flush tries again.
+		if err := s.seal(full); err != nil {
+			s.log.Error("spans not written, will try again", "error", err)
+		}
+	}
+	return invalid, message, nil
 }
 
-// Trace returns all spans of one trace, from all processes and batches, by
-// start time, each once. ErrNotFound says that there are none.
-func (s *Store) Trace(ctx context.Context, id pcommon.TraceID) (ptrace.Traces, error) {
-	return ptrace.Traces{}, ErrNotFound
+// append adds td to the open block and, if that is full, starts another and
+// returns the full one, marked busy.
+func (s *Store) append(td ptrace.Traces) (full *sealingBlock, invalid int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, 0, retryable{errClosed}
+	case s.full:
+		return nil, 0, retryable{fmt.Errorf("%w: less than %d bytes are free in %s", ErrReadOnly, s.o.MinFreeBytes, s.o.Dir)}
+	case len(s.sealing) >= maxSealing:
+		return nil, 0, retryable{fmt.Errorf("%w: %d blocks wait for the disk", ErrReadOnly, len(s.sealing))}
+	}
+	invalid = s.open.append(td)
+	if len(s.open.spans) >= maxBlockSpans || s.open.size() >= maxBlockBytes {
+		full = s.turnLocked()
+		full.busy = true
+	}
+	return full, invalid, nil
 }
 
-// Query selects traces of which one span at least fulfils all of it.
-type Query struct {
-	// Service is the service.name; empty means any.
-	Service string
-	// Operation is the span's name; empty means any.
-	Operation string
-	// Tags are attributes, of the span or its resource, that must have the
-	// value in its string form. "error" is "true" for spans of status error.
-	Tags map[string]string
-	// Start and End bound the span's start time; zero is no bound.
-	Start, End time.Time
-	// MinDuration and MaxDuration bound the span's duration; zero is no bound.
-	MinDuration, MaxDuration time.Duration
-	// Limit is the number of traces; default 20, at most 1,500.
-	Limit int
+// turnLocked starts a new block and returns the one before, which now waits to
+// be written, or nil where it is empty.
+func (s *Store) turnLocked() *sealingBlock {
+	if len(s.open.spans) == 0 {
+		return nil
+	}
+	sb := &sealingBlock{block: s.open}
+	s.sealing = append(s.sealing, sb)
+	s.open = newBlock()
+	return sb
 }
 
-// Search returns whole traces, the newest first.
-func (s *Store) Search(ctx context.Context, q Query) ([]ptrace.Traces, error) { return nil, nil }
-
-// Services returns the names of all services with spans in the store, sorted.
-func (s *Store) Services(ctx context.Context) ([]string, error) { return nil, nil }
-
-// Operation is a span name with its kind ("server", "client" …).
-type Operation struct {
-	Name string `json:"name"`
-	Kind string `json:"spanKind"`
+// flush writes all blocks in memory that nobody else is writing.
+func (s *Store) flush() error {
+	s.mu.Lock()
+	s.turnLocked()
+	var mine []*sealingBlock
+	for _, sb := range s.sealing {
+		if !sb.busy {
+			sb.busy = true
+			mine = append(mine, sb)
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, sb := range mine {
+		errs = append(errs, s.seal(sb))
+	}
+	return errors.Join(errs...)
 }
 
-// Operations returns the operations of a service by name and kind, sorted.
-func (s *Store) Operations(ctx context.Context, service string) ([]Operation, error) {
-	return nil, nil
-}
+// retryable marks an error as one that will pass.
+type retryable struct{ error }
 
-// Handler serves Jaeger's query API as JSON: /api/services,
-// /api/services/{service}/operations, /api/operations, /api/traces,
-// /api/traces/{id} and /api/dependencies.
-func (s *Store) Handler() http.Handler { return http.NotFoundHandler() }
+func (e retryable) Unwrap() error { return e.error }
+
+// RetryAfter says when to try again.
+func (retryable) RetryAfter() time.Duration { return 5 * time.Second }
+
+// checkSpace turns writes off and on by the space that is left.
+func (s *Store) checkSpace() {
+	if s.o.MinFreeBytes < 0 {
+		return
+	}
+	u, err := s.o.fs.GetDiskUsage(s.o.Dir)
+	if err != nil {
+		if !errors.Is(err, vfs.ErrUnsupported) && !errors.Is(err, os.ErrNotExist) {
+			s.log.Warn("free space unknown", "dir", s.o.Dir, "error", err)
+		}
+		return
+	}
+	full := u.AvailBytes < uint64(s.o.MinFreeBytes)
+	s.mu.Lock()
+	was := s.full
+	s.full = full
+	s.mu.Unlock()
+	switch {
+	case full && !was:
+		s.log.Error("disk is full: spans are refused until space returns", "dir", s.o.Dir, "free", u.AvailBytes, "need", s.o.MinFreeBytes)
+	case was && !full:
+		s.log.Info("space has returned: spans are taken again", "dir", s.o.Dir, "free", u.AvailBytes)
+	}
+}

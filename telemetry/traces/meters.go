@@ -1,0 +1,53 @@
+package traces
+
+import "github.com/VictoriaMetrics/metrics"
+
+// meters are the store's own metrics.
+type meters struct {
+	written, invalid, refused *metrics.Counter // spans
+	blocks, blockBytes        *metrics.Counter
+	failed, dropped           *metrics.Counter
+	truncated, corrupt        *metrics.Counter
+	seal, query               *metrics.Histogram
+}
+
+func newMeters(set *metrics.Set, s *Store) meters {
+	set.GetOrCreateGauge("binnacle_traces_memory_spans", func() float64 {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		n := len(s.open.spans)
+		for _, sb := range s.sealing {
+			n += len(sb.spans)
+		}
+		return float64(n)
+	})
+	set.GetOrCreateGauge("binnacle_traces_disk_bytes", func() float64 {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		if s.closed {
+			return 0
+		}
+		return float64(s.db.Metrics().DiskSpaceUsage())
+	})
+	set.GetOrCreateGauge("binnacle_traces_read_only", func() float64 {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		if s.full || len(s.sealing) >= maxSealing {
+			return 1
+		}
+		return 0
+	})
+	return meters{
+		written:    set.GetOrCreateCounter("binnacle_traces_spans_written_total"),
+		invalid:    set.GetOrCreateCounter("binnacle_traces_spans_invalid_total"),
+		refused:    set.GetOrCreateCounter("binnacle_traces_spans_refused_total"),
+		blocks:     set.GetOrCreateCounter("binnacle_traces_blocks_written_total"),
+		blockBytes: set.GetOrCreateCounter("binnacle_traces_block_bytes_written_total"),
+		failed:     set.GetOrCreateCounter("binnacle_traces_write_errors_total"),
+		dropped:    set.GetOrCreateCounter("binnacle_traces_partitions_dropped_total"),
+		truncated:  set.GetOrCreateCounter("binnacle_traces_searches_truncated_total"),
+		corrupt:    set.GetOrCreateCounter("binnacle_traces_corrupt_blocks_total"),
+		seal:       set.GetOrCreateHistogram("binnacle_traces_seal_duration_seconds"),
+		query:      set.GetOrCreateHistogram("binnacle_traces_query_duration_seconds"),
+	}
+}
