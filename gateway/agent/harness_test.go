@@ -399,6 +399,8 @@ func (n *node) run() *node {
 	n.agent = a
 	n.stop = func() error {
 		once.Do(func() {
+			// An idle connection that is kept would be waited for.
+			http.DefaultClient.CloseIdleConnections()
 			cancel()
 			result = <-done
 		})

@@ -46,7 +46,7 @@ func (a *Agent) poll(ctx context.Context, id *identity) error {
 				continue
 			}
 		}
-		began := time.Now()
+		began, asked := time.Now(), etag
 		pctx, cancel := context.WithTimeout(ctx, pollWait+pollSlack)
 		ans, err := c.Plan(pctx, id.NodeID, api.PlanPoll{ETag: etag, Wait: pollWait, LeaseExpires: a.lease.expires()})
 		cancel()
@@ -91,7 +91,8 @@ func (a *Agent) poll(ctx context.Context, id *identity) error {
 		if ans.Plan != nil && a.takePlan(*ans.Plan) == planNew {
 			continue
 		}
-		if d := pollSpacing - time.Since(began); d > 0 {
+		// Without an ETag the answer had to come at once.
+		if d := pollSpacing - time.Since(began); d > 0 && asked != "" {
 			if err := sleep(ctx, d); err != nil {
 				return err
 			}
