@@ -3,6 +3,7 @@ package metrics
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -221,3 +222,5 @@ func samples(t testing.TB, s *Store, matchers ...*labels.Matcher) map[string][]s
 	}
 	return out
 }
+
+func textLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

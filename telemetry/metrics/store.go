@@ -77,24 +77,18 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// openDB opens the TSDB; if that fails for blocks that cannot be read, it puts
-// these aside and tries once more.
+// openDB opens the TSDB over the blocks that can be read. The others are looked
+// for beforehand, although that opens each block twice: a failed tsdb.Open
+// keeps its lock on the directory, so there is no second try.
 func (s *Store) openDB() error {
-	open := func() (err error) {
-		s.reg = prometheus.NewRegistry() // a failed Open leaves its metrics behind
-		s.db, err = tsdb.Open(s.opts.Dir, s.log.With("part", "tsdb"), s.reg, dbOptions(s.opts, s.table), nil)
+	n, err := quarantine(s.opts.Dir, s.log)
+	if err != nil {
 		return err
 	}
-	err := open()
-	if err == nil {
-		return nil
-	}
-	n, qerr := quarantine(s.opts.Dir, s.log)
-	if n == 0 || qerr != nil {
-		return errors.Join(err, qerr)
-	}
 	s.self.quarantined.Add(n)
-	return open()
+	s.reg = prometheus.NewRegistry()
+	s.db, err = tsdb.Open(s.opts.Dir, s.log.With("part", "tsdb"), s.reg, dbOptions(s.opts, s.table), nil)
+	return err
 }
 
 // dbOptions turns our options into the TSDB's.
