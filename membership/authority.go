@@ -214,17 +214,22 @@ func (a *Authority) IssueNode(csrPEM []byte, id binnacle.NodeID) (certPEM []byte
 		return nil, "", err
 	}
 	now := time.Now()
+	certPEM, err = a.issueNode(pub, id, now.Add(-clockSlack), now.Add(NodeCertLife))
+	return certPEM, keyFP, err
+}
+
+func (a *Authority) issueNode(pub ed25519.PublicKey, id binnacle.NodeID, notBefore, notAfter time.Time) (certPEM []byte, err error) {
 	der, err := a.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: string(id)},
-		NotBefore:   now.Add(-clockSlack),
-		NotAfter:    now.Add(NodeCertLife),
+		NotBefore:   notBefore,
+		NotAfter:    notAfter,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		URIs:        []*url.URL{nodeURI(a.cluster, id)},
 	}, pub)
 	if err != nil {
-		return nil, "", fmt.Errorf("issue certificate of node %s: %w", id, err)
+		return nil, fmt.Errorf("issue certificate of node %s: %w", id, err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), keyFP, nil
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }
 
 // issue completes tmpl and signs it for pub.

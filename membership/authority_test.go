@@ -4,11 +4,8 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,17 +90,11 @@ func nodeCert(t testing.TB, a *Authority, id binnacle.NodeID, notBefore time.Tim
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := a.issue(&x509.Certificate{
-		Subject:     pkix.Name{CommonName: string(id)},
-		NotBefore:   notBefore,
-		NotAfter:    notBefore.Add(life),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		URIs:        []*url.URL{nodeURI(a.cluster, id)},
-	}, key.Public().(ed25519.PublicKey))
+	certPEM, err := a.issueNode(key.Public().(ed25519.PublicKey), id, notBefore, notBefore.Add(life))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := NodeCertificate(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), key)
+	cert, err := NodeCertificate(certPEM, key)
 	if err != nil {
 		t.Fatal(err)
 	}

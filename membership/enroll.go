@@ -38,6 +38,7 @@ func (r *Registry) Enroll(ctx context.Context, q api.EnrollRequest, peer netip.A
 		r.count.enrollment("ok").Inc()
 	case errors.As(err, &p):
 		r.count.enrollment("refused").Inc()
+		r.tellRefusal(ctx, q, peer, p)
 		r.log.Warn("enrollment refused", "peer", peer, "name", q.Name, "token", fmt.Sprintf("%.32q", q.TokenID), "status", p.Status, "reason", p.Error())
 	default:
 		r.count.enrollment("failed").Inc()
@@ -87,6 +88,15 @@ func (r *Registry) enroll(ctx context.Context, q api.EnrollRequest, peer netip.A
 		Message: fmt.Sprintf("%s enrolled with token %s from %s", rec.Name, rec.Token, peer)})
 	r.log.Info("node enrolled", "node", rec.ID, "name", rec.Name, "group", rec.Group, "peer", peer)
 	return rec, certPEM, nil
+}
+
+// tellRefusal tells of a refusal, but of the same one to the same peer once an
+// hour: a node that a full cluster refused goes on asking.
+func (r *Registry) tellRefusal(ctx context.Context, q api.EnrollRequest, peer netip.Addr, p *api.Problem) {
+	if p.Status == http.StatusTooManyRequests || !r.refusals.first(refusal{network(peer), p.Title}, time.Now()) {
+		return
+	}
+	r.tell(ctx, api.Event{Kind: events.NodeRefused, Group: q.Group, Actor: peer.String(), Message: "enrollment from " + peer.String() + " refused: " + p.Error()})
 }
 
 func checkRequest(q api.EnrollRequest) (ed25519.PublicKey, string, error) {
@@ -263,20 +273,27 @@ func (r *Registry) Forget(ctx context.Context, id binnacle.NodeID, actor string)
 	if !ok {
 		return errNoNode(id)
 	}
-	if err := r.o.Store.Txn(ctx, nil, []state.Op{
-		state.OpDelete(prefixNodes + string(id)),
-		state.OpDelete(prefixKeys + rec.KeyFP),
-		state.OpDelete(prefixLives + string(id)),
-	}); err != nil {
-		return fmt.Errorf("forget node %s: %w", id, err)
-	}
-	if err := r.reload(ctx, id); err != nil {
+	if err := r.erase(ctx, rec); err != nil {
 		return fmt.Errorf("forget node %s: %w", id, err)
 	}
 	r.announceChange()
 	r.log.Info("node forgotten", "node", id, "name", rec.Name, "actor", actor)
 	r.tell(ctx, api.Event{Kind: events.NodeForgotten, Group: rec.Group, Node: id, Actor: actor, Message: rec.Name + " was forgotten"})
 	return nil
+}
+
+// erase removes all that is kept of a node.
+func (r *Registry) erase(ctx context.Context, rec Record) error {
+	r.lifeMu.Lock()
+	defer r.lifeMu.Unlock()
+	if err := r.o.Store.Txn(ctx, nil, []state.Op{
+		state.OpDelete(prefixNodes + string(rec.ID)),
+		state.OpDelete(prefixKeys + rec.KeyFP),
+		state.OpDelete(prefixLives + string(rec.ID)),
+	}); err != nil {
+		return err
+	}
+	return r.reload(ctx, rec.ID)
 }
 
 // Revoke bars a node's key and id for good. One that is not registered answers

@@ -138,6 +138,8 @@ type Gossip struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 
+	updateMu sync.Mutex // held while memberlist announces a change
+
 	keysMu sync.Mutex // guards keys and changes of ring
 	keys   []api.GossipKey
 
@@ -307,20 +309,28 @@ func (g *Gossip) seal(m Metadata) error {
 	return nil
 }
 
-// announceTimeout bounds the wait until a change has been told to somebody.
-const announceTimeout = 5 * time.Second
+// announceTimeout bounds the wait until a change has been told to somebody,
+// and with it how long Close takes at worst.
+const announceTimeout = 500 * time.Millisecond
 
 func (g *Gossip) announceChanges() {
 	for {
 		select {
 		case <-g.announce:
-			if err := g.list.UpdateNode(announceTimeout); err != nil {
+			if err := g.update(announceTimeout); err != nil {
 				g.log.Debug("gossip told nobody of a change yet", "error", err)
 			}
 		case <-g.ctx.Done():
 			return
 		}
 	}
+}
+
+// update announces the sealed metadata. memberlist bears only one at a time.
+func (g *Gossip) update(timeout time.Duration) error {
+	g.updateMu.Lock()
+	defer g.updateMu.Unlock()
+	return g.list.UpdateNode(timeout)
 }
 
 // SetKeys replaces the keyring by keys, at most two, the one to use first.
@@ -413,7 +423,7 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 	err := g.seal(m)
 	// First the record that says so, for those who ask why it is gone, then
 	// the message that takes it off the list.
-	err = errors.Join(err, g.list.UpdateNode(timeout/2), g.list.Leave(timeout/2))
+	err = errors.Join(err, g.update(timeout/2), g.list.Leave(timeout/2))
 	if cerr := g.Close(); cerr != nil || err != nil {
 		return fmt.Errorf("leave gossip: %w", errors.Join(err, cerr))
 	}

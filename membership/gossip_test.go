@@ -242,7 +242,9 @@ func TestGossipRefusesStrangers(t *testing.T) {
 	gt.forge(m, "n-mover", identity(t, gt.a, "n-mover"), 1)
 
 	last := gt.start(identity(t, gt.a, "n-last"), seedOf(m))
-	eventually(t, "the good ones see each other", func() bool { return sees(m, "n-good", GossipAlive) && sees(good, "n-last", GossipAlive) && sees(last, "n-good", GossipAlive) })
+	eventually(t, "the good ones see each other", func() bool {
+		return sees(m, "n-good", GossipAlive) && sees(good, "n-last", GossipAlive) && sees(last, "n-good", GossipAlive)
+	})
 	eventually(t, "all refusals are counted", func() bool {
 		return m.count.refused("certificate").Get() > 0 && m.count.refused("name").Get() > 0 &&
 			m.count.refused("address").Get() > 0 && m.count.refused("not_allowed").Get() > 0
@@ -514,7 +516,9 @@ func TestJoinTargets(t *testing.T) {
 func TestEventQueue(t *testing.T) {
 	dropped := newGossipCounters(newSet()).dropped
 	q := newEventQueue(2, dropped)
-	e := func(id binnacle.NodeID, k GossipKind) GossipEvent { return GossipEvent{Kind: k, Member: Member{ID: id}} }
+	e := func(id binnacle.NodeID, k GossipKind) GossipEvent {
+		return GossipEvent{Kind: k, Member: Member{ID: id}}
+	}
 	q.put(e("a", GossipAlive))
 	q.put(e("b", GossipAlive))
 	q.put(e("a", GossipDead))

@@ -80,3 +80,32 @@ func network(a netip.Addr) netip.Prefix {
 	p, _ := a.Prefix(bits) // the zero Prefix for an invalid address
 	return p
 }
+
+// refusal is one kind of refusal to one peer.
+type refusal struct {
+	peer  netip.Prefix
+	title string
+}
+
+// refusalLog remembers which refusals were told lately.
+type refusalLog struct {
+	mu   sync.Mutex // guards told
+	told map[refusal]time.Time
+}
+
+// tellAgainAfter is how long a refusal is not told again.
+const tellAgainAfter = time.Hour
+
+// first reports whether x is to be told, and remembers it.
+func (l *refusalLog) first(x refusal, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at, ok := l.told[x]; ok && now.Sub(at) < tellAgainAfter {
+		return false
+	}
+	if len(l.told) >= maxLimitedPeers {
+		clear(l.told)
+	}
+	l.told[x] = now
+	return true
+}

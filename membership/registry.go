@@ -64,13 +64,15 @@ const defaultSeatHold = 10 * time.Minute
 // Registry knows the nodes of the cluster: who they are, durably, and what is
 // known of their life. It is safe for concurrent use.
 type Registry struct {
-	o       RegistryOptions
-	log     *slog.Logger
-	limiter *peerLimiter
-	count   registryCounters
-	kick    chan struct{} // wakes Run: a state may have changed
+	o        RegistryOptions
+	log      *slog.Logger
+	limiter  *peerLimiter
+	refusals *refusalLog
+	count    registryCounters
+	kick     chan struct{} // wakes Run: a state may have changed
 
 	enrollMu sync.Mutex // held while a seat is counted and taken
+	lifeMu   sync.Mutex // held while lives are written or a node is forgotten
 
 	mu      sync.RWMutex // guards what follows
 	nodes   map[binnacle.NodeID]*node
@@ -96,6 +98,7 @@ type node struct {
 	address       string
 	gossipAddress string
 	versionName   string
+	gossipKey     string // the keyring it reported
 }
 
 // OpenRegistry reads the nodes from control state. Run has to be started for
@@ -120,14 +123,15 @@ func OpenRegistry(ctx context.Context, o RegistryOptions) (*Registry, error) {
 		o.Metrics = metrics.NewSet()
 	}
 	r := &Registry{
-		o:       o,
-		log:     o.Log.With("component", "membership"),
-		limiter: newPeerLimiter(),
-		count:   registryCounters{o.Metrics},
-		kick:    make(chan struct{}, 1),
-		nodes:   make(map[binnacle.NodeID]*node),
-		byKey:   make(map[string]*node),
-		changed: make(chan struct{}),
+		o:        o,
+		log:      o.Log.With("component", "membership"),
+		limiter:  newPeerLimiter(),
+		refusals: &refusalLog{told: make(map[refusal]time.Time)},
+		count:    registryCounters{o.Metrics},
+		kick:     make(chan struct{}, 1),
+		nodes:    make(map[binnacle.NodeID]*node),
+		byKey:    make(map[string]*node),
+		changed:  make(chan struct{}),
 	}
 	if err := r.load(ctx); err != nil {
 		return nil, fmt.Errorf("open node registry: %w", err)
@@ -368,6 +372,21 @@ func (r *Registry) AliveInGroup(g binnacle.Group) []binnacle.NodeID {
 		out = append(out, n.ID)
 	}
 	slices.Sort(out)
+	return out
+}
+
+// GossipReports returns the gossip keyrings, as GossipKeyID names them, that
+// the nodes have who are alive and gossip.
+func (r *Registry) GossipReports() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	now := time.Now()
+	var out []string
+	for _, n := range r.nodes {
+		if v := lifeOf(n.signs, now, r.o.Periods); n.rec.Revoked.IsZero() && n.gossipAddress != "" && (v.State == api.Alive || v.State == api.Suspect) {
+			out = append(out, n.gossipKey)
+		}
+	}
 	return out
 }
 

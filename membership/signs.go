@@ -157,6 +157,7 @@ func (n *node) take(st api.Status, now time.Time) {
 	if n.serving != st.Serving || n.address != address || n.gossipAddress != gossip || n.versionName != st.Version {
 		n.dirty = true
 	}
+	n.gossipKey = st.GossipKeyID
 	n.serving, n.address, n.gossipAddress, n.versionName = st.Serving, address, gossip, st.Version
 	if st.Draining != !n.signs.DrainingSince.IsZero() {
 		n.dirty = true

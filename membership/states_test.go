@@ -40,7 +40,7 @@ func TestStateOf(t *testing.T) {
 
 		{"gossip suspects", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipSuspect, ago(time.Second) }), api.Suspect, ago(time.Second), nil},
 		{"gossip says dead, no poll since", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipDead, ago(time.Second) }), api.Unreachable, ago(time.Second), nil},
-		{"gossip said dead, polled since", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipDead, ago(20 * time.Second) }), api.Alive, ago(time.Hour), nil},
+		{"gossip said dead, polled since", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipDead, ago(20*time.Second) }), api.Alive, ago(time.Hour), nil},
 		{"gossip was wrong lately", with(func(s *Signs) {
 			s.Gossip, s.GossipAt, s.GossipWrong, s.GossipWrongSince = GossipDead, ago(time.Second), ago(time.Minute), ago(2*time.Minute)
 		}), api.Alive, ago(time.Hour), []string{api.CondGossipConflict}},

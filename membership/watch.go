@@ -30,6 +30,10 @@ const (
 // with ctx and returns nil then.
 func (r *Registry) Run(ctx context.Context) error {
 	changes := r.o.Store.Watch(ctx, prefixNodes)
+	// What was written between OpenRegistry and the watch.
+	if err := r.load(ctx); err != nil && ctx.Err() == nil {
+		r.log.Error("node registry does not follow control state", "error", err)
+	}
 	tick := time.NewTicker(noteEvery)
 	defer tick.Stop()
 	failing := false
@@ -164,11 +168,16 @@ func (n *node) life(v Verdict) life {
 // livesPerTxn keeps one write small.
 const livesPerTxn = 100
 
-// keepLives writes lives. Those that cannot be written are dirty again.
+// keepLives writes lives, but for nodes that were forgotten meanwhile. Those
+// that cannot be written are dirty again.
 func (r *Registry) keepLives(ctx context.Context, lives map[binnacle.NodeID]life) error {
+	r.lifeMu.Lock()
+	defer r.lifeMu.Unlock()
 	var ids []binnacle.NodeID
 	for id := range lives {
-		ids = append(ids, id)
+		if r.IsNode(id) {
+			ids = append(ids, id)
+		}
 	}
 	slices.Sort(ids)
 	for part := range slices.Chunk(ids, livesPerTxn) {
