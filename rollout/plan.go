@@ -3,9 +3,9 @@ package rollout
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"hash/fnv"
 	"time"
 
 	"github.com/binnacle-project/binnacle"
@@ -67,10 +67,10 @@ func (s *Service) planLocked(id binnacle.NodeID, n *node, g binnacle.Group, l *l
 // phase is a node's own share of phaseSpan. It depends on the id alone, so that
 // it never changes a plan.
 func phase(id binnacle.NodeID) float64 {
-	h := fnv.New64a()
-	h.Write([]byte(id))
-	// The low bits of FNV are the well mixed ones.
-	return float64(h.Sum64()&0xffff_ffff) / (1 << 32) * phaseSpan
+	sum := sha256.Sum256([]byte(id)) // ids may differ in a digit only
+	share := uint64(binary.BigEndian.Uint32(sum[:]))
+	// Whole milliseconds keep the JSON short and quick to make.
+	return float64(share*phaseSpan*1000>>32) / 1000
 }
 
 // Plan returns what node id of group g should do now. The caller must not change

@@ -64,8 +64,9 @@ type etcd struct {
 	// relieve asks the maintenance to make room at the quota.
 	relieve chan struct{}
 
-	stop context.CancelFunc
-	wg   sync.WaitGroup // the watch and the maintenance
+	gauges []func() // unregister them
+	stop   context.CancelFunc
+	wg     sync.WaitGroup // the watch and the maintenance
 }
 
 // openEtcd returns when the server is ready and its watch is open.
@@ -150,6 +151,9 @@ func damaged(dir string, err error) error {
 // the server.
 func (e *etcd) close() error {
 	var errs []error
+	for _, unregister := range e.gauges {
+		unregister()
+	}
 	if e.stop != nil {
 		e.stop()
 	}
@@ -314,16 +318,23 @@ func retryable(err error) bool {
 	return code == codes.Unavailable || code == codes.DeadlineExceeded
 }
 
+// registerGauges shows what the server knows, until close.
 func (e *etcd) registerGauges(set *metrics.Set) {
 	backend := e.server.Server.Backend()
-	set.NewGauge(`binnacle_state_db_bytes`, func() float64 { return float64(backend.Size()) })
-	set.NewGauge(`binnacle_state_db_used_bytes`, func() float64 { return float64(backend.SizeInUse()) })
-	set.NewGauge(`binnacle_state_quota_bytes`, func() float64 { return float64(e.quota) })
-	set.NewGauge(`binnacle_state_disk_free_bytes`, func() float64 { return float64(e.guard.lastFree()) })
-	set.NewGauge(`binnacle_state_read_only`, func() float64 {
-		if e.guard.isLow() {
-			return 1
-		}
-		return 0
-	})
+	for name, value := range map[string]func() float64{
+		`binnacle_state_db_bytes`:        func() float64 { return float64(backend.Size()) },
+		`binnacle_state_db_used_bytes`:   func() float64 { return float64(backend.SizeInUse()) },
+		`binnacle_state_quota_bytes`:     func() float64 { return float64(e.quota) },
+		`binnacle_state_disk_free_bytes`: func() float64 { return float64(e.guard.lastFree()) },
+		`binnacle_state_read_only`: func() float64 {
+			if e.guard.isLow() {
+				return 1
+			}
+			return 0
+		},
+	} {
+		set.UnregisterMetric(name) // of an earlier life on the same set
+		set.NewGauge(name, value)
+		e.gauges = append(e.gauges, func() { set.UnregisterMetric(name) })
+	}
 }

@@ -193,7 +193,7 @@ func Restore(ctx context.Context, o Options, r io.Reader) (SnapshotInfo, error) 
 		return SnapshotInfo{}, fmt.Errorf("restore control state: %w", err)
 	}
 	defer os.RemoveAll(work)
-	o.Dir = work
+	o.Dir, o.Metrics = work, nil // nobody scrapes this one
 	info, err := fill(ctx, o, r)
 	if err == nil {
 		err = os.Remove(final) // empty, or missing

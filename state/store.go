@@ -123,12 +123,12 @@ type storeMetrics struct {
 
 func newStoreMetrics(set *metrics.Set) storeMetrics {
 	return storeMetrics{
-		writes:    set.NewCounter(`binnacle_state_writes_total`),
-		conflicts: set.NewCounter(`binnacle_state_conflicts_total`),
-		retries:   set.NewCounter(`binnacle_state_retries_total`),
-		refused:   set.NewCounter(`binnacle_state_refused_writes_total`),
-		failed:    set.NewCounter(`binnacle_state_failed_writes_total`),
-		resyncs:   set.NewCounter(`binnacle_state_watch_resyncs_total`),
+		writes:    set.GetOrCreateCounter(`binnacle_state_writes_total`),
+		conflicts: set.GetOrCreateCounter(`binnacle_state_conflicts_total`),
+		retries:   set.GetOrCreateCounter(`binnacle_state_retries_total`),
+		refused:   set.GetOrCreateCounter(`binnacle_state_refused_writes_total`),
+		failed:    set.GetOrCreateCounter(`binnacle_state_failed_writes_total`),
+		resyncs:   set.GetOrCreateCounter(`binnacle_state_watch_resyncs_total`),
 	}
 }
 
