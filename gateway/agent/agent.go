@@ -170,7 +170,11 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	defer a.state.Close()
 	defer a.managers.close()
 	if err := a.helm.boot(ctx); err != nil {
-		return errors.Join(err, a.helm.stop())
+		err = errors.Join(err, a.helm.stop())
+		if ctx.Err() != nil {
+			return nil // asked to stop before it served
+		}
+		return err
 	}
 	// What follows outlives ctx until the worker has drained.
 	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))

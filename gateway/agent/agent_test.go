@@ -375,7 +375,7 @@ func TestOwnFileAgain(t *testing.T) {
 	}
 }
 
-func TestRelativelyDamagedState(t *testing.T) {
+func TestStateCutInHalf(t *testing.T) {
 	m := newManager(t)
 	n := newNode(t, m).run()
 	ref := m.push(1, n.config("one"))
@@ -405,7 +405,7 @@ func TestRelativelyDamagedState(t *testing.T) {
 	m.applied(m.push(2, n.config("two")))
 }
 
-func TestStateHoldsNoPlainSurprises(t *testing.T) {
+func TestStateFolderAfterAStop(t *testing.T) {
 	m := newManager(t)
 	n := newNode(t, m).run()
 	m.applied(m.push(1, n.config("one")))

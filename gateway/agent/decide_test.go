@@ -146,3 +146,27 @@ func TestLedger(t *testing.T) {
 	l.good(own, now)
 	f("back to the own file", 0)
 }
+
+func TestKillsNode(t *testing.T) {
+	ref := api.RevisionRef{Number: 2, SHA256: hashOf([]byte("two"))}
+	p := api.Plan{Epoch: 1, Serial: 5}
+	l := new(ledger)
+	f := func(what string, want bool) {
+		t.Helper()
+		if got := l.killsNode(ref, p); got != want {
+			t.Errorf("%s: killsNode got %v; want %v", what, got, want)
+		}
+	}
+	f("never started", false)
+	l.start(ref, p)
+	f("started once", false)
+	l.start(ref, p)
+	f("started twice without a clean stop between", true)
+	p.Serial++
+	f("a new plan", false)
+	l.start(ref, p)
+	f("started once under it", false)
+	l.start(ref, p)
+	l.good(ref, time.Now())
+	f("served", false)
+}

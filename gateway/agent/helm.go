@@ -291,6 +291,7 @@ func (h *helm) crashed() {
 // next revive.
 func (h *helm) fallBack(cause error) {
 	bad := h.run
+	h.ledger.Unproven = nil
 	h.ledger.strike(bad.ref)
 	h.ledger.refuse(bad.ref, time.Now().UTC(), "the worker died again and again with this revision, which was taken back: "+cause.Error())
 	if p := h.a.plan.Load(); p != nil {
@@ -353,10 +354,16 @@ func (h *helm) toDesired(ctx context.Context, p api.Plan, id *identity) {
 		}
 	}
 	h.retryAt, h.retries = time.Time{}, 0
+	if h.ledger.killsNode(want, p) {
+		h.refuse(want, p, fmt.Errorf("the node ended %d times while it ran this revision, each time before it had served for %v", h.ledger.Unproven.Starts, h.a.opts.ServedAfter))
+		return
+	}
 	h.ledger.attempt(want, time.Now().UTC())
+	h.ledger.start(want, p)
 	h.saveLedger()
 	h.report()
 	if err := h.bring(ctx, want, raw, false); err != nil {
+		h.ledger.Unproven = nil
 		if ctx.Err() != nil {
 			return // stopping, which is not the revision's fault
 		}
@@ -550,12 +557,22 @@ func (h *helm) settled(next *running) {
 
 // retire lets a worker finish what it has in flight and end, beside the rest.
 func (h *helm) retire(p *process) {
+	limit := h.drainLimit()
 	h.retiring.Go(func() {
-		if err := p.stop(h.a.opts.DrainTimeout); err != nil {
+		if err := p.stop(limit); err != nil {
 			h.log.Warn("a replaced worker did not end cleanly", "worker_pid", p.pid, "err", err)
 		}
 		p.client.Close()
 	})
+}
+
+// drainLimit is how long a worker may finish what it has in flight: what the
+// configuration says (max_shutdown_wait_time), else the default.
+func (h *helm) drainLimit() time.Duration {
+	if h.run != nil && h.run.settings.MaxShutdownWait > 0 {
+		return h.run.settings.MaxShutdownWait
+	}
+	return h.a.opts.DrainTimeout
 }
 
 // restart carries out a restart order: a new process with the same
@@ -637,8 +654,11 @@ func (h *helm) probedNow(r probeResult) {
 	if !h.run.served.probe(r.ok, time.Now(), h.a.opts.ServedAfter) {
 		return
 	}
-	good := h.ledger.lastGood()
-	if good != nil && good.RevisionRef == h.run.ref {
+	if good := h.ledger.lastGood(); good != nil && good.RevisionRef == h.run.ref {
+		if h.ledger.Unproven != nil {
+			h.ledger.Unproven = nil
+			h.saveLedger()
+		}
 		return
 	}
 	if h.run.ref.Number != 0 {
@@ -708,8 +728,12 @@ func (h *helm) report() {
 // stop ends the worker in order and waits for those that drain.
 func (h *helm) stop() error {
 	var err error
+	if h.ledger.Unproven != nil { // it was asked to stop, so it killed nothing
+		h.ledger.Unproven = nil
+		h.saveLedger()
+	}
 	if h.worker != nil {
-		err = h.worker.stop(h.a.opts.DrainTimeout)
+		err = h.worker.stop(h.drainLimit())
 		h.worker.client.Close()
 	}
 	h.retiring.Wait()

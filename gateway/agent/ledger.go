@@ -15,6 +15,36 @@ type ledger struct {
 	LastGood []api.LedgerEntry `json:"last_good,omitempty"`
 	// RestartDone is the id of the last restart order carried out.
 	RestartDone string `json:"restart_done,omitempty"`
+	// Unproven is what runs without having served long enough to be a last
+	// good one; it outlives the agent, which may die with its worker.
+	Unproven *unproven `json:"unproven,omitempty"`
+}
+
+// unproven counts how often the node started on a configuration that has never
+// served for long. A clean stop counts as nothing.
+type unproven struct {
+	api.RevisionRef
+	// Epoch and Serial are of the plan that wanted it: a newer plan may try
+	// again.
+	Epoch  uint64 `json:"epoch"`
+	Serial uint64 `json:"serial"`
+	Starts int    `json:"starts"`
+}
+
+// start notes that the node begins to run ref under the plan p.
+func (l *ledger) start(ref api.RevisionRef, p api.Plan) {
+	u := unproven{RevisionRef: ref, Epoch: p.Epoch, Serial: p.Serial, Starts: 1}
+	if o := l.Unproven; o != nil && o.RevisionRef == ref && o.Epoch == p.Epoch && o.Serial == p.Serial {
+		u.Starts = o.Starts + 1
+	}
+	l.Unproven = &u
+}
+
+// killsNode decides whether ref under p has ended the whole node, agent and
+// all, as often as it may.
+func (l *ledger) killsNode(ref api.RevisionRef, p api.Plan) bool {
+	u := l.Unproven
+	return u != nil && u.RevisionRef == ref && u.Epoch == p.Epoch && u.Serial == p.Serial && u.Starts >= crashesAfterApply
 }
 
 // keptGood is how many configurations that served are kept: one to go back to,
@@ -39,6 +69,7 @@ func (l *ledger) apply(ref api.RevisionRef, at time.Time) {
 // good notes that ref has served long enough to go back to. It reports whether
 // that is news.
 func (l *ledger) good(ref api.RevisionRef, at time.Time) bool {
+	l.Unproven = nil
 	if len(l.LastGood) > 0 && l.LastGood[0].RevisionRef == ref {
 		return false
 	}

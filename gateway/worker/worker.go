@@ -161,7 +161,7 @@ type worker struct {
 
 // agentGone is told when a control connection has ended.
 func (w *worker) agentGone() {
-	if !w.launch.DieWithParent {
+	if !w.launch.DieWithParent || w.traffic.Status().Stopping {
 		return
 	}
 	w.log.Info("the agent is gone; ending with it")
