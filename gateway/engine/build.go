@@ -125,7 +125,11 @@ func buildNow(raw []byte, o buildOptions) (g *generation, err error) {
 	b.settings()
 	b.transport = server.NewTransport(cfg, b.lura)
 	b.gen.onRelease(b.transport.CloseIdleConnections)
-	b.luraErrors("/client_tls")
+	if errs := b.lura.take(); !b.dry { // the files are the node's
+		for _, e := range errs {
+			b.fault("/client_tls", "%s", e)
+		}
+	}
 	b.gen.handler = b.handler(b.newRouter())
 	return b.gen, nil
 }
@@ -181,13 +185,11 @@ func (b *builder) settings() {
 
 // namespaces refuses what must not be ignored and notes what is.
 func (b *builder) namespaces(at string, e config.ExtraConfig) {
-	faults, ignored := namespaceFaults(e)
-	for _, f := range faults {
-		b.fault(at+"/extra_config", "%s", f)
+	refuse, ignore := classify(e)
+	for _, name := range refuse {
+		b.fault(at+"/"+keyExtraConfig+"/"+escapePointer(name), "extra_config %q is not supported in this version, and without it %s", name, refused[name])
 	}
-	for _, name := range ignored {
-		b.gen.warnings = append(b.gen.warnings, name)
-	}
+	b.gen.warnings = append(b.gen.warnings, ignore...)
 }
 
 // template is an endpoint's path as KrakenD's users write it: gin's form,

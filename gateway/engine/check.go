@@ -181,7 +181,7 @@ func (w *warner) namespaces(at string, e map[string]any) {
 		}
 		lura[name] = nil
 	}
-	_, ignored := namespaceFaults(lura)
+	_, ignored := classify(lura)
 	for _, name := range ignored {
 		if !w.seen[name] {
 			w.seen[name] = true

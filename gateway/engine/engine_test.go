@@ -2,13 +2,22 @@ package engine
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -576,4 +585,86 @@ func TestCallsThatOutliveTheirRequest(t *testing.T) {
 		sameJSON(t, body, `{"path": "/real"}`)
 	}
 	waitFor(t, "shadow calls", func() bool { return shadows.Load() >= 50 })
+}
+
+func TestTLS(t *testing.T) {
+	b := newBackend(t, map[string]string{"/x": `{"ok": true}`})
+	certFile, keyFile, pool := selfSigned(t)
+	raw := []byte(`{"version": 3, "tls": {"public_key": "` + certFile + `", "private_key": "` + keyFile + `"}, "endpoints": [
+		{"endpoint": "/u", "backend": [{"host": ["` + b.URL + `"], "url_pattern": "/x"}]}]}`)
+	s, err := SettingsOf(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, base := serve(t, newEngine(t, raw), s)
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+	resp, err := (&http.Client{Transport: tr}).Get("https" + strings.TrimPrefix(base, "http") + "/u")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 200 || resp.ProtoMajor != 2 {
+		t.Errorf("got HTTP/%d %d; want HTTP/2 200", resp.ProtoMajor, resp.StatusCode)
+	}
+	tr.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := srv.Drain(ctx); err != nil {
+		t.Errorf("Drain: %v", err)
+	}
+	s.TLS.PublicKey = filepath.Join(t.TempDir(), "none")
+	if _, err := New(Options{}).NewServer(s); err == nil {
+		t.Error("NewServer with a missing certificate: no error")
+	}
+}
+
+// selfSigned writes a certificate for 127.0.0.1 and its key.
+func selfSigned(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	certFile, keyFile = filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
+	for file, b := range map[string][]byte{certFile: certPEM, keyFile: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})} {
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool = x509.NewCertPool()
+	pool.AppendCertsFromPEM(certPEM)
+	return certFile, keyFile, pool
+}
+
+// TestRefusedAnswersKeepTheirConnection: Lura leaves the answers it refuses
+// open, and loses a connection with each.
+func TestRefusedAnswersKeepTheirConnection(t *testing.T) {
+	var conns atomic.Int64
+	b := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "no", http.StatusServiceUnavailable)
+	}))
+	b.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	b.Start()
+	t.Cleanup(b.Close)
+	_, base := serve(t, newEngine(t, conf(`{"endpoint": "/u", "backend": [{"host": ["`+b.URL+`"], "url_pattern": "/x"}]}`)), ServerSettings{})
+	for range 20 {
+		get(t, base+"/u")
+	}
+	if n := conns.Load(); n > 3 {
+		t.Errorf("20 failing calls took %d connections; want one or two", n)
+	}
 }

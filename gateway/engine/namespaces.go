@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -81,19 +80,19 @@ var refused = map[string]string{
 	"github.com/devopsfaith/krakend-jsonschema":     "requests would pass unchecked",
 }
 
-// namespaceFaults returns a message for each refused namespace of e, and the
-// names, sorted, of those that are ignored.
-func namespaceFaults(e config.ExtraConfig) (faults, ignored []string) {
+// classify returns the names, sorted, of the namespaces of e that are refused
+// and of those that are ignored.
+func classify(e config.ExtraConfig) (refuse, ignore []string) {
 	for _, name := range slices.Sorted(maps.Keys(e)) {
 		switch {
 		case supported[name], isComment(name):
 		case refused[name] != "":
-			faults = append(faults, fmt.Sprintf("extra_config %q is not supported in this version, and without it %s", name, refused[name]))
+			refuse = append(refuse, name)
 		default:
-			ignored = append(ignored, name)
+			ignore = append(ignore, name)
 		}
 	}
-	return faults, ignored
+	return refuse, ignore
 }
 
 // isComment reports whether KrakenD's schema sets a key aside for others, as

@@ -81,12 +81,15 @@ func typeFault(raw []byte, err error) *api.Fault {
 		return nil
 	}
 	line, column := lineColumn(raw, int(typ.Offset)-1)
-	f := &api.Fault{Stage: stageParse, Line: line, Column: column,
-		Message: fmt.Sprintf("found a JSON %s, want %s", typ.Value, typeName(typ.Type.String()))}
+	return &api.Fault{Stage: stageParse, Line: line, Column: column, Message: typeText(typ)}
+}
+
+func typeText(typ *json.UnmarshalTypeError) string {
+	text := fmt.Sprintf("found a JSON %s, want %s", typ.Value, typeName(typ.Type.String()))
 	if typ.Field != "" {
-		f.Message = typ.Field + ": " + f.Message
+		text = typ.Field + ": " + text
 	}
-	return f
+	return text
 }
 
 // typeName says a Go type in JSON's words.
@@ -110,14 +113,24 @@ func typeName(goType string) string {
 func luraParse(raw []byte) (cfg config.ServiceConfig, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("the parser panicked: %v", r)
+			err = fmt.Errorf("the parser cannot read this; is an endpoint or a backend null? (%v)", r)
 		}
 	}()
 	return config.NewParserWithFileReader(func(string) ([]byte, error) { return raw, nil }).Parse("")
 }
 
-// initMessage cuts off the file name that Lura puts before its errors.
-func initMessage(err error) string { return strings.TrimPrefix(err.Error(), "'': ") }
+// luraWords turns what Lura says of its errors into what they mean here: it
+// names no file, and it ignores nothing.
+var luraWords = strings.NewReplacer(
+	"'': ", "",
+	"ignoring the ' ", "endpoint '", // without a method
+	"ignoring the '", "endpoint '",
+	"' endpoint, since it has 0 backends defined!", "' has no backend",
+	"' endpoint, since it is invalid!!!", "' has a path that is reserved, lacks its leading slash or has a * before a dot",
+	"' endpoint due to a parsing error", "' does not parse",
+)
+
+func initMessage(err error) string { return luraWords.Replace(err.Error()) }
 
 // initFaults finds all endpoints that do not initialize. Lura stops at the
 // first, so each is tried alone.

@@ -61,7 +61,7 @@ func (b *builder) newRouter() *gin.Engine {
 		c.Header(server.CompleteResponseHeaderName, server.HeaderIncompleteResponseValue)
 	})
 	if !b.router.DisableHealth {
-		b.register("/extra_config/router/health_path", func() { r.GET(b.router.healthPath(), b.health) })
+		b.register("/extra_config/router/health_path", "the health page", func() { r.GET(b.router.healthPath(), b.health) })
 	}
 	if b.cfg.Debug {
 		r.Any("/__debug/*param", luragin.DebugHandler(b.lura))
@@ -93,13 +93,13 @@ func (b *builder) endpoints(r *gin.Engine) {
 	for i, e := range b.cfg.Endpoints {
 		path := fmt.Sprintf("/endpoints/%d", i)
 		b.checkEndpoint(path, e)
-		b.register(path, func() {
+		method := strings.ToUpper(e.Method)
+		b.register(path, method+" "+template(e.Endpoint), func() {
 			p, err := proxies.New(e)
 			if err != nil {
-				b.fault(path, "%s %s: %v", e.Method, template(e.Endpoint), err)
+				b.fault(path, "%s %s: %v", method, template(e.Endpoint), err)
 				return
 			}
-			method := strings.ToUpper(e.Method)
 			r.Handle(method, e.Endpoint, b.endpointHandlers(e, p)...)
 			methods[e.Endpoint] = append(methods[e.Endpoint], method)
 		})
@@ -111,7 +111,7 @@ func (b *builder) endpoints(r *gin.Engine) {
 	for path, ms := range methods {
 		slices.Sort(ms)
 		allow := strings.Join(ms, ", ")
-		b.register("/extra_config/router/auto_options", func() {
+		b.register("/extra_config/router/auto_options", "OPTIONS "+template(path), func() {
 			r.OPTIONS(path, func(c *gin.Context) {
 				c.Header("Allow", allow)
 				c.Header(core.KrakendHeaderName, core.KrakendHeaderValue)
@@ -120,12 +120,12 @@ func (b *builder) endpoints(r *gin.Engine) {
 	}
 }
 
-// register runs f, which adds routes; gin panics on conflicts, and Lura and
-// its modules on some blocks.
-func (b *builder) register(path string, f func()) {
+// register runs f, which adds routes for what is at path; gin panics on
+// conflicts, and Lura and its modules on some blocks.
+func (b *builder) register(path, what string, f func()) {
 	defer func() {
 		if r := recover(); r != nil {
-			b.fault(path, "%s", panicText(r))
+			b.fault(path, "%s: %s", what, panicText(r))
 		}
 	}()
 	f()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"reflect"
@@ -249,5 +250,10 @@ func remarshal(block, into any) error {
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(b, into)
+	err = json.Unmarshal(b, into)
+	var typ *json.UnmarshalTypeError
+	if errors.As(err, &typ) {
+		return errors.New(typeText(typ))
+	}
+	return err
 }
