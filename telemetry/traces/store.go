@@ -140,7 +140,7 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("open trace store: %w", err)
 	}
 	db, err := s.openDB()
-	if err != nil && errors.Is(err, pebble.ErrCorruption) {
+	if err != nil && pebble.IsCorruptionError(err) {
 		aside := fmt.Sprintf("%s.corrupt-%d", filepath.Clean(o.Dir), o.now().Unix())
 		s.log.Error("trace store is corrupt; put aside, a new one begins", "dir", o.Dir, "aside", aside, "error", err)
 		if err := o.fs.Rename(o.Dir, aside); err != nil {

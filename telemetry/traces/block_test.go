@@ -1,0 +1,235 @@
+package traces
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"go.opentelemetry.io/collector/pdata/ptrace"
+)
+
+// all returns every span of a block as pdata.
+func all(b *block) ptrace.Traces {
+	td := ptrace.NewTraces()
+	for i := range b.spans {
+		rs := td.ResourceSpans().AppendEmpty()
+		b.fillResource(rs, b.spans[i].resource)
+		ss := rs.ScopeSpans().AppendEmpty()
+		b.fillScope(ss, b.spans[i].scope)
+		b.fill(ss.Spans().AppendEmpty(), i)
+	}
+	return td
+}
+
+func TestBlockRoundTrip(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		var in []ptrace.Traces
+		b := newBlock()
+		for range 1 + r.IntN(3) {
+			td := wildTraces(r)
+			in = append(in, td)
+			if n := b.append(td); n != 0 {
+				t.Fatalf("seed %d: %d spans invalid", seed, n)
+			}
+		}
+		want := canonical(t, in...)
+		if got := canonical(t, all(b)); !slices.Equal(got, want) {
+			t.Fatalf("seed %d: filled block differs\n got %v\nwant %v", seed, got, want)
+		}
+		back, err := decodeBlock(encodeBlock(nil, b))
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if got := canonical(t, all(back)); !slices.Equal(got, want) {
+			t.Fatalf("seed %d: block read back differs\n got %v\nwant %v", seed, got, want)
+		}
+	}
+}
+
+func TestBlockSharesGroups(t *testing.T) {
+	b := newBlock()
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 10 {
+		b.append(gatewayTraces(r, 5, base))
+	}
+	if len(b.resources) != 1 || len(b.scopes) != 1 {
+		t.Errorf("ten batches of one process: got %d resources, %d scopes; want one each", len(b.resources), len(b.scopes))
+	}
+}
+
+func TestBlockRefusesInvalid(t *testing.T) {
+	b := newBlock()
+	td := make1(spec{trace: 1, id: 1}, spec{trace: 0, id: 1}, spec{trace: 1, id: 0})
+	if got := b.append(td); got != 2 || len(b.spans) != 1 {
+		t.Errorf("append: got %d invalid, %d kept; want 2, 1", got, len(b.spans))
+	}
+}
+
+func TestDecodeRefusesDamage(t *testing.T) {
+	b := newBlock()
+	b.append(wildTraces(rand.New(rand.NewPCG(3, 3))))
+	good := encodeBlock(nil, b)
+	for n := range good {
+		if _, err := decodeBlock(good[:n]); err == nil {
+			t.Fatalf("block cut after %d of %d bytes was read", n, len(good))
+		}
+	}
+	for i := range good { // must not panic; that it reads is not excluded
+		bad := bytes.Clone(good)
+		bad[i] ^= 0x55
+		decodeBlock(bad)
+	}
+}
+
+func FuzzDecodeBlock(f *testing.F) {
+	for seed := range uint64(3) {
+		b := newBlock()
+		b.append(wildTraces(rand.New(rand.NewPCG(seed, 9))))
+		f.Add(encodeBlock(nil, b))
+		// zstd hides the columns from the fuzzer: hand them over bare.
+		f.Add(bareColumns(b))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if b, err := decodeBlock(data); err == nil {
+			checkReadable(t, b)
+		}
+		d := decoder{raw: reader{b: make([]byte, 24*40)}, b: &block{}}
+		for i := range d.raw.b {
+			d.raw.b[i] = byte(i)
+		}
+		if d.columns(data) == nil && d.strings() == nil && d.groups() == nil && d.spans(30, 3) == nil {
+			checkReadable(t, d.b)
+		}
+	})
+}
+
+func bareColumns(b *block) []byte {
+	encodeBlock(nil, b)
+	e := encoders.Get().(*encoder)
+	return bytes.Clone(e.packed)
+}
+
+// checkReadable touches all of a block and sees it survive another round.
+func checkReadable(t *testing.T, b *block) {
+	want := canonical(t, all(b))
+	if len(b.strs.list) == 0 {
+		return // without spans it need not have strings
+	}
+	back, err := decodeBlock(encodeBlock(nil, b))
+	if err != nil {
+		t.Fatalf("a block that was read could not be read again: %v", err)
+	}
+	if got := canonical(t, all(back)); !slices.Equal(got, want) {
+		t.Fatalf("second round differs\n got %v\nwant %v", got, want)
+	}
+}
+
+func TestFilter(t *testing.T) {
+	b := newBlock()
+	b.append(make1(spec{service: "shop", trace: 1, id: 1, attrs: []string{"user", "ann", "city", "Ulm"}}))
+	sp := ptrace.NewTraces().ResourceSpans().AppendEmpty().ScopeSpans().AppendEmpty().Spans().AppendEmpty()
+	sp.Attributes().PutInt("code", 418)
+	sp.Attributes().PutBool("hit", true)
+	sp.Attributes().PutDouble("ratio", 0.25)
+	sp.Attributes().PutEmptySlice("list").AppendEmpty().SetInt(1)
+	b.addAttrs(sp.Attributes())
+	f := makeFilter(b)
+	for _, kv := range [][2]string{{"user", "ann"}, {"city", "Ulm"}, {"service.name", "shop"}, {"code", "418"}, {"hit", "true"}, {"ratio", "0.25"}, {"list", "[1]"}} {
+		if !filterHas(f, tagHashOf(kv[0], kv[1])) {
+			t.Errorf("filter lacks %v", kv)
+		}
+	}
+	if filterHas(f, tagHashOf("user", "bob")) {
+		t.Errorf("filter has what is not there")
+	}
+	if !filterHas(nil, 1) || !filterHas(make([]byte, 24), 1) {
+		t.Errorf("what is no filter must let everything through")
+	}
+}
+
+func TestFilterFalsePositives(t *testing.T) {
+	b := newBlock()
+	b.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), 1000, base))
+	f := makeFilter(b)
+	wrong := 0
+	for i := range 10_000 {
+		if filterHas(f, tagHashOf("nobody", string(rune('a'+i%26))+string(rune(i)))) {
+			wrong++
+		}
+	}
+	t.Logf("%d bytes for %d spans, %d of 10,000 wrong", len(f), len(b.spans), wrong)
+	if wrong > 300 {
+		t.Errorf("%d of 10,000 absent attributes pass; want at most 300", wrong)
+	}
+}
+
+func TestSummaryRoundTrip(t *testing.T) {
+	b := newBlock()
+	b.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), 50, base))
+	want := summarize(b)
+	got, err := decodeSummary(want.encode())
+	if err != nil || !slices.Equal(got.ops, want.ops) || got.minStart != want.minStart || got.maxStart != want.maxStart || got.spans != 150 || !got.complete {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+func FuzzDecodeSummary(f *testing.F) {
+	b := newBlock()
+	b.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), 5, base))
+	s := summarize(b)
+	f.Add(s.encode())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := decodeSummary(data)
+		if err != nil {
+			return
+		}
+		again, err := decodeSummary(s.encode())
+		if err != nil || !slices.Equal(again.ops, s.ops) {
+			t.Fatalf("round trip: got %+v, %v; want %+v", again, err, s)
+		}
+	})
+}
+
+func BenchmarkAppend(b *testing.B) {
+	td := gatewayTraces(rand.New(rand.NewPCG(1, 2)), 170, base)
+	b.ReportAllocs()
+	n := 0
+	bl := newBlock()
+	for b.Loop() {
+		bl.append(td)
+		if n += td.SpanCount(); len(bl.spans) >= maxBlockSpans {
+			bl = newBlock()
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/span")
+}
+
+func BenchmarkEncode(b *testing.B) {
+	bl := newBlock()
+	bl.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
+	b.ReportAllocs()
+	var data, filter []byte
+	for b.Loop() {
+		data = encodeBlock(data[:0], bl)
+		filter = makeFilter(bl)
+	}
+	spans := float64(len(bl.spans))
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/spans, "ns/span")
+	b.ReportMetric(float64(len(data))/spans, "B/span")
+	b.ReportMetric(float64(len(filter))/spans, "filterB/span")
+}
+
+func BenchmarkDecode(b *testing.B) {
+	bl := newBlock()
+	bl.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
+	data := encodeBlock(nil, bl)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeBlock(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(bl.spans)), "ns/span")
+}
