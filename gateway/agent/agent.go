@@ -247,27 +247,39 @@ func (a *Agent) sayLast(ctx context.Context, s api.Status) {
 // belong enrolls, polls, and enrolls again should the manager forget the node,
 // until ctx ends.
 func (a *Agent) belong(ctx context.Context) {
+	var former *identity
 	for ctx.Err() == nil {
 		id := a.identity.Load()
 		if id == nil {
-			next, resp, err := a.enroll(ctx)
-			if err != nil {
-				if ctx.Err() == nil {
-					a.log.Error("the node cannot enroll", "err", err)
-					a.setJoin(joinWaiting, err.Error())
-					if sleep(ctx, refusedCap) != nil {
-						return
-					}
+			var resp *api.EnrollResponse
+			var err error
+			if id, resp, err = a.enroll(ctx, former); err != nil {
+				if ctx.Err() != nil {
+					return
+				}
+				// Not the manager but this node's own key or disk.
+				a.log.Error("the node cannot enroll", "err", err)
+				a.setJoin(joinWaiting, err.Error())
+				if sleep(ctx, refusedCap) != nil {
+					return
 				}
 				continue
 			}
-			id = next
+			if resp != nil {
+				// Nothing of another life counts: its plans had serials of
+				// their own.
+				a.plan.Store(nil)
+				a.lease.drop()
+			}
 			a.become(id)
 			a.setJoin(joinMember, "")
-			a.lease.offer(resp.Lease, id)
-			a.takePlan(resp.Plan)
+			if resp != nil {
+				a.lease.offer(resp.Lease, id)
+				a.takePlan(resp.Plan)
+			}
 			a.reporter.again()
 			a.helm.wakeUp()
+			a.gossip.wakeUp()
 		}
 		err := a.poll(ctx, id)
 		if !errors.Is(err, errForgotten) {
@@ -275,19 +287,9 @@ func (a *Agent) belong(ctx context.Context) {
 		}
 		a.log.Warn("enrolling anew", "err", err)
 		a.setJoin(joinWaiting, err.Error())
-		a.forget()
-	}
-}
-
-// forget drops what belonged to a membership that has ended, so that the next
-// one begins with nothing of it: plans of another life count their own serials.
-func (a *Agent) forget() {
-	a.gossip.end(false)
-	a.identity.Store(nil)
-	a.plan.Store(nil)
-	a.lease.drop()
-	if err := errors.Join(a.state.remove(fileIdentity), a.state.remove(filePlan)); err != nil {
-		a.log.Warn("the state of an ended membership could not be removed", "err", err)
+		// The disk keeps what it has until an enrollment replaces it.
+		former = a.identity.Swap(nil)
+		a.gossip.end(false)
 	}
 }
 

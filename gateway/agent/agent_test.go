@@ -13,6 +13,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership"
 )
 
 func TestEnrollApplyStop(t *testing.T) {
@@ -437,4 +438,112 @@ func TestStateFolderAfterAStop(t *testing.T) {
 	if err != nil || json.Unmarshal(body, &p) != nil || p.Revision == nil {
 		t.Errorf("plan on disk: %s, %v", body, err)
 	}
+}
+
+func TestExpiredCertificateIsRenewed(t *testing.T) {
+	m := newManager(t)
+	n := newNode(t, m).run()
+	ref := m.push(1, n.config("one"))
+	m.applied(ref)
+	m.mu.Lock()
+	m.expired = true
+	m.mu.Unlock()
+	m.stop() // ends the poll that waits
+	m.start()
+	next := m.push(2, n.config("two"))
+	m.applied(next)
+	if r, e := m.count(func() int { return m.renewals }), m.count(func() int { return m.enrolls }); r != 1 || e != 1 {
+		t.Errorf("got %d renewals and %d enrollments; want 1 and 1", r, e)
+	}
+}
+
+// TestKnownAgain has a manager deny a node that no token can bring back, and
+// then remember it.
+func TestKnownAgain(t *testing.T) {
+	m := newManager(t)
+	n := newNode(t, m).run()
+	m.applied(m.push(1, n.config("one")))
+	n.write(n.token, nil)
+	m.mu.Lock()
+	m.gone = true
+	m.mu.Unlock()
+	m.change(func(p *api.Plan) { p.Serial++ })
+	waitFor(t, "the node to be nobody", func() bool { s := n.agent.Status(); return s.Membership == joinWaiting && s.Node == "" })
+	n.which("one")
+	m.mu.Lock()
+	m.gone = false
+	m.mu.Unlock()
+	waitFor(t, "membership", func() bool { s := n.agent.Status(); return s.Membership == joinMember && s.Node == "n-1" })
+	m.applied(m.push(2, n.config("two")))
+}
+
+// TestDeathWhileApplying ends the worker while it builds a large revision: the
+// one before is served again, and the large one is not tried once more.
+func TestDeathWhileApplying(t *testing.T) {
+	m := newManager(t)
+	n := newNode(t, m).run()
+	good := m.push(1, n.config("one"))
+	m.applied(good)
+	large := string(n.config("large"))
+	i, j := strings.Index(large, "{ \"endpoint\""), strings.LastIndex(large, " ]")
+	var b strings.Builder
+	b.WriteString(large[:i])
+	for k := range 20000 {
+		b.WriteString(strings.Replace(large[i:j], "/which", fmt.Sprintf("/which%d", k), 1) + ",\n")
+	}
+	b.WriteString(large[i:])
+	pid := n.agent.Status().Worker.PID
+	ref := m.push(2, []byte(b.String()))
+	waitFor(t, "the attempt", func() bool { a := n.agent.reporter.get().Attempted; return a != nil && a.RevisionRef == ref })
+	if err := syscall.Kill(pid, syscall.SIGABRT); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the failure", func() bool {
+		s := m.last()
+		return s.Attempted != nil && s.Attempted.RevisionRef == ref && strings.Contains(s.Attempted.Error, "SIGABRT")
+	})
+	waitFor(t, "the next worker", func() bool { s := n.agent.Status().Worker; return s.Serving && s.PID != pid })
+	n.which("one")
+	if s := m.last(); s.Applied == nil || s.Applied.RevisionRef != good {
+		t.Errorf("applied: got %+v; want revision 1", s.Applied)
+	}
+}
+
+func TestGossip(t *testing.T) {
+	m := newManager(t)
+	id, err := m.auth.ManagerIdentity("m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []api.GossipKey{{ID: "k1", Key: []byte(strings.Repeat("k", 32))}}
+	seed, err := membership.StartGossip(t.Context(), membership.GossipOptions{
+		Identity: id, Cluster: m.auth.Cluster(), CAPub: m.auth.PublicKey(), Bind: "127.0.0.1:0", Keys: keys, Manager: true, Log: testLog(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seed.Close()
+	m.plan.Gossip = api.GossipPlan{Keys: keys, Seeds: []string{seed.Addr().String()}}
+	n := newNode(t, m)
+	n.gossip = "127.0.0.1:0"
+	n.run()
+	member := func() membership.Member {
+		for _, mem := range seed.Members() {
+			if mem.ID == "n-1" {
+				return mem
+			}
+		}
+		return membership.Member{}
+	}
+	waitFor(t, "the node in gossip", func() bool { mem := member(); return mem.State == membership.GossipAlive && mem.Meta.Serving })
+	ref := m.push(1, n.config("one"))
+	waitFor(t, "the revision in gossip", func() bool { return member().Meta.Revision == ref.Number })
+	waitFor(t, "key and address in the status", func() bool {
+		s := m.last()
+		return s.GossipKeyID == membership.GossipKeyID(keys) && s.GossipAddress == member().Gossip.String()
+	})
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the good-bye", func() bool { return member().State == membership.GossipLeft })
 }

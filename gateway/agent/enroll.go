@@ -23,21 +23,27 @@ const (
 )
 
 // enroll asks for membership until it is given or ctx ends. Meanwhile the node
-// serves standalone.
-func (a *Agent) enroll(ctx context.Context) (*identity, api.EnrollResponse, error) {
+// serves standalone. former, if not nil, is what the node was until a manager
+// said that it does not know it: should one take it back, it is that again, and
+// the answer is nil.
+func (a *Agent) enroll(ctx context.Context, former *identity) (*identity, *api.EnrollResponse, error) {
 	key, err := a.state.loadKey()
 	if err != nil {
-		return nil, api.EnrollResponse{}, err
+		return nil, nil, err
 	}
 	last := ""
 	for n := 0; ; n++ {
 		id, resp, err := a.enrollOnce(ctx, key)
 		if err == nil {
 			a.log.Info("enrolled", "node", id.NodeID, "cluster", id.Cluster, "group", id.Group)
-			return id, resp, nil
+			return id, &resp, nil
+		}
+		if former != nil && a.stillKnown(ctx, former) {
+			a.log.Info("the manager knows this node again", "node", former.NodeID)
+			return former, nil, nil
 		}
 		if ctx.Err() != nil {
-			return nil, resp, ctx.Err()
+			return nil, nil, ctx.Err()
 		}
 		a.metric("binnacle_agent_enroll_failures_total").Inc()
 		a.setJoin(joinWaiting, err.Error())
@@ -56,9 +62,17 @@ func (a *Agent) enroll(ctx context.Context) (*identity, api.EnrollResponse, erro
 			delay = max(delay, min(r.RetryAfter, refusedCap))
 		}
 		if err := sleep(ctx, delay); err != nil {
-			return nil, resp, err
+			return nil, nil, err
 		}
 	}
+}
+
+// stillKnown asks whether a manager answers a poll of id after all.
+func (a *Agent) stillKnown(ctx context.Context, id *identity) bool {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := a.managers.client().Plan(ctx, id.NodeID, api.PlanPoll{})
+	return err == nil
 }
 
 // enrollOnce tries each manager once and returns the first answer; of several
@@ -140,7 +154,12 @@ func (a *Agent) renew(ctx context.Context, id *identity, c *api.NodeClient) (*id
 	if err != nil {
 		return nil, fmt.Errorf("renew the certificate: the answer cannot be used: %w", err)
 	}
-	return next, a.state.saveIdentity(next)
+	if err := a.state.saveIdentity(next); err != nil {
+		a.log.Error("the renewed certificate could not be kept on disk", "err", err)
+	}
+	a.become(next)
+	a.log.Info("the node's certificate was renewed", "until", next.cert.Leaf.NotAfter)
+	return next, nil
 }
 
 // forgotten reports whether err says that the manager does not know this node:

@@ -22,6 +22,7 @@ type gossiper struct {
 	mu     sync.Mutex // guards what follows
 	life   *membership.Gossip
 	status api.Status // the newest, to be told
+	ended  bool       // the node stops: no further life
 }
 
 func newGossiper(a *Agent) *gossiper {
@@ -93,8 +94,11 @@ func (g *gossiper) step(ctx context.Context) error {
 		return nil
 	}
 	g.mu.Lock()
-	life, meta := g.life, g.metaLocked()
+	life, meta, ended := g.life, g.metaLocked(), g.ended
 	g.mu.Unlock()
+	if ended {
+		return nil
+	}
 	if life == nil {
 		life, err := membership.StartGossip(ctx, membership.GossipOptions{
 			Identity: membership.Identity{ID: id.NodeID, Key: id.key, Cert: id.membership},
@@ -107,8 +111,15 @@ func (g *gossiper) step(ctx context.Context) error {
 			return err
 		}
 		g.mu.Lock()
-		g.life = life
+		now := g.a.identity.Load()
+		stale := g.ended || now == nil || now.NodeID != id.NodeID
+		if !stale {
+			g.life = life
+		}
 		g.mu.Unlock()
+		if stale { // ended or became another node meanwhile
+			return life.Close()
+		}
 		g.a.helm.wakeUp() // the status names the key and the address
 		return nil
 	}
@@ -155,6 +166,7 @@ func (g *gossiper) end(leave bool) {
 	g.mu.Lock()
 	life := g.life
 	g.life = nil
+	g.ended = g.ended || leave
 	g.mu.Unlock()
 	if life == nil {
 		return

@@ -65,6 +65,8 @@ type fakeManager struct {
 	enrolls  int
 	refusal  *api.Problem // what enrollment answers, if set
 	gone     bool         // nodes are unknown
+	expired  bool         // certificates are too old for all but a renewal
+	renewals int
 	statuses []api.Status
 	polls    int
 	exports  []string // "path revision"
@@ -100,6 +102,7 @@ func (m *fakeManager) start() {
 	m.addr = ln.Addr().String()
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/enroll", m.enroll)
+	mux.HandleFunc("POST /v1/renew", m.renew)
 	mux.HandleFunc("GET /v1/nodes/{id}/plan", m.getPlan)
 	mux.HandleFunc("PUT /v1/nodes/{id}/status", m.putStatus)
 	mux.HandleFunc("GET /v1/configs/{sha}", m.getConfig)
@@ -181,11 +184,36 @@ func (m *fakeManager) known(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
+func (m *fakeManager) renew(w http.ResponseWriter, r *http.Request) {
+	var req api.RenewRequest
+	if !m.known(w, r) || json.NewDecoder(r.Body).Decode(&req) != nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, fp, err := membership.ParseCSR([]byte(req.CSR))
+	if err != nil {
+		m.t.Errorf("renewal: %v", err)
+	}
+	cert, _, err := m.auth.IssueNode([]byte(req.CSR), m.nodes[fp])
+	if err != nil {
+		m.t.Errorf("renewal: %v", err)
+	}
+	m.expired = false
+	m.renewals++
+	json.NewEncoder(w).Encode(api.RenewResponse{Certificate: string(cert)})
+}
+
 func (m *fakeManager) getPlan(w http.ResponseWriter, r *http.Request) {
 	if !m.known(w, r) {
 		return
 	}
 	m.mu.Lock()
+	if m.expired {
+		m.mu.Unlock()
+		problem(w, api.Problem{Title: "Unauthorized", Status: http.StatusUnauthorized, Detail: "the certificate has expired"})
+		return
+	}
 	m.polls++
 	p, changed := m.plan, m.changed
 	m.mu.Unlock()
@@ -312,7 +340,7 @@ type node struct {
 	token   string
 	port    int
 	backend *httptest.Server
-	tune    func(*Options)
+	gossip  string
 
 	agent *Agent
 	stop  func() error
@@ -333,7 +361,7 @@ func freePort(t testing.TB) int {
 func newNode(t testing.TB, m *fakeManager) *node {
 	t.Helper()
 	dir := t.TempDir()
-	n := &node{t: t, m: m, file: filepath.Join(dir, "krakend.json"), state: filepath.Join(dir, "state"), token: filepath.Join(dir, "join.token"), port: freePort(t)}
+	n := &node{t: t, m: m, file: filepath.Join(dir, "krakend.json"), state: filepath.Join(dir, "state"), token: filepath.Join(dir, "join.token"), port: freePort(t), gossip: GossipOff}
 	n.backend = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if d, err := time.ParseDuration(r.URL.Query().Get("wait")); err == nil {
 			time.Sleep(d) // a slow backend
@@ -373,7 +401,7 @@ func (n *node) run() *node {
 	}
 	o := DefaultOptions()
 	o.ConfigFile, o.Managers, o.TokenFile, o.StateDir = n.file, []string{n.m.addr}, n.token, n.state
-	o.Name, o.Gossip = "node-a", GossipOff
+	o.Name, o.Gossip = "node-a", n.gossip
 	o.WorkerCommand, o.DieWithParent = []string{exe}, true
 	o.LogLevel = "INFO"
 	o.ServedAfter = 50 * time.Millisecond
@@ -384,9 +412,6 @@ func (n *node) run() *node {
 		return api.LeaseInfo{Issued: now, Expires: now.Add(time.Hour)}, nil
 	}
 	o.Log = testLog(n.t)
-	if n.tune != nil {
-		n.tune(&o)
-	}
 	a, err := New(o)
 	if err != nil {
 		n.t.Fatal(err)

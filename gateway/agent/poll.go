@@ -36,15 +36,17 @@ func (a *Agent) poll(ctx context.Context, id *identity) error {
 	for {
 		c := a.managers.client()
 		if time.Now().After(membership.RenewAt(id.cert)) {
-			if next, err := a.renew(ctx, id, c); err != nil {
-				a.log.Warn("the node's certificate was not renewed; trying again with the next poll", "err", err)
-			} else {
+			next, err := a.renew(ctx, id, c)
+			switch {
+			case err == nil:
 				id = next
-				a.identity.Store(id)
-				a.managers.use(transport(id.tls))
-				a.log.Info("the node's certificate was renewed", "until", id.cert.Leaf.NotAfter)
 				continue
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case forgotten(err):
+				return errors.Join(errForgotten, err)
 			}
+			a.log.Warn("the node's certificate was not renewed; trying again with the next poll", "until", id.cert.Leaf.NotAfter, "err", err)
 		}
 		began, asked := time.Now(), etag
 		pctx, cancel := context.WithTimeout(ctx, pollWait+pollSlack)
@@ -56,7 +58,14 @@ func (a *Agent) poll(ctx context.Context, id *identity) error {
 		if err != nil {
 			a.metric(`binnacle_agent_polls_total{result="failed"}`).Inc()
 			if forgotten(err) {
-				return errors.Join(errForgotten, err)
+				// Or only the certificate is too old, by the manager's clock.
+				next, rerr := a.renew(ctx, id, c)
+				if forgotten(rerr) {
+					return errors.Join(errForgotten, err)
+				}
+				if rerr == nil {
+					id = next
+				}
 			}
 			if failures == 0 {
 				a.log.Warn("the manager does not answer polls; going on with the plan held", "manager", c.Addr(), "err", err)
