@@ -114,14 +114,25 @@ type opStat struct {
 	minDuration, maxDuration uint64 // nanoseconds
 }
 
-func newBlock() *block {
+func newBlock() *block { return newBlockAfter(&block{}) }
+
+// newBlockAfter makes an empty block with room for what the one before it had:
+// growing to that size anew would cost a fifth of filling it.
+func newBlockAfter(prev *block) *block {
 	b := &block{
-		traceIdx: map[pcommon.TraceID]uint32{},
+		traces:   make([]pcommon.TraceID, 0, len(prev.traces)),
+		traceIdx: make(map[pcommon.TraceID]uint32, len(prev.traces)),
 		groupIdx: map[string]uint32{},
-		ops:      map[opKey]opStat{},
+		ops:      make(map[opKey]opStat, len(prev.ops)),
+		spans:    make([]span, 0, len(prev.spans)),
+		attrs:    make([]attr, 0, len(prev.attrs)),
+		events:   make([]event, 0, len(prev.events)),
+		links:    make([]link, 0, len(prev.links)),
 		minStart: math.MaxUint64,
 	}
-	b.strs.idx = map[string]uint32{}
+	b.strs.idx = make(map[string]uint32, len(prev.strs.list))
+	b.strs.list = make([]string, 0, len(prev.strs.list))
+	b.strs.recent = new([recentStrings]uint32)
 	b.strs.add("")
 	return b
 }
@@ -136,17 +147,47 @@ type stringTable struct {
 	list  []string
 	idx   map[string]uint32 // nil in blocks read back
 	bytes int
+	// recent has the last string added for each value of a hash that costs a
+	// tenth of the map's: most strings of spans come again and again.
+	recent *[recentStrings]uint32
 }
 
+const recentStrings = 1 << 10
+
 func (t *stringTable) add(s string) uint32 {
-	if i, ok := t.idx[s]; ok {
+	if s == "" && len(t.list) > 0 {
+		return 0
+	}
+	slot := &t.recent[quickHash(s)%recentStrings]
+	if i := *slot; i != 0 && t.list[i] == s {
 		return i
 	}
-	i := uint32(len(t.list))
-	t.list = append(t.list, s)
-	t.idx[s] = i
-	t.bytes += len(s) + 48
+	i, ok := t.idx[s]
+	if !ok {
+		i = uint32(len(t.list))
+		t.list = append(t.list, s)
+		t.idx[s] = i
+		t.bytes += len(s) + 48
+	}
+	*slot = i
 	return i
+}
+
+// quickHash mixes the length and the ends of s.
+func quickHash(s string) uint64 {
+	h := uint64(len(s))
+	if n := len(s); n >= 8 {
+		h ^= uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		h *= 0x9e3779b97f4a7c15
+		e := s[n-8:]
+		h ^= uint64(e[0]) | uint64(e[1])<<8 | uint64(e[2])<<16 | uint64(e[3])<<24 | uint64(e[4])<<32 | uint64(e[5])<<40 | uint64(e[6])<<48 | uint64(e[7])<<56
+	} else {
+		for i := range n {
+			h = h<<8 ^ uint64(s[i])
+		}
+	}
+	h *= 0x9e3779b97f4a7c15
+	return h >> 40
 }
 
 // find returns the number of a string, or false where no span has it.

@@ -79,6 +79,8 @@ type encoder struct {
 	values  [][]byte
 	colOf   map[colKey]uint32
 	shapeOf map[string]uint32
+	recent  [4]knownShape // of the last shapes used
+	next    int
 	key     []byte
 	packed  []byte
 	order   []uint32
@@ -100,6 +102,26 @@ func (e *encoder) reset() {
 	e.raw, e.rawTail, e.packed = e.raw[:0], e.rawTail[:0], e.packed[:0]
 	clear(e.colOf)
 	clear(e.shapeOf)
+	e.recent = [4]knownShape{}
+}
+
+// knownShape is a shape that was written, with the columns of its values.
+type knownShape struct {
+	keys []colKey // nil: none
+	cols []uint32
+	num  uint32
+}
+
+func (k *knownShape) fits(attrs []attr) bool {
+	if k.keys == nil || len(k.keys) != len(attrs) {
+		return false
+	}
+	for i := range attrs {
+		if k.keys[i].key != attrs[i].key || k.keys[i].typ != attrs[i].typ {
+			return false
+		}
+	}
+	return true
 }
 
 // zstdEncoder and zstdDecoder are safe for concurrent use by EncodeAll and
@@ -261,28 +283,49 @@ func (e *encoder) span(b *block, s *span) {
 // shape writes the values of one owner's attributes into their columns and
 // returns the number of its shape.
 func (e *encoder) shape(b *block, l attrList) uint32 {
-	k := e.key[:0]
-	for _, a := range b.list(l) {
-		c := e.column(colKey{a.key, a.typ})
-		k = binary.AppendUvarint(k, uint64(c))
+	attrs := b.list(l)
+	k := e.known(attrs)
+	for i, a := range attrs {
+		v := &e.values[k.cols[i]]
 		switch a.typ {
 		case typeInt:
-			e.values[c] = binary.AppendVarint(e.values[c], int64(a.n))
+			*v = binary.AppendVarint(*v, int64(a.n))
 		case typeDouble:
-			e.values[c] = binary.LittleEndian.AppendUint64(e.values[c], a.n)
+			*v = binary.LittleEndian.AppendUint64(*v, a.n)
 		case typeString, typeOther, typeBool:
-			e.values[c] = binary.AppendUvarint(e.values[c], a.n)
+			*v = binary.AppendUvarint(*v, a.n)
 		}
 	}
-	e.key = k
-	n, ok := e.shapeOf[string(k)]
+	return k.num
+}
+
+// known returns the shape of attrs, which most often is that of one of the
+// last spans.
+func (e *encoder) known(attrs []attr) *knownShape {
+	for i := range e.recent {
+		if e.recent[i].fits(attrs) {
+			return &e.recent[i]
+		}
+	}
+	k := knownShape{keys: make([]colKey, len(attrs)), cols: make([]uint32, len(attrs))}
+	e.key = e.key[:0]
+	for i, a := range attrs {
+		k.keys[i] = colKey{a.key, a.typ}
+		k.cols[i] = e.column(k.keys[i])
+		e.key = binary.AppendUvarint(e.key, uint64(k.cols[i]))
+	}
+	n, ok := e.shapeOf[string(e.key)]
 	if !ok {
 		n = uint32(len(e.shapeOf))
-		e.shapeOf[string(k)] = n
-		e.num(colShapes, uint64(l.n))
-		e.cols[colShapes] = append(e.cols[colShapes], k...)
+		e.shapeOf[string(e.key)] = n
+		e.num(colShapes, uint64(len(attrs)))
+		e.cols[colShapes] = append(e.cols[colShapes], e.key...)
 	}
-	return n
+	k.num = n
+	slot := &e.recent[e.next%len(e.recent)]
+	e.next++
+	*slot = k
+	return slot
 }
 
 // column returns the number of the value column of a key and type.

@@ -316,7 +316,7 @@ func (s *Store) turnLocked() *sealingBlock {
 	}
 	sb := &sealingBlock{block: s.open}
 	s.sealing = append(s.sealing, sb)
-	s.open = newBlock()
+	s.open = newBlockAfter(s.open)
 	return sb
 }
 
