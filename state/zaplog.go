@@ -12,9 +12,10 @@ import (
 // harmless are messages of every normal start and stop of an etcd without
 // listeners. They would only worry people.
 var harmless = map[string]bool{
-	"setting up serving from embedded etcd failed.": true,
-	"setting up serving from embedded etcd failed":  true,
-	"failed to update storage version":              true,
+	"setting up serving from embedded etcd failed.":                                                    true,
+	"setting up serving from embedded etcd failed":                                                     true,
+	"failed to update storage version":                                                                 true,
+	"Failed to detect storage schema version. Please wait till wal snapshot before upgrading cluster.": true,
 	// At the very first start there is no version to detect.
 	"Failed to detect schema version":                                                      true,
 	"simple token is not cryptographically signed":                                         true,
