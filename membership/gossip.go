@@ -431,7 +431,8 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 }
 
 // Close ends this life without a good-bye: the others find out. It may be
-// called twice and returns after the last goroutine has.
+// called twice and returns after the last goroutine has, but for a probe of
+// memberlist's that is under way, which ends by itself within seconds.
 func (g *Gossip) Close() error {
 	g.mu.Lock()
 	closed := g.closed

@@ -418,6 +418,10 @@ func TestEnrollRefusals(t *testing.T) {
 		wantProblem(t, err, 401)
 		_, err = enroll(func(q *api.EnrollRequest) { q.TokenID = "j-none" })
 		wantProblem(t, err, 401)
+		// One event for each kind of refusal, however many there were.
+		if kinds := c.events.take(); !slices.Equal(kinds, []string{events.NodeRefused, events.NodeRefused, events.NodeRefused}) {
+			t.Errorf("told %v; want three refusals", kinds)
+		}
 		// Ten failures in a row, and the peer has to wait; others do not.
 		_, err = enroll(with(edge))
 		wantProblem(t, err, 429)
