@@ -293,20 +293,15 @@ func TestUnavailable(t *testing.T) {
 // FuzzWriteMetrics feeds payloads to the store as they come off the wire.
 func FuzzWriteMetrics(f *testing.F) {
 	m := pmetric.ProtoMarshaler{}
-	for _, expo := range []bool{false, true} {
-		fl := newFleet(1, expo)
-		fl.next()
-		b, err := m.MarshalMetrics(fl.nodes[0])
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
 	md, ms := gateway("n-1")
 	dp := exponential(ms, "e", now, now, 20, -5, []uint64{1, 0, 0, 0, 2}, 1)
 	dp.Exemplars().AppendEmpty().SetDoubleValue(1)
 	explicitHistogram(ms, "h", now, now, []float64{1, 2}, []uint64{1, 2, 3}, 1)
 	ms.At(1).Histogram().SetAggregationTemporality(pmetric.AggregationTemporalityDelta)
+	counter(ms, "c", now, now, 1, "a", "b")
+	q := ms.AppendEmpty().SetEmptySummary().DataPoints().AppendEmpty()
+	q.SetTimestamp(stamp(now))
+	q.QuantileValues().AppendEmpty().SetQuantile(0.5)
 	b, err := m.MarshalMetrics(md)
 	if err != nil {
 		f.Fatal(err)
