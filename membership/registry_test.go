@@ -249,11 +249,20 @@ func TestLifeOfANode(t *testing.T) {
 		c.want(rec.ID, api.Left)
 		c.ready()
 		c.told(events.NodeLeft)
+		c.reg.Polled(rec.ID, testPeer) // the last poll, asked again
+		c.want(rec.ID, api.Left)
 		time.Sleep(time.Hour)
 		c.want(rec.ID, api.Left)
 		c.reg.Polled(rec.ID, testPeer)
 		c.want(rec.ID, api.Alive)
 		c.told(events.NodeJoined)
+
+		// Started again at once: its first status says so.
+		c.report(rec.ID, func(s *api.Status) { s.Leaving = true })
+		c.reg.Polled(rec.ID, testPeer)
+		c.want(rec.ID, api.Left)
+		c.report(rec.ID, func(*api.Status) {})
+		c.want(rec.ID, api.Alive)
 	})
 }
 

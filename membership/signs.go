@@ -17,6 +17,11 @@ func (r *Registry) Polled(id binnacle.NodeID, peer netip.Addr) {
 	r.Polling(context.Background(), id, peer)()
 }
 
+// lingering is how long after its good-bye a node's polls do not bring it back:
+// its last one may be answered, and asked again, while it stops. One that was
+// started again so soon says so with its first status.
+const lingering = 10 * time.Second
+
 // Polling takes note that a node's poll is held from now on. ctx is the
 // request's: the caller calls end, once, when it answers, and if ctx has ended
 // by then, the connection broke, which is the fastest sign of a killed node.
@@ -24,7 +29,9 @@ func (r *Registry) Polling(ctx context.Context, id binnacle.NodeID, peer netip.A
 	now := time.Now()
 	var held *node
 	r.sign(id, func(n *node) {
-		n.proved(now, r.o.Periods)
+		if now.Sub(n.signs.LeftAt) >= lingering {
+			n.proved(now, r.o.Periods)
+		}
 		n.peer = peer
 		n.joined = true
 		n.polls++
