@@ -14,9 +14,9 @@ func consoleErrors(problems *[]string) func(any) {
 	return func(ev any) {
 		switch e := ev.(type) {
 		case *runtime.EventExceptionThrown:
-			*problems = append(*problems, e.ExceptionDetails.Error())
+			*problems = append(*problems, fmt.Sprintf("%s %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception))
 		case *log.EventEntryAdded:
-			if e.Entry.Level == log.LevelError {
+			if e.Entry.Level == log.EntryLevelError {
 				*problems = append(*problems, fmt.Sprintf("%s %s", strings.TrimSpace(e.Entry.Text), e.Entry.URL))
 			}
 		}

@@ -47,18 +47,26 @@ func checkPage(t *testing.T, c *cluster, b *backends) {
 		t.Fatal(err)
 	}
 	var problems []string
-	chromedp.ListenTarget(ctx, consoleErrors(&problems))
-	if err := chromedp.Run(ctx, chromedp.Navigate(c.base+"/login?code="+code.Code), chromedp.WaitVisible(`[data-testid="sentence"]`)); err != nil {
+	if err := chromedp.Listen(ctx, consoleErrors(&problems)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chromedp.Run(ctx, chromedp.Navigate(c.base+"/login?code="+code.Code)); err != nil {
 		t.Fatalf("open the page: %v", err)
 	}
+	visible := func(selector string) {
+		t.Helper()
+		if _, err := chromedp.Run(ctx, chromedp.WaitVisible(selector)); err != nil {
+			t.Fatalf("wait for %s on the page: %v", selector, err)
+		}
+	}
+	visible(`[data-testid="sentence"]`)
 	// raw reads the number behind what a person sees.
 	raw := func(selector string) (float64, error) {
-		var v string
-		var ok bool
-		if err := chromedp.Run(ctx, chromedp.AttributeValue(selector, "data-value", &v, &ok, chromedp.AtLeast(0))); err != nil {
+		v, err := chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf("document.querySelector(%q)?.dataset.value ?? ''", selector)))
+		if err != nil {
 			return 0, err
 		}
-		if !ok {
+		if v == "" {
 			return 0, fmt.Errorf("%s is not on the page", selector)
 		}
 		return strconv.ParseFloat(v, 64)
@@ -108,15 +116,15 @@ func checkPage(t *testing.T, c *cluster, b *backends) {
 		}
 		return err
 	})
-	var sentence string
-	var shot []byte
-	if err := chromedp.Run(ctx,
-		chromedp.WaitVisible(`[data-testid="chart-rps"] canvas`),
-		chromedp.WaitVisible(`[data-testid="chart-errors"] canvas`),
-		chromedp.WaitVisible(`[data-testid="chart-latency"] canvas`),
-		chromedp.Text(`[data-testid="sentence"]`, &sentence),
-		chromedp.FullScreenshot(&shot, 100),
-	); err != nil {
+	visible(`[data-testid="chart-rps"] canvas`)
+	visible(`[data-testid="chart-errors"] canvas`)
+	visible(`[data-testid="chart-latency"] canvas`)
+	sentence, err := chromedp.Run(ctx, chromedp.Text(`[data-testid="sentence"]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shot, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(sentence, "3") {

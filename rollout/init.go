@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/luraproject/lura/v2/config"
@@ -88,5 +89,23 @@ func checkEndpoints(raw []byte) []api.Fault {
 			faults = append(faults, f)
 		}
 	}
+	return faults
+}
+
+// endpointFaults has Lura look at each endpoint of a configuration that has
+// faults already, so that one push shows them all. Endpoints with a known fault
+// are left out.
+func endpointFaults(raw []byte, known []api.Fault) []api.Fault {
+	var top map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &top); err != nil {
+		return nil
+	}
+	top["version"] = json.RawMessage(fmt.Sprint(wantVersion)) // its fault is told
+	faults := slices.DeleteFunc(checkEndpoints(encode(top)), func(f api.Fault) bool {
+		return slices.ContainsFunc(known, func(k api.Fault) bool {
+			return k.Path == f.Path || strings.HasPrefix(k.Path, f.Path+"/")
+		})
+	})
+	place(raw, faults)
 	return faults
 }

@@ -8,8 +8,9 @@ import (
 )
 
 // Stages of the validation, in their order. Each lists all faults that it can
-// find; a later one is only tried when the earlier found none, since it would
-// only repeat them.
+// find. A later one is only tried when the earlier found none, since it would
+// repeat them; Lura's look at single endpoints, which repeats nothing, follows
+// faults of the schema, too.
 const (
 	stageParse  = "parse"
 	stageSchema = "schema"
@@ -30,7 +31,7 @@ func (s *Service) validate(ctx context.Context, raw []byte) (faults, warnings []
 	filled, refs, bad := fillReferences(raw)
 	faults = append(faults, bad...)
 	if len(faults) > 0 {
-		return cut(faults), nil, nil
+		return cut(append(faults, endpointFaults(filled, faults)...)), nil, nil
 	}
 	if refs > 0 {
 		warnings = append(warnings, api.Fault{Stage: stageSchema, Message: fmt.Sprintf("%d references ${env:…} or ${file:…} are filled in by each node; their values were not checked", refs)})

@@ -1,0 +1,170 @@
+package manager
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/manager/access"
+)
+
+// Options of a manager. DefaultOptions is the one home of defaults; cmd fills
+// the rest from flags, environment and file.
+type Options struct {
+	// DataDir keeps everything: control state, metrics, traces, the cluster key.
+	DataDir string
+	// TokensDir gets join.token, admin.token, reader.token and otlp.token at
+	// the first start; empty means DataDir/tokens.
+	TokensDir string
+
+	// Addresses to listen on. HTTPAddr serves the page and the operator API,
+	// NodeAddr the nodes (TLS 1.3), GossipAddr gossip over UDP and TCP. An empty
+	// OTLP address closes that receiver; GossipAddr "off" turns gossip off.
+	HTTPAddr     string
+	NodeAddr     string
+	GossipAddr   string
+	OTLPGRPCAddr string
+	OTLPHTTPAddr string
+	// Advertise is the IP address or name at which nodes reach this manager's
+	// gossip. Empty means the one of GossipAddr, or, where that is unspecified,
+	// the address of the default route.
+	Advertise string
+
+	// License is a license file; empty means the local community license.
+	License string
+	// LicenseKeys is a file of issuer keys; empty means the local issuer.
+	LicenseKeys string
+
+	// GatewayBinary dry-builds configurations; empty means binnacle-gateway
+	// beside this program, if it is there.
+	GatewayBinary string
+
+	// AnonymousRole is the role of callers without a token: nobody, viewer,
+	// operator or admin. Empty means viewer from loopback, nobody elsewhere.
+	AnonymousRole string
+	// OTLPAnonymous lets senders without a token use the OTLP ports from
+	// anywhere, not only from loopback.
+	OTLPAnonymous bool
+	// TLSCert and TLSKey are PEM files for :9897; both or neither.
+	TLSCert, TLSKey string
+
+	// MetricsRetention and TracesRetention are how long telemetry is kept.
+	MetricsRetention time.Duration
+	TracesRetention  time.Duration
+	// MetricsHistograms is native, classic or both.
+	MetricsHistograms string
+	// MaxRequestBytes bounds one OTLP request, on the wire and inflated.
+	MaxRequestBytes int64
+
+	// DownAfter is the time from unreachable to down, SeatHold how long a seat
+	// is kept after a node left or went down.
+	DownAfter time.Duration
+	SeatHold  time.Duration
+
+	// Log takes messages; nil discards them.
+	Log *slog.Logger
+}
+
+// DefaultOptions returns the defaults, in the current directory.
+func DefaultOptions() Options {
+	port := func(p int) string { return ":" + strconv.Itoa(p) }
+	return Options{
+		DataDir:           "binnacle-data",
+		HTTPAddr:          net.JoinHostPort("127.0.0.1", strconv.Itoa(binnacle.PortHTTP)),
+		NodeAddr:          port(binnacle.PortNode),
+		GossipAddr:        port(binnacle.PortGossip),
+		OTLPGRPCAddr:      port(binnacle.PortOTLPGRPC),
+		OTLPHTTPAddr:      port(binnacle.PortOTLPHTTP),
+		MetricsRetention:  15 * 24 * time.Hour,
+		TracesRetention:   48 * time.Hour,
+		MetricsHistograms: "native",
+		MaxRequestBytes:   16 << 20,
+		DownAfter:         5 * time.Minute,
+		SeatHold:          10 * time.Minute,
+	}
+}
+
+// GossipOff as GossipAddr turns gossip off.
+const GossipOff = "off"
+
+// Validate names the flag at fault.
+func (o Options) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if o.DataDir == "" {
+		bad("--data-dir is empty: name the folder that keeps the manager's state")
+	}
+	for _, a := range []struct{ flag, addr string }{
+		{"--http-addr", o.HTTPAddr}, {"--node-addr", o.NodeAddr}, {"--gossip-addr", o.GossipAddr},
+		{"--otlp-grpc-addr", o.OTLPGRPCAddr}, {"--otlp-http-addr", o.OTLPHTTPAddr},
+	} {
+		optional := a.flag == "--otlp-grpc-addr" || a.flag == "--otlp-http-addr"
+		if a.addr == "" && optional || a.flag == "--gossip-addr" && a.addr == GossipOff {
+			continue
+		}
+		_, port, err := net.SplitHostPort(a.addr)
+		if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 {
+			bad("%s %q: want HOST:PORT, or :PORT for all addresses", a.flag, a.addr)
+		}
+	}
+	if (o.TLSCert == "") != (o.TLSKey == "") {
+		bad("--tls-cert and --tls-key go together: one of them is missing")
+	}
+	if o.AnonymousRole != "" {
+		if _, err := access.ParseRole(o.AnonymousRole); err != nil {
+			bad("--anonymous-role: %w", err)
+		}
+	}
+	switch o.MetricsHistograms {
+	case "native", "classic", "both":
+	default:
+		bad("--metrics-histograms %q: want native, classic or both", o.MetricsHistograms)
+	}
+	for _, d := range []struct {
+		flag string
+		d    time.Duration
+		min  time.Duration
+	}{
+		{"--metrics-retention", o.MetricsRetention, 2 * time.Hour},
+		{"--traces-retention", o.TracesRetention, time.Hour},
+		{"--down-after", o.DownAfter, time.Second},
+		{"--seat-hold", o.SeatHold, 0},
+	} {
+		if d.d < d.min {
+			bad("%s %v: want at least %v", d.flag, d.d, d.min)
+		}
+	}
+	if o.MaxRequestBytes < 1<<10 || o.MaxRequestBytes > 64<<20 {
+		bad("--otlp-max-request-bytes %d: want 1 KiB to 64 MiB", o.MaxRequestBytes)
+	}
+	return errors.Join(errs...)
+}
+
+// gatewayBinary returns the binary for dry builds, or "" when there is none.
+func (o Options) gatewayBinary() string {
+	if o.GatewayBinary != "" {
+		return o.GatewayBinary
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	p := filepath.Join(filepath.Dir(exe), "binnacle-gateway")
+	if fi, err := os.Stat(p); err != nil || fi.IsDir() {
+		return ""
+	}
+	return p
+}
+
+func (o Options) tokensDir() string {
+	if o.TokensDir != "" {
+		return o.TokensDir
+	}
+	return filepath.Join(o.DataDir, "tokens")
+}

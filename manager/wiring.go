@@ -1,0 +1,144 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/manager/access"
+	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/otlp"
+	"github.com/binnacle-project/binnacle/telemetry/activity"
+	tsmetrics "github.com/binnacle-project/binnacle/telemetry/metrics"
+	"github.com/binnacle-project/binnacle/telemetry/traces"
+)
+
+// metricsSink gives each batch to the live activity and to the store. Activity
+// reads first: the store may reorder what it owns.
+type metricsSink struct {
+	activity *activity.Aggregator
+	store    *tsmetrics.Store
+}
+
+func (s metricsSink) WriteMetrics(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) (otlp.Result, error) {
+	s.activity.WriteMetrics(ctx, o, md)
+	rejected, message, err := s.store.WriteMetrics(ctx, o, md)
+	return otlp.Result{Rejected: rejected, Message: message}, err
+}
+
+func (s metricsSink) WriteTraces(context.Context, binnacle.Origin, ptrace.Traces) (otlp.Result, error) {
+	return otlp.Result{}, nil
+}
+
+// tracesSink gives each batch of spans to the trace store.
+type tracesSink struct{ store *traces.Store }
+
+func (s tracesSink) WriteMetrics(context.Context, binnacle.Origin, pmetric.Metrics) (otlp.Result, error) {
+	return otlp.Result{}, nil
+}
+
+func (s tracesSink) WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (otlp.Result, error) {
+	rejected, message, err := s.store.WriteTraces(ctx, o, td)
+	return otlp.Result{Rejected: rejected, Message: message}, err
+}
+
+// members shows the registry to rollout, which waits for living nodes only.
+type members struct{ registry *membership.Registry }
+
+func (m members) InGroup(g binnacle.Group) []binnacle.NodeID { return m.registry.AliveInGroup(g) }
+
+// identifyUnmanaged lets senders on the OTLP ports in: without a credential
+// from loopback or with --otlp-anonymous, elsewhere with a bearer token that
+// may write telemetry.
+func (m *Manager) identifyUnmanaged(_ context.Context, s otlp.Sender) (binnacle.Origin, error) {
+	origin := binnacle.Origin{Peer: s.Peer.Addr().Unmap()}
+	if auth := s.Header("Authorization"); auth != "" {
+		p, err := m.access.TokenOf(auth)
+		if err != nil {
+			return origin, fmt.Errorf("%w: %w", otlp.ErrUnauthenticated, err)
+		}
+		if !p.May(access.Operator, access.RightOTLPWrite) {
+			return origin, fmt.Errorf("%w: the token %s lacks the right %s", otlp.ErrForbidden, p.Name, access.RightOTLPWrite)
+		}
+		return origin, nil
+	}
+	if m.opts.OTLPAnonymous || origin.Peer.IsLoopback() {
+		return origin, nil
+	}
+	return origin, fmt.Errorf("%w: send Authorization: Bearer TOKEN (otlp.token of the manager), or start it with --otlp-anonymous", otlp.ErrUnauthenticated)
+}
+
+// startGossip joins the gossip as the cluster's seed.
+func (m *Manager) startGossip(ctx context.Context, log *slog.Logger) error {
+	id, err := m.authority.ManagerIdentity(m.name)
+	if err != nil {
+		return fmt.Errorf("make the manager's gossip identity: %w", err)
+	}
+	plan := m.keys.GossipPlan()
+	m.gossip, err = membership.StartGossip(ctx, membership.GossipOptions{
+		Bind: m.opts.GossipAddr, Advertise: m.opts.Advertise, Keys: plan.Keys,
+		Identity: id, CAPub: m.authority.PublicKey(), Cluster: m.authority.Cluster(),
+		PeersFile: filepath.Join(m.opts.DataDir, "peers.json"),
+		OnEvent:   m.registry.SetGossip,
+		Allow:     m.registry.GossipAllow,
+		Manager:   true, Log: log, Metrics: m.set,
+	})
+	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return listenError("--gossip-addr", m.opts.GossipAddr, err)
+		}
+		return fmt.Errorf("start gossip: %w", err)
+	}
+	m.onStop("gossip", func(context.Context) error { return m.gossip.Close() })
+	m.keys.SetSeeds([]string{m.gossip.Addr().String()})
+	return nil
+}
+
+// hosts are the names and addresses in the certificate of the node API. Nodes
+// check the cluster's identity and not the name; people with curl do.
+func (m *Manager) hosts() []string {
+	hosts := []string{"localhost", "127.0.0.1", "::1", m.name}
+	for _, a := range []string{m.opts.NodeAddr, m.opts.Advertise} {
+		h, _, err := net.SplitHostPort(a)
+		if err != nil {
+			h = a
+		}
+		if h != "" {
+			hosts = append(hosts, h)
+		}
+	}
+	return hosts
+}
+
+// listenError says which address, which flag, and what to do.
+func listenError(flag, addr string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s %s is in use: stop what holds the port, or choose another with %s", flag, addr, flag)
+	}
+	return fmt.Errorf("listen on %s %s: %w", flag, addr, err)
+}
+
+func loopback(a net.Addr) bool {
+	ap, err := netip.ParseAddrPort(a.String())
+	return err == nil && ap.Addr().Unmap().IsLoopback()
+}
+
+// parseRevision reads the revision header; anything else counts as 0, the
+// node's own file.
+func parseRevision(s string) binnacle.Revision {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return binnacle.Revision(n)
+}
