@@ -551,8 +551,8 @@ func (h *helm) settled(next *running) {
 	if h.ledger.Attempted == nil || h.ledger.Attempted.RevisionRef != next.ref {
 		h.ledger.attempt(next.ref, now.UTC())
 	}
+	h.report() // it serves already; a slow disk need not hold the news up
 	h.saveLedger()
-	h.report()
 }
 
 // retire lets a worker finish what it has in flight and end, beside the rest.
