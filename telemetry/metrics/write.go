@@ -338,7 +338,7 @@ func (f *family) zeroAt(s *Series, start pcommon.Timestamp, t int64) (int64, boo
 	}
 	s.start.Store(st)
 	if old != 0 {
-		return st, true // a restart
+		return st, t-st < maxZeroAge // a restart
 	}
 	before := f.at
 	if before >= t {
@@ -347,8 +347,13 @@ func (f *family) zeroAt(s *Series, start pcommon.Timestamp, t int64) (int64, boo
 	if before > st && before < t {
 		return before, true
 	}
-	return st, true
+	return st, t-st < maxZeroAge
 }
+
+// maxZeroAge is how far back (ms) a zero sample may lie: half of what the TSDB
+// keeps open in memory. Older ones it would take for late samples, or, in an
+// empty store, for the beginning of all its blocks.
+const maxZeroAge = 3_600_000
 
 // stored handles the outcome of an append: exemplars that were not taken are
 // no loss of the sample.

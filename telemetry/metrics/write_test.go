@@ -230,6 +230,19 @@ func TestNewSeriesBeginsAtZero(t *testing.T) {
 	}
 }
 
+// TestOldStart checks that a counter which began long ago puts no sample there.
+func TestOldStart(t *testing.T) {
+	s := openStore(t)
+	md, ms := gateway("n-1")
+	counter(ms, "c", now.Add(-30*24*time.Hour), now, 100)
+	write(t, s, node1, md)
+	for series, list := range samples(t, s) {
+		if len(list) != 1 {
+			t.Errorf("%s holds %q; want the value only", series, list)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	s := openStore(t)
 	fresh := func() (pmetric.Metrics, pmetric.MetricSlice) { return payloadOf("service.name", "x") }
