@@ -349,9 +349,16 @@ func (s *span) duration() uint64 {
 	return s.end - s.start
 }
 
+// maxAttrs bounds the attributes kept of one owner, eight times what receivers
+// let in by default; those beyond are left out.
+const maxAttrs = 1024
+
 func (b *block) addAttrs(m pcommon.Map) attrList {
 	l := attrList{off: uint32(len(b.attrs))}
 	for k, v := range m.All() {
+		if len(b.attrs)-int(l.off) == maxAttrs {
+			break
+		}
 		a := attr{key: b.strs.add(k)}
 		switch v.Type() {
 		case pcommon.ValueTypeStr:

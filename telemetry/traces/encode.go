@@ -414,7 +414,7 @@ func (d *decoder) columns(packed []byte) error {
 		}
 	}
 	for sh := &d.cols[colShapes]; len(sh.b) > 0; {
-		shape := make([]uint32, sh.count(1))
+		shape := make([]uint32, sh.below(maxAttrs+1))
 		for i := range shape {
 			shape[i] = sh.below(len(d.types))
 		}
