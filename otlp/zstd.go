@@ -11,7 +11,9 @@ import (
 // gRPC knows compressors by name, for the whole process, and lets them be
 // registered in init only. Ours bounds the window of a frame; gRPC itself
 // bounds what comes out.
-func init() { encoding.RegisterCompressor(&zstdCompressor{}) }
+func init() { encoding.RegisterCompressor(ourZstd) }
+
+var ourZstd = &zstdCompressor{}
 
 type zstdCompressor struct{ decoders sync.Pool }
 
