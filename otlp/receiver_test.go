@@ -332,7 +332,6 @@ func TestLogsOverGRPC(t *testing.T) {
 func TestIdentifySeesHeadersAndPeer(t *testing.T) {
 	var seen []Sender
 	r := newRig(t, Options{}, func(_ context.Context, s Sender) (binnacle.Origin, error) {
-		s.Header = map[string]func(string) string{"": s.Header}[""]
 		seen = append(seen, s)
 		if s.Header("Binnacle-Revision") != "12" {
 			return binnacle.Origin{}, errors.New("no revision")

@@ -2,7 +2,6 @@ package otlp
 
 import (
 	"context"
-	"errors"
 
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
@@ -111,7 +110,7 @@ func (f fan) each(write func(Sink) (Result, error)) (Result, error) {
 		all = all.add(r)
 	}
 	if first != nil {
-		return Result{}, errors.Join(first)
+		return Result{}, first
 	}
 	return all, nil
 }
