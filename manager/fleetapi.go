@@ -1,6 +1,8 @@
 package manager
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -251,7 +253,7 @@ func (m *Manager) handleForget(w http.ResponseWriter, r *http.Request) error {
 	if err := m.registry.Forget(r.Context(), n.ID, principal(r.Context()).Name); err != nil {
 		return err
 	}
-	if err := m.drop(n.ID); err != nil {
+	if err := m.drop(r.Context(), n.ID); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -266,20 +268,20 @@ func (m *Manager) handleRevoke(w http.ResponseWriter, r *http.Request) error {
 	if err := m.registry.Revoke(r.Context(), n.ID, principal(r.Context()).Name); err != nil {
 		return err
 	}
-	if err := m.drop(n.ID); err != nil {
+	if err := m.drop(r.Context(), n.ID); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// drop lets every feature forget a node that the registry no longer has.
-func (m *Manager) drop(id binnacle.NodeID) error {
+// drop lets every feature forget a node that the registry no longer has, and
+// changes the gossip key that it knows.
+func (m *Manager) drop(ctx context.Context, id binnacle.NodeID) error {
 	m.activity.Forget(id)
 	m.keeper.Forget(id)
 	m.leases.forget(id)
-	m.rollout.GossipChanged()
-	return m.rollout.Forget(id)
+	return errors.Join(m.rollout.Forget(id), m.keys.Rotate(ctx))
 }
 
 // registered returns the managed node of {id}.

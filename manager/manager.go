@@ -150,7 +150,7 @@ func New(o Options) (_ *Manager, err error) {
 	}); err != nil {
 		return nil, fmt.Errorf("open the node registry: %w", err)
 	}
-	if m.keys, err = membership.OpenGossipKeys(ctx, membership.GossipKeysOptions{Store: m.store}); err != nil {
+	if m.keys, err = membership.OpenGossipKeys(ctx, membership.GossipKeysOptions{Store: m.store, Events: m.events, Log: o.Log}); err != nil {
 		return nil, fmt.Errorf("open the gossip keys: %w", err)
 	}
 
@@ -284,6 +284,7 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 	run("rollouts", m.rollout.Run)
 	run("page", m.hub.run)
 	run("own metrics", m.copyOwnMetrics)
+	run("gossip keys", func(ctx context.Context) error { return m.keys.Run(ctx, m.registry.GossipReports, m.gossipKeysChanged) })
 
 	operator := m.httpServer(m.self.instrument(m.operatorHandler()))
 	nodes := m.httpServer(m.nodeHandler())

@@ -56,6 +56,10 @@ func startSelfTelemetry(ctx context.Context, rec *otlp.Receiver, name string) (*
 	return &selfTelemetry{
 		traces: sdktrace.NewTracerProvider(sdktrace.WithBatcher(te), sdktrace.WithResource(res)),
 		metrics: sdkmetric.NewMeterProvider(sdkmetric.WithResource(res),
+			// As nodes do: PromQL cannot add other bucket layouts to theirs.
+			sdkmetric.WithView(sdkmetric.NewView(
+				sdkmetric.Instrument{Kind: sdkmetric.InstrumentKindHistogram},
+				sdkmetric.Stream{Aggregation: sdkmetric.AggregationBase2ExponentialHistogram{MaxSize: 160, MaxScale: 8}})),
 			sdkmetric.WithReader(sdkmetric.NewPeriodicReader(me, sdkmetric.WithInterval(ownInterval)))),
 	}, nil
 }

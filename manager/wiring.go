@@ -104,6 +104,17 @@ func (m *Manager) startGossip(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
+// gossipKeysChanged gives the keyring to the manager's own gossip and, by their
+// plans, to the nodes.
+func (m *Manager) gossipKeysChanged() {
+	if m.gossip != nil {
+		if err := m.gossip.SetKeys(m.keys.Keys()); err != nil {
+			m.log.Error("change the gossip keys", "error", err)
+		}
+	}
+	m.rollout.GossipChanged()
+}
+
 // hosts are the names and addresses in the certificate of the node API. Nodes
 // check the cluster's identity and not the name; people with curl do.
 func (m *Manager) hosts() []string {
