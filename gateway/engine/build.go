@@ -130,7 +130,7 @@ func buildNow(raw []byte, o buildOptions) (g *generation, err error) {
 			b.fault("/client_tls", "%s", e)
 		}
 	}
-	b.gen.handler = b.handler(b.newRouter())
+	b.gen.router, b.gen.outer = b.newRouter(), b.outer()
 	return b.gen, nil
 }
 

@@ -51,11 +51,16 @@ type Engine struct {
 	opts     Options
 	log      *slog.Logger
 	handler  http.Handler
-	current  atomic.Pointer[generation]
+	current  atomic.Pointer[serving]
 	draining atomic.Bool
 	retired  atomic.Int64 // generations replaced but still in use
 
-	applied, refused *metrics.Counter
+	applied, refused, limited *metrics.Counter
+
+	// entry is held, shortly, to store what is current: by Apply, Close and
+	// SetLimit. It is taken after mu.
+	entry sync.Mutex
+	limit *limiter // nil is none
 
 	mu     sync.Mutex // one Apply or Close at a time
 	closed bool
@@ -78,6 +83,7 @@ func New(o Options) *Engine {
 	e.handler = http.HandlerFunc(e.serve)
 	e.applied = o.Metrics.GetOrCreateCounter(`binnacle_gateway_applies_total{result="ok"}`)
 	e.refused = o.Metrics.GetOrCreateCounter(`binnacle_gateway_applies_total{result="refused"}`)
+	e.limited = o.Metrics.GetOrCreateCounter("binnacle_gateway_limited_total")
 	o.Metrics.GetOrCreateGauge(`binnacle_gateway_retired_generations`, func() float64 { return float64(e.retired.Load()) })
 	return e
 }
@@ -131,10 +137,12 @@ func (e *Engine) swap(ctx context.Context, g *generation) {
 		t.SetSampleRatio(g.sampleRatio)
 	}
 	g.applied = time.Now()
-	e.current.Store(g)
+	e.entry.Lock()
+	e.current.Store(&serving{g, g.handler(e.limit)})
+	e.entry.Unlock()
 	e.last = g
 	if old != nil {
-		e.retire(old)
+		e.retire(old.generation)
 	}
 	if t != nil && old != nil {
 		e.flush(ctx, "after")
@@ -170,12 +178,12 @@ func (e *Engine) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer g.release()
-	g.handler.ServeHTTP(w, r)
+	g.entry.ServeHTTP(w, r)
 }
 
 // acquire returns the current generation, held; nil when there is none. A
 // generation that is released between the load and the hold has a successor.
-func (e *Engine) acquire() *generation {
+func (e *Engine) acquire() *serving {
 	for {
 		g := e.current.Load()
 		if g == nil || g.acquire() {
@@ -217,8 +225,11 @@ func (e *Engine) Close(ctx context.Context) error {
 	defer e.mu.Unlock()
 	if !e.closed {
 		e.closed = true
-		if g := e.current.Swap(nil); g != nil {
-			g.release()
+		e.entry.Lock()
+		s := e.current.Swap(nil)
+		e.entry.Unlock()
+		if s != nil {
+			s.release()
 		}
 	}
 	if e.last == nil {

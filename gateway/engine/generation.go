@@ -19,7 +19,11 @@ type generation struct {
 	// sampleRatio is that of the configuration; negative when it has none.
 	sampleRatio float64
 	warnings    []string
-	handler     http.Handler
+	// router serves the endpoints; outer wraps it in what comes before routing.
+	router http.Handler
+	outer  func(http.Handler) http.Handler
+	// health is the path of the health page; empty when there is none.
+	health string
 
 	refs     atomic.Int64 // begins at 1, for whoever built it; 0 is final
 	closers  []func()     // run last to first
@@ -48,6 +52,16 @@ func (g *generation) acquire() bool {
 	}
 }
 
+// handler is the way in: what comes before routing, the limit if there is one,
+// the endpoints.
+func (g *generation) handler(l *limiter) http.Handler {
+	h := g.router
+	if l != nil {
+		h = l.handler(g.health, h)
+	}
+	return g.outer(h)
+}
+
 func (g *generation) release() {
 	switch n := g.refs.Add(-1); {
 	case n > 0:
@@ -59,4 +73,11 @@ func (g *generation) release() {
 		f()
 	}
 	close(g.released)
+}
+
+// serving is a generation with the way into it, chosen when it was made
+// current.
+type serving struct {
+	*generation
+	entry http.Handler
 }

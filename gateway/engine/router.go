@@ -61,6 +61,7 @@ func (b *builder) newRouter() *gin.Engine {
 		c.Header(server.CompleteResponseHeaderName, server.HeaderIncompleteResponseValue)
 	})
 	if !b.router.DisableHealth {
+		b.gen.health = b.router.healthPath()
 		b.register("/extra_config/router/health_path", "the health page", func() { r.GET(b.router.healthPath(), b.health) })
 	}
 	if b.cfg.Debug {
@@ -73,16 +74,18 @@ func (b *builder) newRouter() *gin.Engine {
 	return r
 }
 
-// handler wraps the router in what comes before routing.
-func (b *builder) handler(r *gin.Engine) http.Handler {
-	var h http.Handler = http.HandlerFunc(r.ServeHTTP)
-	if b.router.HideVersionHeader {
-		h = hideVersion(h)
+// outer wraps the router, or what stands before it, in what comes before
+// routing, innermost first.
+func (b *builder) outer() func(http.Handler) http.Handler {
+	return func(h http.Handler) http.Handler {
+		if b.router.HideVersionHeader {
+			h = hideVersion(h)
+		}
+		if b.scope != nil {
+			h = b.scope.Handler(h)
+		}
+		return h
 	}
-	if b.scope != nil {
-		h = b.scope.Handler(h)
-	}
-	return h
 }
 
 // endpoints registers all endpoints, and OPTIONS for their paths when the

@@ -481,3 +481,43 @@ func TestSampleRateOfTheConfiguration(t *testing.T) {
 		t.Errorf("without a rate: flags %s; want 00, as in the options", f)
 	}
 }
+
+// What the fallback rate refuses is neither an error nor evidence: its
+// error.type says so, and its span has no error.
+func TestTelemetryOfLimited(t *testing.T) {
+	s := newSink(t)
+	tel := newTelemetry(t, s, 1)
+	e := newEngineWith(t, conf(`{"endpoint": "/a", "backend": [{"host": ["http://127.0.0.1:1"], "url_pattern": "/a"}]}`), tel)
+	rate := 0.001
+	e.SetLimit(&rate)
+	_, base := serve(t, e, ServerSettings{})
+	get(t, base+"/nowhere") // takes the one token
+	status, header, _ := get(t, base+"/a")
+	if status != http.StatusTooManyRequests || header.Get("traceresponse") == "" {
+		t.Fatalf("over the rate: status %d, traceresponse %q; want 429 and one", status, header.Get("traceresponse"))
+	}
+	flush(t, tel)
+	found := false
+	for _, p := range s.points(t, "http.server.request.duration") {
+		a := attrs(p.Attributes())
+		if a["http.response.status_code"] != "429" {
+			continue
+		}
+		found = true
+		if a["error.type"] != binnacle.ErrorTypeLimit || p.Count() != 1 {
+			t.Errorf("limited point: %v, count %d; want error.type %s, 1", a, p.Count(), binnacle.ErrorTypeLimit)
+		}
+		if got := binnacle.OutcomeOf(429, a["error.type"]); got != binnacle.Limited {
+			t.Errorf("outcome %v; want limited", got)
+		}
+	}
+	if !found {
+		t.Error("the limited request is not counted")
+	}
+	for _, sp := range s.spans() {
+		a := attrs(sp.Attributes())
+		if a["http.response.status_code"] == "429" && (a["error.type"] != binnacle.ErrorTypeLimit || sp.Status().Code() != ptrace.StatusCodeUnset) {
+			t.Errorf("span: %v, status %v; want error.type %s and no error", a, sp.Status().Code(), binnacle.ErrorTypeLimit)
+		}
+	}
+}

@@ -75,6 +75,23 @@ func (rt *Route) Enter(w http.ResponseWriter) {
 	}
 }
 
+// SetErrorType says why the request answered through w is refused by the
+// gateway itself. It outweighs the error.type that the status gives, and makes
+// no error of the span: the service is well.
+func SetErrorType(w http.ResponseWriter, errorType string) {
+	for {
+		switch v := w.(type) {
+		case *recorder:
+			v.errorType = errorType
+			return
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = v.Unwrap()
+		default:
+			return
+		}
+	}
+}
+
 // Handler measures next: one measurement and at most one span per request.
 func (s *Scope) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -141,6 +158,9 @@ func (s *Scope) finish(ctx context.Context, rec *recorder, r *http.Request, span
 		status = statusClientGone
 	}
 	o := outcome{method: knownMethod(r.Method), scheme: "http", status: status, errorType: statusType(status, 500)}
+	if rec.errorType != "" {
+		o.errorType = rec.errorType
+	}
 	if r.TLS != nil {
 		o.scheme = "https"
 	}
@@ -181,7 +201,9 @@ func (s *Scope) describe(span trace.Span, rec *recorder, r *http.Request, o outc
 	}
 	if o.errorType != "" {
 		span.SetAttributes(keyErrorType.String(o.errorType))
-		span.SetStatus(codes.Error, "")
+		if rec.errorType == "" {
+			span.SetStatus(codes.Error, "")
+		}
 	}
 }
 
@@ -190,6 +212,7 @@ type recorder struct {
 	http.ResponseWriter
 	route         *Route
 	status        int
+	errorType     string // what the gateway itself says, see SetErrorType
 	traceresponse trace.SpanContext
 }
 
