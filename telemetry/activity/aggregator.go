@@ -37,6 +37,7 @@ type Aggregator struct {
 	reading   work
 	started   time.Time
 	restored  int64 // Unix ns of the checkpoint that was restored; 0 is none
+	settling  bool  // the store has not been read yet
 
 	small  [numWindows]atomic.Pointer[snapshot]
 	matrix [numWindows]atomic.Pointer[matrix]
@@ -70,6 +71,7 @@ func Open(o Options) (*Aggregator, error) {
 		bakes:     map[binnacle.Group]bool{},
 		endpoints: callers{},
 		started:   time.Now(),
+		settling:  o.Rollups != nil,
 	}
 	a.in.now = time.Now
 	a.self = newCounters(o.Metrics, a)

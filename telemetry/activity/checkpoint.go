@@ -443,7 +443,6 @@ func (a *Aggregator) adopt(c *checkpoint) {
 		k2.total, k2.lastFed = k.total, k.lastFed
 	}
 	for _, r := range c.rollups {
-		r.base = r.cum.clone()
 		a.rollups[r.id] = r
 	}
 }

@@ -487,8 +487,9 @@ func (a *Aggregator) increase(t *target, inc *increase, from int64) {
 		a.self.late.Add(int(inc.count))
 		return
 	}
+	fresh := from >= a.started.UnixNano()
 	for _, r := range t.rollups {
-		r.add(inc)
+		r.add(inc, fresh, a.settling)
 	}
 }
 

@@ -89,10 +89,7 @@ func (f *refiller) finish() {
 		r.fed = max(r.fed, f.lastT*1e6)
 		r.life = max(r.life, minLimit)
 	}
-	if r.base == nil {
-		r.base = &cumulative{}
-	}
-	if !r.base.covers(f.last) {
+	if !r.told().covers(f.last) {
 		r.floor = f.last
 	}
 	f.last, f.booked = nil, nil

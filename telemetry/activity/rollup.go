@@ -136,17 +136,36 @@ type rollup struct {
 	// wrote is the time of the newest sample in the store, Unix ms; 0 is none.
 	wrote int64
 	ended bool // the newest sample is a stale marker
-	// floor is what the store holds beyond the checkpoint after a crash, see
-	// settle; base is the value at the restart.
-	floor, base *cumulative
+	// floor is the newest value in the store if the checkpoint is older, and
+	// after what has happened since the restart for certain, see settle.
+	floor, after *cumulative
 }
 
-// add adds an increase that was seen now.
-func (r *rollup) add(inc *increase) {
+// add adds an increase. fresh says that all of it happened since the restart;
+// settling that what the store holds is not known yet.
+func (r *rollup) add(inc *increase, fresh, settling bool) {
 	if !r.dirty {
 		r.dirty, r.before = true, r.cum.clone()
 	}
 	r.cum.add(inc)
+	if fresh && (settling || r.floor != nil) {
+		if r.after == nil {
+			r.after = &cumulative{}
+		}
+		r.after.add(inc)
+	}
+}
+
+// told returns what streams have told up to the restart: the value without
+// what happened afterwards.
+func (r *rollup) told() *cumulative {
+	if r.after == nil {
+		return &r.cum
+	}
+	inc := r.cum.since(r.after)
+	c := &cumulative{}
+	c.add(&inc)
+	return c
 }
 
 // keepAlive is how often an idle pair's series is written, in ms. PromQL looks
@@ -192,22 +211,30 @@ func (r *rollup) refused() {
 }
 
 // settle brings the series and the store together after a crash, when the
-// store may have samples that are newer than the checkpoint. The increases in
-// between come again, because streams go on from the checkpoint; until they
-// have, nothing is written, so that no counter goes back. What has not come
-// again when patience is over came from streams that have ended: it is taken
-// from the store.
-func (r *rollup) settle(patienceOver bool) {
-	switch {
-	case r.floor == nil:
-	case r.cum.covers(r.floor):
-		r.floor, r.base = nil, nil
-	case patienceOver:
-		grown := r.cum.since(r.base)
-		r.cum = *r.floor.clone()
-		r.before = r.floor
-		r.cum.add(&grown)
-		r.dirty = grown.count > 0
-		r.floor, r.base = nil, nil
+// store has samples that are newer than the checkpoint. Streams go on from the
+// checkpoint and tell the increases in between again; until they have, nothing
+// is written, so that no counter goes back and nothing counts twice. over says
+// that nothing more will be told: what is missing then came from streams that
+// have ended, and is taken from the store.
+func (r *rollup) settle(over bool) {
+	if r.floor == nil {
+		return
 	}
+	told := r.told()
+	covered := told.covers(r.floor)
+	if !covered && !over {
+		return
+	}
+	if !covered {
+		v := r.floor.clone()
+		more := told.since(r.floor)
+		v.add(&more)
+		if r.after != nil {
+			v.addCumulative(r.after)
+		}
+		r.cum = *v
+	}
+	r.dirty = r.cum.count > r.floor.count
+	r.before = r.floor // what the store has, not what the checkpoint had
+	r.floor, r.after = nil, nil
 }

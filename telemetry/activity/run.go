@@ -10,9 +10,6 @@ const (
 	// rollupStep is how often roll-ups are written; groups in a bake take
 	// fineStep.
 	rollupStep = 10 * time.Second
-	// patience is how long roll-ups wait, after a start, for increases that the
-	// store had already when the manager was killed. Nodes export every 10 s.
-	patience = time.Minute
 	// checkpointRate bounds what checkpoints write, in bytes per second: a large
 	// fleet writes them less often. What a crash then loses are windows, never
 	// totals.
@@ -114,7 +111,8 @@ func (a *Aggregator) collectLocked(at time.Time, all bool) (samples []RollupSamp
 		return nil, nil
 	}
 	ms := at.UnixMilli()
-	over := at.Sub(a.started) > patience
+	// An increase that begins at the checkpoint spans too much by now to count.
+	over := at.UnixNano()-a.restored > minLimit
 	for _, r := range a.rollups {
 		bake := a.bakes[r.id.group]
 		if !all && !bake {
@@ -222,7 +220,7 @@ func (a *Aggregator) sweep(now time.Time) {
 // refill reads the roll-ups of the last hour into the windows, up to the
 // checkpoint: from there on streams tell it themselves.
 func (a *Aggregator) refill(ctx context.Context) error {
-	defer a.dropBases()
+	defer a.settled()
 	if a.o.Rollups == nil {
 		return nil
 	}
@@ -244,13 +242,14 @@ func (a *Aggregator) refill(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// dropBases drops what only settle after a crash needs.
-func (a *Aggregator) dropBases() {
+// settled notes that what the store holds is known.
+func (a *Aggregator) settled() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.settling = false
 	for _, r := range a.rollups {
 		if r.floor == nil {
-			r.base = nil
+			r.after = nil
 		}
 	}
 }

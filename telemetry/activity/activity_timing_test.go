@@ -1,0 +1,122 @@
+package activity
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/pmetric"
+)
+
+// fleet feeds nodes with 60 server and perNode client histograms each, over
+// backends services, for some intervals, and returns the aggregator.
+func fleet(b *testing.B, nodes, backends, perNode, intervals int) (*Aggregator, func(node int) pmetric.Metrics) {
+	b.Helper()
+	a, err := Open(Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	now := time.Now().Add(-time.Duration(intervals) * 10 * time.Second)
+	a.in.now = func() time.Time { return now }
+	fake := make([]*fakeNode, nodes)
+	for i := range fake {
+		n := newFakeNode(fmt.Sprintf("node-%04d", i))
+		n.start = now
+		fake[i] = n
+	}
+	more := func(i int) pmetric.Metrics {
+		n := fake[i]
+		for j := range 60 {
+			n.serve(fmt.Sprintf("/route/%d", j), 200, 1, 0.004*float64(1+j%12))
+		}
+		for j := range perNode {
+			n.call(fmt.Sprintf("backend-%03d.internal", (i*7+j)%backends), 8080, 200, 3, 0.003*float64(1+j%9))
+		}
+		return n.export(now)
+	}
+	for range intervals {
+		now = now.Add(10 * time.Second)
+		for i := range fake {
+			a.WriteMetrics(b.Context(), managed(fake[i].id, "default", 1), more(i))
+		}
+	}
+	return a, more
+}
+
+// BenchmarkRead reads everything at once, as nobody does: 1,000 nodes, 200
+// backends, the matrix. cold has nothing cached: each aggregate of a window is
+// added up anew; shared is any further reader.
+func BenchmarkRead(b *testing.B) {
+	for _, perNode := range []int{20, 200} {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		a, _ := fleet(b, 1000, 200, perNode, 6)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		all := func(w time.Duration) (n int) {
+			return len(a.Nodes(w)) + len(a.Backends(w)) + len(a.NodeBackends(w)) + len(a.Endpoints(w))
+		}
+		for _, w := range []time.Duration{time.Minute, time.Hour} {
+			i := windowOf(w)
+			b.Run(fmt.Sprintf("pairs=%d/window=%v/cold", 1000*perNode, w), func(b *testing.B) {
+				for b.Loop() {
+					b.StopTimer()
+					a.small[i].Store(nil)
+					a.matrix[i].Store(nil)
+					for _, k := range a.keys.byID {
+						k.cached = [numCached]cachedActivity{}
+					}
+					b.StartTimer()
+					all(w)
+				}
+				b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "heap-MiB")
+			})
+			b.Run(fmt.Sprintf("pairs=%d/window=%v/shared", 1000*perNode, w), func(b *testing.B) {
+				for b.Loop() {
+					all(w)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkWriteMetrics takes one node's export of 80 histograms, all of which
+// changed.
+func BenchmarkWriteMetrics(b *testing.B) {
+	a, more := fleet(b, 100, 200, 20, 3)
+	now := time.Now()
+	a.in.now = func() time.Time { return now }
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		now = now.Add(100 * time.Millisecond)
+		md := more(i % 100)
+		for _, rm := range md.ResourceMetrics().All() {
+			for _, sm := range rm.ScopeMetrics().All() {
+				for _, m := range sm.Metrics().All() {
+					dp := m.ExponentialHistogram().DataPoints().At(0)
+					times(dp, dp.StartTimestamp().AsTime(), now)
+				}
+			}
+		}
+		b.StartTimer()
+		a.WriteMetrics(b.Context(), managed(fmt.Sprintf("node-%04d", i%100), "default", 1), md)
+		i++
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/80, "ns/histogram")
+}
+
+// BenchmarkCheckpoint encodes what 1,000 nodes of 80 streams make.
+func BenchmarkCheckpoint(b *testing.B) {
+	a, _ := fleet(b, 1000, 200, 20, 2)
+	var buf []byte
+	for b.Loop() {
+		a.mu.Lock()
+		buf = a.encodeLocked(1, buf)
+		a.mu.Unlock()
+	}
+	b.ReportMetric(float64(len(buf))/(1<<20), "MiB")
+}
