@@ -5,10 +5,10 @@
 //   node dev/shots.mjs DIR [SCENE[:PATH[:WIDTHxHEIGHT[:light|dark]]] ...]
 //
 // FULL=1 takes the whole length of the page, STALE=1 takes the API away first,
-// EVAL=EXPRESSION prints what that gives in the page.
+// EVALFILE=FILE prints what a script gives in the page.
 
 import { spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { listen } from "./fake.mjs";
@@ -56,15 +56,13 @@ function startChromium() {
         input.write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
       }),
     listen: (l) => listeners.add(l),
-    stop: () =>
-      new Promise((resolve) => {
-        child.once("exit", () => {
-          // Its helpers may write for a moment longer.
-          rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
-          resolve();
-        });
-        child.kill();
-      }),
+    // Asked to close, it ends its helpers first; killed, they would go on writing.
+    async stop() {
+      const gone = new Promise((resolve) => child.once("exit", resolve));
+      input.write(`${JSON.stringify({ id: ++id, method: "Browser.close" })}\0`);
+      await gone;
+      rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+    },
   };
 }
 
@@ -102,7 +100,7 @@ try {
       server.closeAllConnections();
       await new Promise((r) => setTimeout(r, STALE_MS));
     }
-    if (process.env.EVAL) console.log((await send("Runtime.evaluate", { expression: process.env.EVAL, awaitPromise: true, returnByValue: true })).result.value);
+    if (process.env.EVALFILE) console.log((await send("Runtime.evaluate", { expression: readFileSync(process.env.EVALFILE, "utf8"), awaitPromise: true, returnByValue: true })).result.value);
     const wide = (await send("Runtime.evaluate", { expression: "document.documentElement.scrollWidth - innerWidth" })).result.value;
     if (wide > 0) complaints.push(`${scene}${path} at ${size[0]}: ${wide} px too wide`);
     const { data } = await send("Page.captureScreenshot", { format: "png", captureBeyondViewport: process.env.FULL === "1" });

@@ -49,6 +49,12 @@ export class Live {
   /** Starts, and follows the store's route for the window of the charts. Called once. */
   start(): void {
     document.addEventListener("visibilitychange", () => this.#visibility());
+    // A page that is left may be kept for the way back, its streams with it: a
+    // few of those use up all connections that a browser opens to one host.
+    addEventListener("pagehide", () => this.#pause());
+    addEventListener("pageshow", (e) => {
+      if (e.persisted && this.#paused) this.#resume();
+    });
     this.#resume();
     this.#store.subscribe(() => this.#follow());
   }
@@ -74,6 +80,7 @@ export class Live {
   }
 
   #pause(): void {
+    if (this.#paused) return;
     this.#paused = true;
     this.#abort.abort();
     this.#abortCharts.abort();

@@ -107,7 +107,7 @@ export function Table<T>(p: TableProps<T>) {
           </span>
         </div>
       )}
-      <div class={many ? "scroll many" : "scroll"} ref={view} onScroll={many ? look : undefined} tabIndex={many ? 0 : undefined} role={many ? "region" : undefined} aria-label={many ? p.caption : undefined}>
+      <div class={many ? "scroll many" : "scroll"} ref={view} onScroll={many ? look : undefined} tabIndex={many ? 0 : undefined} role={many ? "region" : undefined} aria-label={many ? `${p.caption}, scrolling` : undefined}>
         <table class="rows" aria-rowcount={many ? rows.length + 1 : undefined}>
           <caption class="sr">{p.caption}</caption>
           <thead>

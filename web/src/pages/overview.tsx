@@ -66,6 +66,7 @@ function Headline({ store, overview }: { store: Store; overview: Overview }) {
   const parts = sentence(overview, items, now);
   return (
     <section class="headline" aria-label="Summary">
+      <h1 class="sr">Overview</h1>
       <p class="sentence" data-testid="sentence">
         {parts.map((p, i) =>
           p.href ? (
