@@ -10,14 +10,16 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Server is the traffic server of one worker process: an http.Server that
-// counts its connections, so that it can drain without losing a request.
+// knows its connections, so that it can drain without losing a request.
 //
 // http.Server.Shutdown alone loses some: it closes idle connections on which a
 // request may just be arriving, and drops one that it has read but not begun.
-// So Drain first talks all clients into closing, and shuts down when they have.
+// So Drain first talks all clients into closing, closes those itself that have
+// nothing to say, and shuts down when all are gone.
 type Server struct {
 	engine *Engine
 	http   *http.Server
@@ -26,8 +28,9 @@ type Server struct {
 	conns atomic.Int64
 	gone  chan struct{} // one token: a connection has closed
 
-	mu        sync.Mutex
+	mu        sync.Mutex // guards what follows
 	listeners []net.Listener
+	open      map[*trafficConn]struct{}
 	ended     bool
 }
 
@@ -38,7 +41,7 @@ func (e *Engine) NewServer(s ServerSettings) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	srv := &Server{engine: e, tls: conf != nil, gone: make(chan struct{}, 1)}
+	srv := &Server{engine: e, tls: conf != nil, gone: make(chan struct{}, 1), open: map[*trafficConn]struct{}{}}
 	srv.http = &http.Server{
 		Handler:           e.Handler(),
 		ReadTimeout:       s.ReadTimeout,
@@ -64,12 +67,26 @@ func protocols(conf *tls.Config, h2c bool) *http.Protocols {
 	return p
 }
 
-func (s *Server) count(_ net.Conn, state http.ConnState) {
+func (s *Server) count(nc net.Conn, state http.ConnState) {
+	c := trafficConnOf(nc)
+	if c != nil {
+		c.setState(nc, state)
+	}
 	switch state {
 	case http.StateNew:
 		s.conns.Add(1)
+		if c != nil {
+			s.mu.Lock()
+			s.open[c] = struct{}{}
+			s.mu.Unlock()
+		}
 	case http.StateClosed, http.StateHijacked:
 		s.conns.Add(-1)
+		if c != nil {
+			s.mu.Lock()
+			delete(s.open, c)
+			s.mu.Unlock()
+		}
 		select {
 		case s.gone <- struct{}{}:
 		default:
@@ -90,9 +107,9 @@ func (s *Server) Serve(ln net.Listener) error {
 
 	var err error
 	if s.tls {
-		err = s.http.ServeTLS(ln, "", "")
+		err = s.http.ServeTLS(trafficListener{ln}, "", "")
 	} else {
-		err = s.http.Serve(ln)
+		err = s.http.Serve(trafficListener{ln})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,25 +126,55 @@ func (s *Server) Connections() int { return int(s.conns.Load()) }
 // answers everything with Connection: close, waits until no connection is open
 // or ctx ends, and only then shuts down. Closing a listener closes the file
 // descriptor of this process only: a successor that inherited the socket goes
-// on accepting. Idle keep-alive connections whose clients send nothing last
-// until ctx ends; give it about ten seconds.
+// on accepting.
+//
+// A connection on which the client says nothing for quietGrace is closed, so
+// that clients which keep idle ones do not hold the end up: a drain takes about
+// two seconds with those, and as long as the longest request without. Give ctx
+// about ten seconds.
 //
 // Afterwards nothing is open. An error says how many connections were cut.
 func (s *Server) Drain(ctx context.Context) error {
 	s.engine.SetDraining(true)
 	s.closeListeners()
+	began := time.Now()
+	tick := time.NewTicker(quietGrace / 30)
+	defer tick.Stop()
 	for s.conns.Load() > 0 && ctx.Err() == nil {
+		if s.endQuiet(began, time.Now()) {
+			break
+		}
 		select {
 		case <-s.gone:
+		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-	// With ctx ended, Shutdown closes what is idle and Close the rest.
+	// What is open now speaks HTTP/2, which Shutdown ends in order; with ctx
+	// ended, Shutdown closes what is idle and Close the rest.
 	err := s.http.Shutdown(ctx)
 	if cut := s.conns.Load(); err != nil && cut > 0 {
 		return errors.Join(fmt.Errorf("drain: %d connections were cut: %w", cut, err), s.http.Close())
 	}
 	return nil
+}
+
+// endQuiet closes the connections that have been quiet since the drain began at
+// began. It reports whether all that is left open is quiet HTTP/2: that one has
+// a way of its own to say good-bye (GOAWAY), which http.Server.Shutdown uses.
+func (s *Server) endQuiet(began, now time.Time) (rest bool) {
+	s.mu.Lock()
+	open := make([]*trafficConn, 0, len(s.open))
+	for c := range s.open {
+		open = append(open, c)
+	}
+	s.mu.Unlock()
+	rest = len(open) > 0 && int64(len(open)) == s.conns.Load()
+	for _, c := range open {
+		quiet, h2 := c.endIfQuiet(began, now)
+		rest = rest && quiet && h2
+	}
+	return rest
 }
 
 // closeListeners ends the accepting, once.

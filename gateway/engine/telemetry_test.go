@@ -487,7 +487,7 @@ func TestSampleRateOfTheConfiguration(t *testing.T) {
 func TestTelemetryOfLimited(t *testing.T) {
 	s := newSink(t)
 	tel := newTelemetry(t, s, 1)
-	e := newEngineWith(t, conf(`{"endpoint": "/a", "backend": [{"host": ["http://127.0.0.1:1"], "url_pattern": "/a"}]}`), tel)
+	e := newEngineWith(t, conf(`{"endpoint": "/a", "backend": [{"host": ["http://127.0.0.1:9999"], "url_pattern": "/a"}]}`), tel)
 	rate := 0.001
 	e.SetLimit(&rate)
 	_, base := serve(t, e, ServerSettings{})
