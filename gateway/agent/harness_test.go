@@ -424,8 +424,7 @@ func (n *node) run() *node {
 	n.agent = a
 	n.stop = func() error {
 		once.Do(func() {
-			// An idle connection that is kept would be waited for.
-			http.DefaultClient.CloseIdleConnections()
+			http.DefaultClient.CloseIdleConnections() // the drain would give them 1.5 s
 			cancel()
 			result = <-done
 		})
