@@ -107,6 +107,9 @@ type Status struct {
 	RestartDone string `json:"restart_done,omitempty"`
 	// GossipKeyID names the gossip key in use.
 	GossipKeyID string `json:"gossip_key_id,omitempty"`
+	// Crashes counts workers that ended without being asked to, since the agent
+	// began.
+	Crashes uint64 `json:"crashes,omitempty"`
 	// Leaving is set in the last status before a clean stop.
 	Leaving bool `json:"leaving,omitempty"`
 }

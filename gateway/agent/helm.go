@@ -718,6 +718,7 @@ func (h *helm) report() {
 		Draining:  h.told.draining,
 		Attempted: h.ledger.Attempted, Applied: h.ledger.Applied, LastGood: h.ledger.lastGood(),
 		RestartDone: h.ledger.RestartDone, GossipKeyID: h.a.gossip.keyID(),
+		Crashes: h.a.metric("binnacle_agent_worker_crashes_total").Get(),
 	}
 	if h.run != nil {
 		s.Overridden = h.run.overridden
