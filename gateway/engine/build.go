@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/gin-gonic/gin"
+	revokerconfig "github.com/krakend/bloomfilter/v2/krakend"
 	"github.com/luraproject/lura/v2/config"
 	"github.com/luraproject/lura/v2/core"
 	"github.com/luraproject/lura/v2/transport/http/server"
@@ -29,6 +30,9 @@ var setUpLura = sync.OnceFunc(func() {
 	core.KrakendHeaderValue = "Version " + binnacle.Version
 	core.KrakendUserAgent = "Binnacle Version " + binnacle.Version
 	server.UserAgentHeaderValue = []string{core.KrakendUserAgent}
+	if err := registerEncodings(); err != nil {
+		panic(fmt.Sprintf("BUG: register the encodings: %v", err)) // it says no such thing
+	}
 })
 
 // buildMu makes builds serial: some krakend modules write process-wide maps
@@ -42,8 +46,16 @@ type buildOptions struct {
 	accessLog io.Writer
 	draining  *atomic.Bool
 	ref       api.RevisionRef
+	// shared is what generations hand on to each other; nil when dry.
+	shared *handedOn
 	// dry builds for a check: nothing is looked up on the network.
 	dry bool
+}
+
+// handedOn is what outlives a generation when its successor wants the same.
+type handedOn struct {
+	revokers shared[*revoker]
+	logs     shared[*logSink]
 }
 
 // builder holds what the parts of one build share.
@@ -56,8 +68,13 @@ type builder struct {
 	gen       *generation
 	transport *http.Transport
 	scope     *telemetry.Scope // nil when telemetry is off
-	faults    []api.Fault
-	pos       positions
+	rejecter  *revokerconfig.Rejecter
+	// Where endpoints and backends stand in the file.
+	endpointPaths map[*config.EndpointConfig]string
+	backendPaths  map[*config.Backend]string
+
+	faults []api.Fault
+	pos    positions
 }
 
 // build turns raw into a generation with one reference, the caller's, or
@@ -107,6 +124,7 @@ func buildNow(raw []byte, o buildOptions) (g *generation, err error) {
 		buildOptions: o, cfg: cfg, pos: locate(raw), gen: newGeneration(),
 		lura: &luraLog{log: o.log.With("source", "lura"), building: true},
 	}
+	b.gen.lura = b.lura
 	var cancel context.CancelFunc
 	b.ctx, cancel = context.WithCancel(context.Background())
 	b.gen.onRelease(cancel)
@@ -122,6 +140,7 @@ func buildNow(raw []byte, o buildOptions) (g *generation, err error) {
 		}
 	}()
 
+	b.locate()
 	b.settings()
 	b.transport = server.NewTransport(cfg, b.lura)
 	b.gen.onRelease(b.transport.CloseIdleConnections)
@@ -139,6 +158,17 @@ func panicText(r any) string {
 		return f.message
 	}
 	return fmt.Sprint(r)
+}
+
+// locate notes where endpoints and backends stand in the file.
+func (b *builder) locate() {
+	b.endpointPaths, b.backendPaths = map[*config.EndpointConfig]string{}, map[*config.Backend]string{}
+	for i, e := range b.cfg.Endpoints {
+		b.endpointPaths[e] = fmt.Sprintf("/endpoints/%d", i)
+		for j, remote := range e.Backend {
+			b.backendPaths[remote] = fmt.Sprintf("/endpoints/%d/backend/%d", i, j)
+		}
+	}
 }
 
 // fault adds a reason to refuse the configuration.
@@ -171,7 +201,10 @@ func (b *builder) settings() {
 	if len(b.cfg.AsyncAgents) > 0 {
 		b.fault("/async_agent", "async agents are not supported in this version")
 	}
-	b.namespaces("", b.cfg.ExtraConfig)
+	b.namespaces("", atService, b.cfg.ExtraConfig)
+	b.gen.logging = b.loggingBlocks()
+	b.sharedKeys()
+	b.rejecter = b.newRejecter()
 
 	ts, _, err := telemetrySettings(b.cfg.ExtraConfig)
 	if err != nil {
@@ -181,15 +214,6 @@ func (b *builder) settings() {
 	if b.telemetry != nil {
 		b.scope = b.telemetry.NewScope(b.ref.Number, append(ts.SkipPaths[:len(ts.SkipPaths):len(ts.SkipPaths)], b.router.healthPath()))
 	}
-}
-
-// namespaces refuses what must not be ignored and notes what is.
-func (b *builder) namespaces(at string, e config.ExtraConfig) {
-	refuse, ignore := classify(e)
-	for _, name := range refuse {
-		b.fault(at+"/"+keyExtraConfig+"/"+escapePointer(name), "extra_config %q is not supported in this version, and without it %s", name, refused[name])
-	}
-	b.gen.warnings = append(b.gen.warnings, ignore...)
 }
 
 // template is an endpoint's path as KrakenD's users write it: gin's form,

@@ -73,7 +73,8 @@ var discard = slog.New(slog.DiscardHandler)
 
 // Warnings lists what is accepted but has no effect: unknown keys, durations
 // that do not parse and so count as 0, and namespaces of extra_config that
-// nothing here reads, each namespace once. It is empty for what does not parse.
+// nothing here reads (each once) or that stand where nothing reads them. It is
+// empty for what does not parse.
 func Warnings(raw []byte) []api.Fault {
 	if checkSyntax(raw) != nil {
 		return nil
@@ -83,12 +84,18 @@ func Warnings(raw []byte) []api.Fault {
 		return nil
 	}
 	w := &warner{pos: locate(raw), seen: map[string]bool{}}
-	w.object("", doc, serviceKeys)
+	w.object("", atService, doc, serviceKeys)
+	if e, ok := doc[keyExtraConfig].(map[string]any); ok {
+		w.telemetry("/"+keyExtraConfig, e)
+	}
+	if doc["plugin"] != nil {
+		w.add("/plugin", "plugins are not loaded: the gateway is built without support for them")
+	}
 	for i, e := range objects(doc, "endpoints") {
 		at := fmt.Sprintf("/endpoints/%d", i)
-		w.object(at, e, endpointKeys)
+		w.object(at, atEndpoint, e, endpointKeys)
 		for j, b := range objects(e, "backend") {
-			w.object(fmt.Sprintf("%s/backend/%d", at, j), b, backendKeys)
+			w.object(fmt.Sprintf("%s/backend/%d", at, j), atBackend, b, backendKeys)
 		}
 	}
 	return w.faults
@@ -147,7 +154,7 @@ func (w *warner) add(path, format string, args ...any) {
 	w.faults = append(w.faults, api.Fault{Stage: stageSchema, Line: line, Column: column, Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
-func (w *warner) object(at string, o map[string]any, known map[string]bool) {
+func (w *warner) object(at string, l level, o map[string]any, known map[string]bool) {
 	for _, k := range slices.Sorted(maps.Keys(o)) {
 		path := at + "/" + escapePointer(k)
 		duration, ok := known[strings.ToLower(k)] // as encoding/json matches them
@@ -159,7 +166,7 @@ func (w *warner) object(at string, o map[string]any, known map[string]bool) {
 		}
 	}
 	if e, ok := o[keyExtraConfig].(map[string]any); ok {
-		w.namespaces(at+"/"+keyExtraConfig, e)
+		w.namespaces(at+"/"+keyExtraConfig, l, e)
 	}
 }
 
@@ -173,28 +180,18 @@ func (w *warner) duration(path, key string, v any) {
 	}
 }
 
-func (w *warner) namespaces(at string, e map[string]any) {
-	lura := map[string]any{}
-	for name := range e {
-		if alias, ok := aliases[name]; ok {
-			name = alias
-		}
-		lura[name] = nil
+// telemetry says which keys of the telemetry block have no effect.
+func (w *warner) telemetry(at string, e map[string]any) {
+	block, ok := e[nsTelemetry]
+	if !ok {
+		return
 	}
-	_, ignored := classify(lura)
-	for _, name := range ignored {
-		if !w.seen[name] {
-			w.seen[name] = true
-			w.add(at+"/"+escapePointer(name), "extra_config %q is not supported in this version and is ignored", name)
-		}
+	at += "/" + escapePointer(nsTelemetry)
+	_, keys, err := telemetrySettings(map[string]any{nsTelemetry: block})
+	for _, k := range keys {
+		w.add(at+"/"+k, "%s of %q is ignored: the node exports to its manager, at the interval that the plan says", k, nsTelemetry)
 	}
-	if block, ok := e[nsTelemetry]; ok && at == "/"+keyExtraConfig {
-		_, keys, err := telemetrySettings(map[string]any{nsTelemetry: block})
-		for _, k := range keys {
-			w.add(at+"/"+escapePointer(nsTelemetry)+"/"+k, "%s of %q is ignored: the node exports to its manager, at the interval that the plan says", k, nsTelemetry)
-		}
-		if err != nil {
-			w.add(at+"/"+escapePointer(nsTelemetry), "%v", err)
-		}
+	if err != nil {
+		w.add(at, "%v", err)
 	}
 }

@@ -29,7 +29,7 @@ var badConfigs = map[string]string{
 	"null backend":    `{"version": 3, "endpoints": [{"endpoint": "/u", "backend": [null]}]}`,
 	"jwt ignored":     `{"version": 3, "endpoints": [{"endpoint": "/u", "extra_config": {"auth/validator": {}}, ` + okBackend + `}]}`,
 	"async":           `{"version": 3, "async_agent": [{"name": "a"}]}`,
-	"encoding":        `{"version": 3, "endpoints": [{"endpoint": "/u", "backend": [{"host": ["http://127.0.0.1:10"], "url_pattern": "/x", "encoding": "xml"}]}]}`,
+	"encoding":        `{"version": 3, "endpoints": [{"endpoint": "/u", "backend": [{"host": ["http://127.0.0.1:10"], "url_pattern": "/x", "encoding": "protobuf"}]}]}`,
 	"trusted proxies": `{"version": 3, "extra_config": {"router": {"trusted_proxies": ["nonsense"]}}}`,
 	"router block":    `{"version": 3, "extra_config": {"router": {"use_h2c": "yes"}}}`,
 	"sample rate":     `{"version": 3, "extra_config": {"telemetry/opentelemetry": {"trace_sample_rate": 7}}}`,
@@ -121,12 +121,12 @@ func TestCheckGivesUp(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	raw := `{"$schema": "x", "version": 3, "tiemout": "3s", "timeout": "3 s", "extra_config": {
-			"@cluster": {}, "qos/ratelimit/service": {}, "telemetry/opentelemetry": {"metric_reporting_period": 5}},
+			"@cluster": {}, "telemetry/metrics": {}, "telemetry/opentelemetry": {"metric_reporting_period": 5}},
 		"endpoints": [
 			{"endpoint": "/u", "timeout": "1s", "Cache_TTL": "1m", "@comment": "x", "extra_config": {"vendor/thing": {}}, "backend": [{"hosts": [], "url_pattern": "/x"}]},
 			{"endpoint": "/v", "extra_config": {"vendor/thing": {}, "proxy": {}}, ` + okBackend + `}]}`
 	want := []string{
-		"/extra_config/qos~1ratelimit~1service",
+		"/extra_config/telemetry~1metrics",
 		"/extra_config/telemetry~1opentelemetry/metric_reporting_period",
 		"/endpoints/0/backend/0/hosts",
 		"/endpoints/0/extra_config/vendor~1thing",

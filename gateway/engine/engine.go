@@ -62,6 +62,8 @@ type Engine struct {
 	entry sync.Mutex
 	limit *limiter // nil is none
 
+	shared handedOn
+
 	mu     sync.Mutex // one Apply or Close at a time
 	closed bool
 	last   *generation // what Close waits for
@@ -109,7 +111,7 @@ func (e *Engine) Apply(ctx context.Context, raw []byte, ref api.RevisionRef) err
 	bctx, cancel := context.WithTimeout(ctx, e.opts.BuildTimeout)
 	defer cancel()
 	g, err := build(bctx, raw, buildOptions{
-		log: e.log, telemetry: e.opts.Telemetry, accessLog: e.opts.AccessLog, draining: &e.draining, ref: ref,
+		log: e.log, telemetry: e.opts.Telemetry, accessLog: e.opts.AccessLog, draining: &e.draining, ref: ref, shared: &e.shared,
 	})
 	if err != nil {
 		e.refused.Inc()
@@ -117,8 +119,9 @@ func (e *Engine) Apply(ctx context.Context, raw []byte, ref api.RevisionRef) err
 	}
 	slices.Sort(g.warnings)
 	for _, name := range slices.Compact(g.warnings) {
-		e.log.Warn("extra_config is not supported in this version and is ignored", "namespace", name, "revision", ref.Number)
+		e.log.Warn("extra_config has no effect here and is ignored", "namespace", name, "revision", ref.Number)
 	}
+	e.openLog(g)
 	e.swap(ctx, g)
 	e.applied.Inc()
 	return nil

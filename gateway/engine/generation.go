@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/luraproject/lura/v2/config"
+
 	"github.com/binnacle-project/binnacle/api"
 )
 
@@ -19,6 +21,10 @@ type generation struct {
 	// sampleRatio is that of the configuration; negative when it has none.
 	sampleRatio float64
 	warnings    []string
+	// lura takes what Lura and the modules log; logging is where the
+	// configuration wants it, empty for the process's own log.
+	lura    *luraLog
+	logging config.ExtraConfig
 	// router serves the endpoints; outer wraps it in what comes before routing.
 	router http.Handler
 	outer  func(http.Handler) http.Handler

@@ -17,7 +17,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-func testLimiter(rate float64) *limiter { return newLimiter(rate, metrics.NewSet().NewCounter("limited")) }
+func testLimiter(rate float64) *limiter {
+	return newLimiter(rate, metrics.NewSet().NewCounter("limited"))
+}
 
 func TestLimiterRate(t *testing.T) {
 	for _, rate := range []float64{0.5, 1, 3, 7, 1000, 123456} {

@@ -6,6 +6,9 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
+
+	"github.com/luraproject/lura/v2/logging"
 )
 
 // luraLog is Lura's logger over slog. Lura calls "error" what one request went
@@ -17,6 +20,9 @@ import (
 // refuses. It is safe for concurrent use.
 type luraLog struct {
 	log *slog.Logger
+	// sink takes the lines instead when the configuration has a log of its
+	// own; nil otherwise.
+	sink atomic.Pointer[logSink]
 
 	mu       sync.Mutex
 	building bool
@@ -27,7 +33,11 @@ type luraLog struct {
 // recovers it instead.
 type fatal struct{ message string }
 
-func (l *luraLog) say(level slog.Level, v []any) {
+func (l *luraLog) say(level slog.Level, as func(logging.Logger, string), v []any) {
+	if s := l.sink.Load(); s != nil && !s.failed.Load() {
+		s.put(logLine{as, text(v)})
+		return
+	}
 	if l.log.Enabled(context.Background(), level) {
 		l.log.Log(context.Background(), level, text(v))
 	}
@@ -35,21 +45,28 @@ func (l *luraLog) say(level slog.Level, v []any) {
 
 func text(v []any) string { return strings.TrimSpace(fmt.Sprintln(v...)) }
 
-func (l *luraLog) Debug(v ...any)   { l.say(slog.LevelDebug, v) }
-func (l *luraLog) Info(v ...any)    { l.say(slog.LevelDebug, v) }
-func (l *luraLog) Warning(v ...any) { l.say(slog.LevelInfo, v) }
+func (l *luraLog) Debug(v ...any)   { l.say(slog.LevelDebug, asDebug, v) }
+func (l *luraLog) Info(v ...any)    { l.say(slog.LevelDebug, asInfo, v) }
+func (l *luraLog) Warning(v ...any) { l.say(slog.LevelInfo, asWarning, v) }
 
 func (l *luraLog) Error(v ...any) {
 	if !l.collect(v) {
-		l.say(slog.LevelWarn, v)
+		l.say(slog.LevelWarn, asError, v)
 	}
 }
 
 func (l *luraLog) Critical(v ...any) {
 	if !l.collect(v) {
-		l.say(slog.LevelError, v)
+		l.say(slog.LevelError, asCritical, v)
 	}
 }
+
+// Lura's levels, for a log of the configuration's own.
+func asDebug(l logging.Logger, text string)    { l.Debug(text) }
+func asInfo(l logging.Logger, text string)     { l.Info(text) }
+func asWarning(l logging.Logger, text string)  { l.Warning(text) }
+func asError(l logging.Logger, text string)    { l.Error(text) }
+func asCritical(l logging.Logger, text string) { l.Critical(text) }
 
 func (l *luraLog) Fatal(v ...any) { panic(fatal{text(v)}) }
 

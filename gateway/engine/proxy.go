@@ -20,11 +20,13 @@ import (
 const maxDrainBytes = 64 << 10
 
 // proxyFactory builds the stack of one endpoint: balancing, filters, merging,
-// static answers, shadowing. Factories of krakend modules (jsonschema, lua)
-// wrap the result.
+// static answers, shadowing, around it validation and, outermost, the script.
+// Each backend in it has its script, rate limit and circuit breaker, outermost.
 func (b *builder) proxyFactory() proxy.Factory {
-	return proxy.NewShadowFactory(
-		proxy.NewDefaultFactoryWithSubscriber(b.backendFactory, b.lura, b.subscriber))
+	backends := b.backendLimits(b.luaBackend(b.backendFactory))
+	factory := proxy.NewShadowFactory(
+		proxy.NewDefaultFactoryWithSubscriber(backends, b.lura, b.subscriber))
+	return b.luaEndpointProxy(b.validated(factory))
 }
 
 // detached gives p a context whose values are those of the request, and not
@@ -55,8 +57,7 @@ func (c detachedContext) AfterFunc(f func()) (stop func() bool) {
 	return context.AfterFunc(c.Context, f)
 }
 
-// backendFactory builds the innermost proxy of one backend. Factories of
-// krakend modules (circuit breaker, rate limit, lua) wrap it.
+// backendFactory builds the innermost proxy of one backend.
 func (b *builder) backendFactory(remote *config.Backend) proxy.Proxy {
 	executor := b.executor(remote)
 	if remote.Encoding == encoding.NOOP {
@@ -68,16 +69,10 @@ func (b *builder) backendFactory(remote *config.Backend) proxy.Proxy {
 	return proxy.NewHTTPProxyDetailed(remote, executor, closing(client.GetHTTPStatusHandler(remote)), parser)
 }
 
-// executor sends the requests of one backend, through the generation's own
-// transport. Its client is made once: Lura's default asks for one per request.
-// Client factories of krakend modules (cache, client credentials) go between
-// the client and its transport.
+// executor sends the requests of one backend through a client that is made
+// once: Lura's default asks for one per request.
 func (b *builder) executor(remote *config.Backend) client.HTTPRequestExecutor {
-	var transport http.RoundTripper = b.transport
-	if b.scope != nil {
-		transport = b.scope.NewBackend(b.backendRoute(remote), backendTemplate(remote.URLPattern), transport)
-	}
-	c := &http.Client{Transport: transport}
+	c := b.client(remote)
 	return func(ctx context.Context, req *http.Request) (*http.Response, error) {
 		resp, err := c.Do(req.WithContext(ctx))
 		if err == nil && ctx.Err() != nil {

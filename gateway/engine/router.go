@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	rss "github.com/krakend/krakend-rss/v2"
+	xml "github.com/krakend/krakend-xml/v2"
 	"github.com/luraproject/lura/v2/config"
 	"github.com/luraproject/lura/v2/core"
 	"github.com/luraproject/lura/v2/encoding"
@@ -25,8 +27,9 @@ import (
 
 // newRouter builds the gin engine with all endpoints. It does what Lura's own
 // router does, but strictly (what Lura answers with 500 or leaves out is a
-// fault) and without its process-wide state. Global middlewares of krakend
-// modules (cors, httpsecure, botdetector) go after the recovery.
+// fault) and without its process-wide state. What belongs to the service as a
+// whole comes after the health page, as in KrakenD, which load balancers so
+// reach whatever a file says.
 func (b *builder) newRouter() *gin.Engine {
 	r := gin.New()
 	r.RedirectTrailingSlash = !b.router.DisableRedirectTrailingSlash
@@ -50,19 +53,23 @@ func (b *builder) newRouter() *gin.Engine {
 			b.fault("/extra_config/router/trusted_proxies", "%v", err)
 		}
 	}
-	if b.accessLog != nil && !b.router.DisableAccessLog {
-		r.Use(gin.LoggerWithConfig(gin.LoggerConfig{Output: b.accessLog, SkipPaths: b.router.LoggerSkipPaths}))
+	if w := b.accessWriter(); w != nil && !b.router.DisableAccessLog {
+		r.Use(gin.LoggerWithConfig(gin.LoggerConfig{Output: w, SkipPaths: b.router.LoggerSkipPaths}))
 	}
 	r.Use(b.recovery)
 	if !b.router.DisablePathDecoding {
 		r.Use(checkParams)
 	}
-	r.NoRoute(func(c *gin.Context) {
-		c.Header(server.CompleteResponseHeaderName, server.HeaderIncompleteResponseValue)
-	})
+	r.NoRoute(unmatched(http.StatusNotFound, b.router.ErrorBody.NotFound))
+	r.NoMethod(unmatched(http.StatusMethodNotAllowed, b.router.ErrorBody.MethodNotAllowed))
 	if !b.router.DisableHealth {
 		b.gen.health = b.router.healthPath()
 		b.register("/extra_config/router/health_path", "the health page", func() { r.GET(b.router.healthPath(), b.health) })
+	}
+	b.secure(r)
+	b.luaService(r)
+	if h := b.botDetector("", b.cfg.ExtraConfig); h != nil {
+		r.Use(h)
 	}
 	if b.cfg.Debug {
 		r.Any("/__debug/*param", luragin.DebugHandler(b.lura))
@@ -77,7 +84,11 @@ func (b *builder) newRouter() *gin.Engine {
 // outer wraps the router, or what stands before it, in what comes before
 // routing, innermost first.
 func (b *builder) outer() func(http.Handler) http.Handler {
+	cors := b.crossOrigin()
 	return func(h http.Handler) http.Handler {
+		if cors != nil {
+			h = cors(h)
+		}
 		if b.router.HideVersionHeader {
 			h = hideVersion(h)
 		}
@@ -93,8 +104,8 @@ func (b *builder) outer() func(http.Handler) http.Handler {
 func (b *builder) endpoints(r *gin.Engine) {
 	proxies := b.proxyFactory()
 	methods := map[string][]string{}
-	for i, e := range b.cfg.Endpoints {
-		path := fmt.Sprintf("/endpoints/%d", i)
+	for _, e := range b.cfg.Endpoints {
+		path := b.endpointPaths[e]
 		b.checkEndpoint(path, e)
 		method := strings.ToUpper(e.Method)
 		b.register(path, method+" "+template(e.Endpoint), func() {
@@ -103,7 +114,7 @@ func (b *builder) endpoints(r *gin.Engine) {
 				b.fault(path, "%s %s: %v", method, template(e.Endpoint), err)
 				return
 			}
-			r.Handle(method, e.Endpoint, b.endpointHandlers(e, p)...)
+			r.Handle(method, e.Endpoint, b.endpointHandlers(path, e, p)...)
 			methods[e.Endpoint] = append(methods[e.Endpoint], method)
 		})
 		b.luraErrors(path)
@@ -141,10 +152,10 @@ func (b *builder) checkEndpoint(path string, e *config.EndpointConfig) {
 	default:
 		b.fault(path+"/method", "method %q is not supported; use GET, POST, PUT, PATCH or DELETE", e.Method)
 	}
-	b.namespaces(path, e.ExtraConfig)
+	b.namespaces(path, atEndpoint, e.ExtraConfig)
 	for j, be := range e.Backend {
 		at := fmt.Sprintf("%s/backend/%d", path, j)
-		b.namespaces(at, be.ExtraConfig)
+		b.namespaces(at, atBackend, be.ExtraConfig)
 		if len(be.Host) == 0 {
 			b.fault(at, "the backend has no host; set host here or for the whole service")
 		}
@@ -154,16 +165,17 @@ func (b *builder) checkEndpoint(path string, e *config.EndpointConfig) {
 			b.fault(at+"/sd", "service discovery %q is not supported; use static or dns", be.SD)
 		}
 		switch strings.ToLower(be.Encoding) {
-		case "", encoding.JSON, encoding.STRING, encoding.NOOP, "safejson", "fast-json":
+		case "", encoding.JSON, encoding.STRING, encoding.NOOP, "safejson", "fast-json", xml.Name, rss.Name:
 		default:
 			b.fault(at+"/encoding", "encoding %q is not supported in this version", be.Encoding)
 		}
 	}
 }
 
-// endpointHandlers returns the chain of one endpoint. Handlers of krakend
-// modules (rate limit, jose, lua) wrap the last one.
-func (b *builder) endpointHandlers(e *config.EndpointConfig, p proxy.Proxy) []gin.HandlerFunc {
+// endpointHandlers returns the chain of one endpoint: bots out, then, each
+// around the next, token validation, script, rate limits, and the handler that
+// calls the proxy or, for signed answers, its stand-in.
+func (b *builder) endpointHandlers(path string, e *config.EndpointConfig, p proxy.Proxy) []gin.HandlerFunc {
 	var chain []gin.HandlerFunc
 	if b.scope != nil {
 		route := b.route(e.Method, e.Endpoint)
@@ -172,12 +184,37 @@ func (b *builder) endpointHandlers(e *config.EndpointConfig, p proxy.Proxy) []gi
 	if b.router.ReturnErrorMsg {
 		chain = append(chain, writeErrors)
 	}
-	return append(chain, luragin.CustomErrorEndpointHandler(b.lura, server.DefaultToHTTPError)(e, detached(p)))
+	if h := b.botDetector(path, e.ExtraConfig); h != nil {
+		chain = append(chain, h)
+	}
+	plain := luragin.CustomErrorEndpointHandler(b.lura, server.DefaultToHTTPError)
+	var factory luragin.HandlerFactory = func(e *config.EndpointConfig, p proxy.Proxy) gin.HandlerFunc {
+		if h, ok := b.signed(path, e, p); ok {
+			return h
+		}
+		return plain(e, p)
+	}
+	factory = b.routerLimit(path, factory)
+	factory = b.luaHandler(path, factory)
+	factory = b.validator(path, factory)
+	return append(chain, factory(e, detached(p)))
 }
 
 // route returns the instruments of an endpoint.
 func (b *builder) route(method, ginPath string) *telemetry.Route {
 	return b.scope.NewRoute(strings.ToUpper(method), template(ginPath))
+}
+
+// unmatched answers what no endpoint is for; body is error_body, or nil for
+// gin's own words.
+func unmatched(status int, body any) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		c.Header(core.KrakendHeaderName, core.KrakendHeaderValue)
+		c.Header(server.CompleteResponseHeaderName, server.HeaderIncompleteResponseValue)
+		if body != nil {
+			c.JSON(status, body)
+		}
+	}
 }
 
 // writeErrors is return_error_msg: a request that failed without an answer is

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/luraproject/lura/v2/config"
+	luragin "github.com/luraproject/lura/v2/router/gin"
 	"github.com/luraproject/lura/v2/transport/http/server"
 )
 
@@ -219,6 +220,11 @@ type routerConfig struct {
 	DisablePathDecoding           bool     `json:"disable_path_decoding"`
 	HideVersionHeader             bool     `json:"hide_version_header"`
 	UseH2C                        bool     `json:"use_h2c"`
+	// ErrorBody is KrakenD's own addition, for requests that match nothing.
+	ErrorBody struct {
+		NotFound         any `json:"404"`
+		MethodNotAllowed any `json:"405"`
+	} `json:"error_body"`
 }
 
 func (r routerConfig) healthPath() string { return cmp.Or(r.HealthPath, "/__health") }
@@ -234,7 +240,7 @@ func routerOptions(e config.ExtraConfig) routerConfig {
 }
 
 func checkRouter(e config.ExtraConfig) (r routerConfig, err error) {
-	block, ok := e[aliases["router"]]
+	block, ok := e[luragin.Namespace]
 	if !ok {
 		return r, nil
 	}
