@@ -69,6 +69,8 @@ type ActivityList struct {
 // Overview is one event of GET /v1/activity/stream: all that the overview page
 // shows live, aggregated once for all viewers.
 type Overview struct {
+	// Time is the end of the step that Recent covers: some seconds back, so
+	// that what is exported late is in it. It is not the manager's clock.
 	Time     time.Time `json:"time"`
 	Cluster  Cluster   `json:"cluster"`
 	Nodes    []Node    `json:"nodes"`

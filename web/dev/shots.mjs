@@ -4,6 +4,7 @@
 //
 //   node dev/shots.mjs DIR [SCENE[:PATH[:WIDTHxHEIGHT[:light|dark]]] ...]
 //
+// BINNACLE_URL=http://127.0.0.1:9897 takes a real manager in place of a scene,
 // FULL=1 takes the whole length of the page, STALE=1 takes the API away first,
 // EVALFILE=FILE prints what a script gives in the page.
 
@@ -76,14 +77,15 @@ chromium.listen((m) => {
 const servers = new Map();
 try {
   for (const { scene, path, size, theme } of shots) {
-    if (!servers.has(scene)) servers.set(scene, await listen({ scene }));
+    if (!process.env.BINNACLE_URL && !servers.has(scene)) servers.set(scene, await listen({ scene }));
     const { targetId } = await chromium.send("Target.createTarget", { url: "about:blank" });
     const { sessionId } = await chromium.send("Target.attachToTarget", { targetId, flatten: true });
     const send = (method, params) => chromium.send(method, params, sessionId);
     await Promise.all([send("Runtime.enable"), send("Log.enable"), send("Page.enable")]);
     await send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: theme }] });
     await send("Emulation.setDeviceMetricsOverride", { width: size[0], height: size[1], deviceScaleFactor: Number(process.env.SCALE ?? 1), mobile: size[0] < 500 });
-    await send("Page.navigate", { url: `http://127.0.0.1:${servers.get(scene).address().port}${path}` });
+    const base = process.env.BINNACLE_URL ?? `http://127.0.0.1:${servers.get(scene).address().port}`;
+    await send("Page.navigate", { url: base + path });
     const ready = `(() => { const s = document.querySelector('[data-testid="sentence"], h1'); return s !== null && s.textContent.trim() !== ""; })()`;
     const until = Date.now() + DRAW_MS;
     for (;;) {

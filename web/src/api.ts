@@ -138,6 +138,7 @@ export interface Cluster {
 
 /** One event of GET /v1/activity/stream. */
 export interface Overview {
+  /** The end of the step that recent covers: some seconds back. It is not the manager's clock. */
   time: string;
   cluster: Cluster;
   nodes: Node[] | null;

@@ -1,6 +1,7 @@
 // Speaks the operator API and PromQL. Errors carry one sentence for the reader.
 
 import type { Event, List, Me, Problem } from "./api";
+import { parseTime } from "./format";
 import type { Matrix, Range } from "./series";
 
 /** An answer other than 2xx, or none. */
@@ -18,6 +19,10 @@ export class CallError extends Error {
 const TIMEOUT_MS = 15_000;
 
 async function get<T>(path: string, signal: AbortSignal): Promise<T> {
+  return (await call<T>(path, signal)).body;
+}
+
+async function call<T>(path: string, signal: AbortSignal): Promise<{ body: T; date: string | null }> {
   let answer: Response;
   try {
     answer = await fetch(path, { signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]), headers: { accept: "application/json" } });
@@ -28,7 +33,7 @@ async function get<T>(path: string, signal: AbortSignal): Promise<T> {
   }
   const body: unknown = await answer.json().catch(() => undefined);
   if (!answer.ok) throw new CallError(answer.status, problemText(answer.status, body));
-  return body as T;
+  return { body: body as T, date: answer.headers.get("date") };
 }
 
 /** The sentence of a problem document, of a Prometheus error, or of the status alone. */
@@ -54,7 +59,8 @@ export async function listEvents(after: number, limit: number, signal: AbortSign
   return body.items ?? [];
 }
 
-/** Who the manager takes this browser for. */
-export function whoAmI(signal: AbortSignal): Promise<Me> {
-  return get<Me>("/v1/me", signal);
+/** Who the manager takes this browser for, and its clock (Unix milliseconds, to the second) where it tells it. */
+export async function whoAmI(signal: AbortSignal): Promise<{ me: Me; clock: number | undefined }> {
+  const { body, date } = await call<Me>("/v1/me", signal);
+  return { me: body, clock: parseTime(date) };
 }

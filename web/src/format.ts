@@ -119,12 +119,12 @@ export function clock(at: number, withSeconds = false): string {
 
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/** Local time, with the day once it is not today's: 02:41, Nov 22 02:41, 2025 Nov 22. */
-export function when(at: number, now: number): string {
+/** Local time, with the day once it is not today's: 02:41 (or 02:41:07), Nov 22 02:41, 2025 Nov 22. */
+export function when(at: number, now: number, withSeconds = false): string {
   const d = new Date(at);
   const n = new Date(now);
   if (d.getFullYear() !== n.getFullYear()) return `${d.getFullYear()} ${MONTHS[d.getMonth()]} ${d.getDate()}`;
-  if (d.getMonth() === n.getMonth() && d.getDate() === n.getDate()) return clock(at);
+  if (d.getMonth() === n.getMonth() && d.getDate() === n.getDate()) return clock(at, withSeconds);
   return `${MONTHS[d.getMonth()]} ${d.getDate()} ${clock(at)}`;
 }
 

@@ -130,7 +130,8 @@ export class Live {
   }
 
   async #whoAmI(): Promise<void> {
-    this.#store.set({ me: await whoAmI(this.#abort.signal) });
+    const { me, clock } = await whoAmI(this.#abort.signal);
+    this.#store.takeVisitor(me, clock, Date.now());
   }
 
   #watch(): void {

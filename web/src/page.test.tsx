@@ -91,10 +91,19 @@ describe("the store", () => {
   });
   test("a manager with another clock gives its own time", () => {
     const store = new Store("/", NOW);
-    store.takeOverview(overview([]), NOW - 60_000);
+    const me = { name: "admin", role: "admin" as const, rights: [] };
+    store.takeVisitor(me, NOW, NOW - 60_000);
     expect(store.state.skew).toBe(60_000);
-    store.takeOverview(overview([]), NOW - 500);
+    store.takeVisitor(me, NOW, NOW - 500);
     expect(store.state.skew).toBe(0);
+    store.takeVisitor(me, undefined, NOW);
+    expect(store.state.skew).toBe(0);
+  });
+  test("a step of the charts is kept once", () => {
+    const store = new Store("/", NOW);
+    store.takeOverview(overview([]), NOW);
+    store.takeOverview(overview([]), NOW + 100);
+    expect(store.state.recent.map((p) => p.time)).toEqual([NOW / 1000]);
   });
   test("a loss keeps its beginning", () => {
     const store = new Store("/", NOW);

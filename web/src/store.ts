@@ -3,6 +3,7 @@
 
 import { useEffect, useReducer, useRef } from "preact/hooks";
 import type { Event, Me, Overview } from "./api";
+import { parseTime } from "./format";
 import { attention, type Item, trackSince } from "./health";
 import { parseRoute, type Route } from "./routes";
 import type { ChartData, RecentPoint } from "./series";
@@ -45,7 +46,7 @@ export interface State {
 const KEEP_EVENTS = 1000;
 /** Steps of the stream kept for charts without history: an hour of 2 s. */
 const KEEP_RECENT = 1800;
-/** Clocks closer than this are taken as equal: the age of an answer is within it. */
+/** Clocks closer than this are taken as equal: an answer is as old as that, and tells whole seconds. */
 const SKEW_TOLERANCE_MS = 2000;
 /** After so long without data, what fails now may have begun at any time. */
 const BREAK_MS = 10_000;
@@ -89,13 +90,18 @@ export class Store {
   /** Takes one event of the stream. */
   takeOverview(o: Overview, now: number): void {
     const s = this.#state;
-    const served = Date.parse(o.time);
-    const off = Number.isNaN(served) ? 0 : served - now;
-    const skew = Math.abs(off) > SKEW_TOLERANCE_MS ? off : 0;
     const fresh = s.overview === undefined || now - s.received > BREAK_MS;
-    const { items, seen } = trackSince(s.seen, attention(o, now + skew), now + skew, fresh);
-    const recent = o.recent ? [...s.recent.slice(1 - KEEP_RECENT), { time: (now + skew) / 1000, activity: o.recent }] : s.recent;
-    this.set({ overview: o, received: now, skew, items, seen, recent, link: s.link.state === "live" ? s.link : { state: "live", since: now, problem: "" } });
+    const { items, seen } = trackSince(s.seen, attention(o, now + s.skew), now + s.skew, fresh);
+    const time = (parseTime(o.time) ?? now + s.skew) / 1000;
+    const newer = o.recent !== null && time > (s.recent.at(-1)?.time ?? 0);
+    const recent = newer && o.recent ? [...s.recent.slice(1 - KEEP_RECENT), { time, activity: o.recent }] : s.recent;
+    this.set({ overview: o, received: now, items, seen, recent, link: s.link.state === "live" ? s.link : { state: "live", since: now, problem: "" } });
+  }
+
+  /** Takes who is looking, and the manager's clock as it was about now. */
+  takeVisitor(me: Me, clock: number | undefined, now: number): void {
+    const off = clock === undefined ? 0 : clock - now;
+    this.set({ me, skew: Math.abs(off) > SKEW_TOLERANCE_MS ? off : 0 });
   }
 
   /** Says that the stream is gone; the last data stay. */

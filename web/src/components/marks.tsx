@@ -36,12 +36,12 @@ const WORDS: Record<Tone, string> = { bad: "failing", warn: "warning", info: "go
 /** The word of a tone, for those who do not see the shape. */
 export const toneWord = (tone: Tone): string => WORDS[tone];
 
-/** A time, local, with UTC and age on hover. */
-export function Time({ at, now }: { at: number | undefined; now: number }) {
+/** A time, local, with UTC and age on hover; exact shows today's seconds. */
+export function Time({ at, now, exact = false }: { at: number | undefined; now: number; exact?: boolean }) {
   if (at === undefined) return <span>{NONE}</span>;
   return (
     <time dateTime={new Date(at).toISOString()} title={hoverTime(at, now)}>
-      {when(at, now)}
+      {when(at, now, exact)}
     </time>
   );
 }

@@ -51,7 +51,7 @@ export function EventList({ store, keep, marked = 0, most = MOST }: { store: Sto
       <ol class="events">
         {kept.slice(0, most).map((e) => (
           <li key={e.id} id={`event-${e.id}`} class={e.id === marked ? "marked" : undefined} data-testid={`event-${e.id}`}>
-            <Time at={parseTime(e.time)} now={now} />
+            <Time at={parseTime(e.time)} now={now} exact />
             <code>{e.kind}</code>
             <span class="message">{e.message}</span>
             <span class="aside">
