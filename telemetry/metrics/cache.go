@@ -128,7 +128,11 @@ func kindOf(m pmetric.Metric) (kind, bool) {
 type family struct {
 	kind   kind
 	name   string // Prometheus name, with unit and type suffixes
-	points map[string]*point
+	points pointSet
+
+	// bounds are those of the newest histogram point: points of one metric
+	// mostly share them.
+	bounds []float64
 
 	// passing families found no room in their resource: their points are not
 	// cached.
@@ -142,12 +146,24 @@ type family struct {
 // A point is one attribute set of a family. What it holds beside the series
 // spares work on the next sample of the same shape.
 type point struct {
-	series *Series
+	next *point // of the family's pointSet, as are hash and key
+	hash uint64
+	key  string
 
-	layout   layout    // native histograms
-	bounds   []float64 // explicit bounds; shared with stored samples, never changed
-	classic  []*Series // classic series: see classicSeries, summarySeries
+	series   *Series
+	shape    *shape // of histograms and summaries; nil for numbers
 	exemplar pcommon.Timestamp
+
+	// own is the room for the series, if this point is the first to need it:
+	// nearly every series has one point, and both live equally long.
+	own Series
+}
+
+// A shape is what a point of several values looked like the last time.
+type shape struct {
+	layout  layout    // native histograms
+	bounds  []float64 // explicit bounds or quantiles; shared with stored samples, never changed
+	classic []*Series // classic series: see classicSeries, summarySeries
 }
 
 // alive says whether all the point's series are still those of the table.
@@ -155,7 +171,10 @@ func (p *point) alive() bool {
 	if p.series != nil && p.series.dead.Load() {
 		return false
 	}
-	for _, s := range p.classic {
+	if p.shape == nil {
+		return true
+	}
+	for _, s := range p.shape.classic {
 		if s.dead.Load() {
 			return false
 		}
@@ -171,8 +190,10 @@ func newCache() *cache {
 	return c
 }
 
+func (c *cache) hash(key []byte) uint64 { return maphash.Bytes(c.seed, key) }
+
 func (c *cache) shard(key []byte) *cacheShard {
-	return &c.shards[maphash.Bytes(c.seed, key)%uint64(len(c.shards))]
+	return &c.shards[c.hash(key)%uint64(len(c.shards))]
 }
 
 // get returns the resource of key, or nil.
@@ -234,13 +255,8 @@ func (c *cache) sweepResource(r *resource, idleSince time.Time) bool {
 	dropped := 0
 	idle := r.used.Before(idleSince)
 	for fk, f := range r.families {
-		for pk, p := range f.points {
-			if idle || !p.alive() {
-				delete(f.points, pk)
-				dropped++
-			}
-		}
-		if len(f.points) == 0 {
+		dropped += f.points.drop(func(p *point) bool { return idle || !p.alive() })
+		if f.points.n == 0 {
 			delete(r.families, fk)
 		}
 	}

@@ -3,6 +3,7 @@ package metrics
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -256,6 +257,69 @@ func BenchmarkNewSeries(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/series")
+		})
+	}
+}
+
+// BenchmarkNewSeriesRatio interleaves ours and Prometheus's on payloads in which
+// every series is new, and reports the ratio of the median times of a batch:
+// plain counters, and a gateway that comes back as another process, stored
+// native on both sides and native here, classic there.
+func BenchmarkNewSeriesRatio(b *testing.B) {
+	unlimited := func(o *Options) { o.MaxSeriesPerInstance, o.MaxSeries = 1<<30, 1<<30 }
+	n := 0
+	counters := func() pmetric.Metrics {
+		md, ms := gateway("n-1")
+		m := ms.AppendEmpty()
+		m.SetName("c")
+		sum := m.SetEmptySum()
+		sum.SetIsMonotonic(true)
+		sum.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+		for range 100 {
+			n++
+			dp := sum.DataPoints().AppendEmpty()
+			dp.SetStartTimestamp(stamp(now.Add(-time.Minute)))
+			dp.SetTimestamp(stamp(now))
+			dp.SetIntValue(1)
+			put(dp.Attributes(), "http.route", fmt.Sprintf("/%d", n), "http.request.method", "GET")
+		}
+		return md
+	}
+	f := newFleet(1, false)
+	restart := func() pmetric.Metrics {
+		n++
+		f.nodes[0].ResourceMetrics().At(0).Resource().Attributes().PutStr(binnacle.AttrProcess, fmt.Sprint("p-", n))
+		return f.nodes[0]
+	}
+	f.next()
+	for _, c := range []struct {
+		name string
+		next func() pmetric.Metrics
+		nhcb bool
+	}{
+		{"counters", counters, true},
+		{"restart, native on both sides", restart, true},
+		{"restart, prometheus classic", restart, false},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			ours, theirs := openStore(b, unlimited), openStore(b)
+			var our, their []time.Duration
+			for b.Loop() {
+				md := c.next()
+				t0 := time.Now()
+				if k, msg, err := ours.WriteMetrics(context.Background(), node1, md); k > 0 || err != nil {
+					b.Fatal(k, msg, err)
+				}
+				t1 := time.Now()
+				if err := prometheusWrite(theirs, md, c.nhcb); err != nil {
+					b.Fatal(err)
+				}
+				our, their = append(our, t1.Sub(t0)), append(their, time.Since(t1))
+			}
+			slices.Sort(our)
+			slices.Sort(their)
+			b.ReportMetric(float64(our[len(our)/2])/float64(their[len(their)/2]), "of-prometheus")
+			b.ReportMetric(float64(our[len(our)/2].Nanoseconds()), "ns/batch")
 		})
 	}
 }

@@ -91,6 +91,9 @@ func (w *writer) exponential(res *resource, fam *family, dp pmetric.ExponentialH
 	if err != nil {
 		return err
 	}
+	if p.shape == nil {
+		p.shape = &shape{}
+	}
 	if dp.Flags().NoRecordedValue() {
 		return w.stale(fam, p, t)
 	}
@@ -132,11 +135,12 @@ func (w *writer) explicitPoint(res *resource, fam *family, dp pmetric.HistogramD
 	// The series of the fam.name itself exists in every form: as the native
 	// histogram, or, when only classic series are stored, as the _count.
 	p, err := w.point(res, fam, attrs, func(p *point) (err error) {
+		p.shape = &shape{}
 		name := fam.name
 		if w.s.opts.Histograms == Classic {
 			name += "_count"
 		}
-		p.series, err = w.series(res, fam, name, attrs)
+		p.series, err = w.series(&p.own, res, fam, name, attrs)
 		return err
 	})
 	if err != nil {
@@ -145,13 +149,13 @@ func (w *writer) explicitPoint(res *resource, fam *family, dp pmetric.HistogramD
 	if dp.Flags().NoRecordedValue() {
 		return w.staleExplicit(fam, p, t)
 	}
-	if err := w.explicit.load(dp, p.bounds); err != nil {
+	if err := w.explicit.load(dp, w.known(fam, p)); err != nil {
 		return err
 	}
 	if err := w.classicSeries(res, fam, p, attrs); err != nil {
 		return err
 	}
-	p.bounds = w.explicit.bounds
+	p.shape.bounds, fam.bounds = w.explicit.bounds, w.explicit.bounds
 	if !fam.kind.delta() {
 		return w.storeExplicit(fam, p, t, dp.StartTimestamp(), &w.explicit, dp)
 	}
@@ -164,6 +168,14 @@ func (w *writer) explicitPoint(res *resource, fam *family, dp pmetric.HistogramD
 	}
 	d.addExplicit(&w.explicit, dp.StartTimestamp())
 	return w.storeExplicit(fam, p, t, d.start, d.explicit, dp)
+}
+
+// known returns the bounds that the next histogram of p most probably has.
+func (w *writer) known(fam *family, p *point) []float64 {
+	if p.shape.bounds != nil {
+		return p.shape.bounds
+	}
+	return fam.bounds
 }
 
 // storeExplicit appends the native sample, the classic ones, or both.
@@ -186,7 +198,7 @@ type nativeForm interface {
 
 // native appends one native histogram sample, with a zero before a new one.
 func (w *writer) native(fam *family, p *point, t int64, start pcommon.Timestamp, e nativeForm, exs pmetric.ExemplarSlice) error {
-	h, err := e.encode(&w.buckets, &p.layout)
+	h, err := e.encode(&w.buckets, &p.shape.layout)
 	if err != nil {
 		return err
 	}
@@ -214,7 +226,7 @@ func (w *writer) stale(fam *family, p *point, t int64) error {
 
 // staleExplicit ends all stored forms of an explicit-bucket histogram.
 func (w *writer) staleExplicit(fam *family, p *point, t int64) error {
-	for _, s := range p.classic {
+	for _, s := range p.shape.classic {
 		if err := w.float(fam, s, t, staleNaN, storage.AppendV2Options{}); err != nil {
 			return err
 		}
@@ -222,7 +234,7 @@ func (w *writer) staleExplicit(fam *family, p *point, t int64) error {
 	switch {
 	case w.s.opts.Histograms != Classic:
 		return w.stale(fam, p, t)
-	case len(p.classic) == 0: // never had a value
+	case len(p.shape.classic) == 0: // never had a value
 		return w.float(fam, p.series, t, staleNaN, storage.AppendV2Options{})
 	}
 	return nil
@@ -235,12 +247,12 @@ func (w *writer) classicSeries(res *resource, fam *family, p *point, attrs pcomm
 		return nil
 	}
 	bounds := w.explicit.bounds
-	if len(p.classic) > 0 && len(bounds) == len(p.bounds) && (len(bounds) == 0 || &bounds[0] == &p.bounds[0]) {
+	if len(p.shape.classic) > 0 && len(bounds) == len(p.shape.bounds) && (len(bounds) == 0 || &bounds[0] == &p.shape.bounds[0]) {
 		return nil
 	}
 	list := make([]*Series, 0, len(bounds)+3)
 	add := func(suffix string, extra ...label) error {
-		s, err := w.series(res, fam, fam.name+suffix, attrs, extra...)
+		s, err := w.series(&Series{}, res, fam, fam.name+suffix, attrs, extra...)
 		list = append(list, s)
 		return err
 	}
@@ -258,7 +270,7 @@ func (w *writer) classicSeries(res *resource, fam *family, p *point, attrs pcomm
 	if err := add("_bucket", label{leLabel, "+Inf"}); err != nil {
 		return err
 	}
-	p.classic = list
+	p.shape.classic = list
 	return nil
 }
 
@@ -279,7 +291,7 @@ func (w *writer) classic(fam *family, p *point, t int64, start pcommon.Timestamp
 	} else {
 		w.exs = w.exs[:0]
 	}
-	count, sum, buckets := p.classic[0], p.classic[1], p.classic[2:]
+	count, sum, buckets := p.shape.classic[0], p.shape.classic[1], p.shape.classic[2:]
 	if err := one(count, float64(e.count), storage.AppendV2Options{}); err != nil {
 		return err
 	}
@@ -329,7 +341,8 @@ func (w *writer) summary(res *resource, fam *family, dp pmetric.SummaryDataPoint
 	}
 	attrs := dp.Attributes()
 	p, err := w.point(res, fam, attrs, func(p *point) (err error) {
-		p.series, err = w.series(res, fam, fam.name+"_count", attrs)
+		p.shape = &shape{}
+		p.series, err = w.series(&p.own, res, fam, fam.name+"_count", attrs)
 		return err
 	})
 	if err != nil {
@@ -343,7 +356,7 @@ func (w *writer) summary(res *resource, fam *family, dp pmetric.SummaryDataPoint
 	if gone {
 		count, sum = staleNaN, staleNaN
 	} else {
-		for _, s := range p.classic[:2] {
+		for _, s := range p.shape.classic[:2] {
 			if zero, ok := fam.zeroAt(s, dp.StartTimestamp(), t); ok {
 				if err := s.appendZeroFloat(w.app, zero); err != nil {
 					return err
@@ -351,13 +364,13 @@ func (w *writer) summary(res *resource, fam *family, dp pmetric.SummaryDataPoint
 			}
 		}
 	}
-	if err := w.float(fam, p.classic[0], t, count, storage.AppendV2Options{}); err != nil {
+	if err := w.float(fam, p.shape.classic[0], t, count, storage.AppendV2Options{}); err != nil {
 		return err
 	}
-	if err := w.float(fam, p.classic[1], t, sum, storage.AppendV2Options{}); err != nil {
+	if err := w.float(fam, p.shape.classic[1], t, sum, storage.AppendV2Options{}); err != nil {
 		return err
 	}
-	for i, s := range p.classic[2:] {
+	for i, s := range p.shape.classic[2:] {
 		v := staleNaN
 		if qs := dp.QuantileValues(); !gone && i < qs.Len() {
 			v = qs.At(i).Value()
@@ -370,30 +383,30 @@ func (w *writer) summary(res *resource, fam *family, dp pmetric.SummaryDataPoint
 }
 
 // summarySeries makes the series of a summary whose quantiles are new; they
-// stand in p.bounds.
+// stand in p.shape.bounds.
 func (w *writer) summarySeries(res *resource, fam *family, p *point, dp pmetric.SummaryDataPoint) error {
 	qs := dp.QuantileValues()
-	same := len(p.classic) > 0 && (len(p.bounds) == qs.Len() || dp.Flags().NoRecordedValue())
-	for i := 0; same && i < min(qs.Len(), len(p.bounds)); i++ {
-		same = p.bounds[i] == qs.At(i).Quantile()
+	same := len(p.shape.classic) > 0 && (len(p.shape.bounds) == qs.Len() || dp.Flags().NoRecordedValue())
+	for i := 0; same && i < min(qs.Len(), len(p.shape.bounds)); i++ {
+		same = p.shape.bounds[i] == qs.At(i).Quantile()
 	}
 	if same {
 		return nil
 	}
-	sum, err := w.series(res, fam, fam.name+"_sum", dp.Attributes())
+	sum, err := w.series(&Series{}, res, fam, fam.name+"_sum", dp.Attributes())
 	if err != nil {
 		return err
 	}
 	list, bounds := []*Series{p.series, sum}, make([]float64, qs.Len())
 	for i := range bounds {
 		bounds[i] = qs.At(i).Quantile()
-		s, err := w.series(res, fam, fam.name, dp.Attributes(), label{quantileLabel, formatBound(bounds[i])})
+		s, err := w.series(&Series{}, res, fam, fam.name, dp.Attributes(), label{quantileLabel, formatBound(bounds[i])})
 		if err != nil {
 			return err
 		}
 		list = append(list, s)
 	}
-	p.classic, p.bounds = list, bounds
+	p.shape.classic, p.shape.bounds = list, bounds
 	return nil
 }
 
@@ -413,7 +426,7 @@ func (w *writer) targetInfo(res *resource, t int64) {
 		if err != nil {
 			return
 		}
-		if res.infoTo, err = w.s.table.intern(lbls, res.owner); err != nil {
+		if res.infoTo, err = w.s.table.intern(&Series{}, lbls, res.owner); err != nil {
 			return
 		}
 		w.s.meta.add(targetInfo, familyKey{kind: kindGauge}, "What a sender says of itself.")

@@ -29,7 +29,8 @@ type Series struct {
 	// The rest is for series in the table: those made by senders.
 	owner *owner
 	dead  atomic.Bool // the TSDB dropped it; points must ask the table again
-	next  *Series     // chain of equal label hashes, guarded by the table
+	next  *Series     // of the table's chain, guarded by the table
+	hash  uint64      // of lbls
 	aged  bool        // survived a sweep without a sample, guarded by the table
 
 	mu    sync.Mutex
@@ -74,10 +75,15 @@ func (s *Series) appendHistogram(app storage.AppenderV2, t int64, h *histogram.H
 func (s *Series) appendZero(app storage.AppenderV2, t int64, like *histogram.Histogram) error {
 	zero := &histogram.Histogram{
 		CounterResetHint: histogram.CounterReset, // by definition
-		// Equal layout, so that the sample after it fits the same chunk.
-		Schema:        like.Schema,
-		ZeroThreshold: like.ZeroThreshold,
-		CustomValues:  like.CustomValues,
+		// Equal layout, so that the sample after it fits the same chunk and
+		// the chunk need not be written anew with its buckets.
+		Schema:          like.Schema,
+		ZeroThreshold:   like.ZeroThreshold,
+		CustomValues:    like.CustomValues,
+		PositiveSpans:   like.PositiveSpans,
+		NegativeSpans:   like.NegativeSpans,
+		PositiveBuckets: noCounts(len(like.PositiveBuckets)),
+		NegativeBuckets: noCounts(len(like.NegativeBuckets)),
 	}
 	err := s.appendHistogram(app, t, zero, storage.AppendV2Options{RejectOutOfOrder: true})
 	if errors.Is(err, storage.ErrOutOfOrderSample) || errors.Is(err, storage.ErrDuplicateSampleForTimestamp) {
@@ -85,6 +91,16 @@ func (s *Series) appendZero(app storage.AppenderV2, t int64, like *histogram.His
 	}
 	return err
 }
+
+// noCounts returns n zeros, which nobody changes.
+func noCounts(n int) []int64 {
+	if n > len(zeros) {
+		return make([]int64, n)
+	}
+	return zeros[:n:n]
+}
+
+var zeros [maxBuckets + 1]int64
 
 // appendZeroFloat is appendZero for counters.
 func (s *Series) appendZeroFloat(app storage.AppenderV2, t int64) error {

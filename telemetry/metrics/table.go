@@ -49,7 +49,7 @@ type table struct {
 	head  *tsdb.Head // for the total; set before the first use
 	total int64      // limit of all series
 
-	shards [64]tableShard
+	shards [tableShards]tableShard
 
 	ownersMu  sync.Mutex
 	owners    map[string]*owner
@@ -57,9 +57,43 @@ type table struct {
 	perOwner  int64
 }
 
+// tableShard is a hash table whose chains run through the series.
 type tableShard struct {
-	mu sync.Mutex
-	m  map[uint64]*Series // by label hash; collisions chain through next
+	mu      sync.Mutex
+	buckets []*Series // a power of two; by label hash, without the bits that chose the shard
+	n       int
+}
+
+const (
+	tableShards    = 64
+	tableShardBits = 6
+)
+
+// at returns the head of the chain for a label hash.
+func (sh *tableShard) at(hash uint64) **Series {
+	return &sh.buckets[hash>>tableShardBits&uint64(len(sh.buckets)-1)]
+}
+
+func (sh *tableShard) add(s *Series) {
+	if sh.n >= len(sh.buckets) {
+		sh.grow()
+	}
+	head := sh.at(s.hash)
+	s.next, *head = *head, s
+	sh.n++
+}
+
+func (sh *tableShard) grow() {
+	old := sh.buckets
+	sh.buckets = make([]*Series, max(16, 2*len(old)))
+	for _, s := range old {
+		for s != nil {
+			next := s.next
+			head := sh.at(s.hash)
+			s.next, *head = *head, s
+			s = next
+		}
+	}
 }
 
 func newTable(o Options) *table {
@@ -70,7 +104,7 @@ func newTable(o Options) *table {
 		unmanaged: &owner{name: "all unmanaged senders together", max: int64(o.MaxSeriesUnmanaged)},
 	}
 	for i := range t.shards {
-		t.shards[i].m = map[uint64]*Series{}
+		t.shards[i].grow()
 	}
 	return t
 }
@@ -95,15 +129,15 @@ func (t *table) ownerOf(managed bool, instance string) *owner {
 	return o
 }
 
-// intern returns the Series of lbls, making it on the account of o at need.
-// It keeps lbls.
-func (t *table) intern(lbls labels.Labels, o *owner) (*Series, error) {
+// intern returns the Series of lbls, making it on the account of o at need, in
+// room, which must be empty. It keeps lbls.
+func (t *table) intern(room *Series, lbls labels.Labels, o *owner) (*Series, error) {
 	hash := lbls.Hash()
-	sh := &t.shards[hash%uint64(len(t.shards))]
+	sh := &t.shards[hash%tableShards]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for s := sh.m[hash]; s != nil; s = s.next {
-		if labels.Equal(s.lbls, lbls) {
+	for s := *sh.at(hash); s != nil; s = s.next {
+		if s.hash == hash && labels.Equal(s.lbls, lbls) {
 			return s, nil
 		}
 	}
@@ -113,32 +147,26 @@ func (t *table) intern(lbls labels.Labels, o *owner) (*Series, error) {
 	if err := o.room(); err != nil {
 		return nil, err
 	}
-	s := &Series{lbls: lbls, owner: o, next: sh.m[hash]}
-	sh.m[hash] = s
+	room.lbls, room.owner, room.hash = lbls, o, hash
+	sh.add(room)
 	o.addSeries(1)
-	return s, nil
+	return room, nil
 }
 
 // remove takes the series of lbls out of the table if its reference is ref, and
 // tells its points by dead.
 func (t *table) remove(lbls labels.Labels, ref uint64) {
 	hash := lbls.Hash()
-	sh := &t.shards[hash%uint64(len(t.shards))]
+	sh := &t.shards[hash%tableShards]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	var prev *Series
-	for s := sh.m[hash]; s != nil; prev, s = s, s.next {
-		if s.ref.Load() != ref || !labels.Equal(s.lbls, lbls) {
+	at := sh.at(hash)
+	for s := *at; s != nil; at, s = &s.next, s.next {
+		if s.hash != hash || s.ref.Load() != ref || !labels.Equal(s.lbls, lbls) {
 			continue
 		}
-		switch {
-		case prev != nil:
-			prev.next = s.next
-		case s.next != nil:
-			sh.m[hash] = s.next
-		default:
-			delete(sh.m, hash)
-		}
+		*at, s.next = s.next, nil
+		sh.n--
 		s.dead.Store(true)
 		s.owner.addSeries(-1)
 		return
@@ -152,7 +180,7 @@ func (t *table) dropUnborn() {
 		sh := &t.shards[i]
 		var unborn []*Series
 		sh.mu.Lock()
-		for _, s := range sh.m {
+		for _, s := range sh.buckets {
 			for ; s != nil; s = s.next {
 				if s.ref.Load() != 0 {
 					continue

@@ -60,6 +60,7 @@ type writer struct {
 	rejected      rejections
 	points        int
 	hits, misses  int
+	added         int // points to the cache
 	uncached      int
 	exemplarCount int
 	exemplarsLost int
@@ -85,6 +86,7 @@ func (w *writer) begin(s *Store, o binnacle.Origin) {
 // release gives the scratch memory back, and ends an appender that a panic
 // would leave open: the TSDB waits for all of them.
 func (w *writer) release() {
+	w.s.cache.points.Add(int64(w.added))
 	if w.app != nil {
 		_ = w.app.Rollback()
 	}
@@ -243,7 +245,7 @@ func (w *writer) family(res *resource, key familyKey, help string) (*family, err
 	if len(name) > maxNameBytes {
 		return nil, fmt.Errorf("metric name is longer than %d bytes", maxNameBytes)
 	}
-	f := &family{kind: key.kind, name: name, points: map[string]*point{}}
+	f := &family{kind: key.kind, name: name}
 	key.name, key.unit = strings.Clone(key.name), strings.Clone(key.unit)
 	if len(res.families) < maxFamilies {
 		res.families[key] = f
@@ -258,29 +260,32 @@ func (w *writer) family(res *resource, key familyKey, help string) (*family, err
 const maxFamilies = 10_000
 
 // point returns the cached point of attrs, making it at need by resolve, which
-// fills in its series.
+// fills in its series. It is valid until the next call at least.
 func (w *writer) point(res *resource, fam *family, attrs pcommon.Map, resolve func(*point) error) (*point, error) {
 	w.key = appendAttrs(w.key[:0], attrs)
-	p := fam.points[string(w.key)]
+	h := w.s.cache.hash(w.key)
+	p := fam.points.get(h, w.key)
 	if p != nil && p.alive() {
 		w.hits++
 		return p, nil
 	}
 	w.misses++
-	fresh := &point{}
+	fresh := &point{hash: h}
 	if err := resolve(fresh); err != nil {
 		return nil, err
 	}
 	switch {
-	case p != nil:
-		fam.points[string(w.key)] = fresh
+	case p != nil: // its series left memory: follow the new one
+		p.series, p.shape, p.exemplar = fresh.series, fresh.shape, fresh.exemplar
+		return p, nil
 	case fam.passing:
 		w.uncached++
 	case res.owner.points.Load() < pointsPerSeries*res.owner.max:
-		fam.points[string(w.key)] = fresh
+		fresh.key = string(w.key)
+		fam.points.add(fresh)
 		res.points++
+		w.added++
 		res.owner.points.Add(1)
-		w.s.cache.points.Add(1)
 	default:
 		w.uncached++
 	}
@@ -290,18 +295,19 @@ func (w *writer) point(res *resource, fam *family, attrs pcommon.Map, resolve fu
 // one resolves a point that has a single series.
 func (w *writer) one(res *resource, fam *family, attrs pcommon.Map) (*point, error) {
 	return w.point(res, fam, attrs, func(p *point) (err error) {
-		p.series, err = w.series(res, fam, fam.name, attrs)
+		p.series, err = w.series(&p.own, res, fam, fam.name, attrs)
 		return err
 	})
 }
 
-// series interns the series of a point under the given name.
-func (w *writer) series(res *resource, fam *family, name string, attrs pcommon.Map, extra ...label) (*Series, error) {
+// series interns the series of a point under the given name. It lies in room if
+// it is new.
+func (w *writer) series(room *Series, res *resource, fam *family, name string, attrs pcommon.Map, extra ...label) (*Series, error) {
 	lbls, err := w.labels.series(name, res.base, attrs, fam.kind, extra...)
 	if err != nil {
 		return nil, err
 	}
-	return w.s.table.intern(lbls, res.owner)
+	return w.s.table.intern(room, lbls, res.owner)
 }
 
 // when returns a point's time in Unix milliseconds, or why it cannot be.
