@@ -64,7 +64,7 @@ tidy: ## Check that go.mod and go.sum are tidy.
 	$(GO) mod verify
 
 .PHONY: check
-check: lint tidy test ## Exactly what CI runs.
+check: lint tidy test ## What CI runs, and lint and tidy before it.
 
 .PHONY: clean
 clean: ## Remove what was built.

@@ -246,12 +246,13 @@ func addrOf(ln net.Listener) string {
 	return ln.Addr().String()
 }
 
-// Timeouts of the HTTP servers. Long polls and event streams set their own
-// write deadlines.
+// Bounds of the HTTP servers. There is no ReadTimeout: it would end long polls
+// and event streams; bodies have a deadline of their own (bodyDeadline), event
+// streams one for each write.
 const (
 	headerTimeout = 5 * time.Second
+	bodyTimeout   = 30 * time.Second
 	idleTimeout   = 2 * time.Minute
-	readTimeout   = 30 * time.Second
 	maxHeader     = 16 << 10
 )
 
@@ -354,7 +355,7 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 
 func (m *Manager) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: 0, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		Handler: bodyDeadline(h), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug), // what clients do wrong
 	}
 }

@@ -116,8 +116,12 @@ func announce(w io.Writer, o manager.Options, m *manager.Manager) {
 	if dir == "" {
 		dir = filepath.Join(o.DataDir, "tokens")
 	}
-	fmt.Fprintf(w, "page and API   http://%s\nnodes          https://%s\ntokens         %s (join, admin, reader, otlp)\n", m.HTTPAddr(), m.NodeAddr(), dir)
-	fmt.Fprintf(w, "one-time login http://%s/login?code=%s\n", m.HTTPAddr(), m.LoginCode())
+	base := "http://" + m.HTTPAddr()
+	if o.TLSCert != "" {
+		base = "https://" + m.HTTPAddr()
+	}
+	fmt.Fprintf(w, "page and API   %s\nnodes          https://%s\ntokens         %s (join, admin, reader, otlp)\n", base, m.NodeAddr(), dir)
+	fmt.Fprintf(w, "one-time login %s/login?code=%s\n", base, m.LoginCode())
 }
 
 // fillFlags sets the flags that the command line left out, from the
