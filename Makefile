@@ -26,7 +26,8 @@ web/node_modules: web/package.json web/package-lock.json
 	cd web && $(NPM) ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-web/dist/index.html: web/node_modules $(shell find web/src web/public -type f 2>/dev/null) web/index.html web/vite.config.ts
+web/dist/index.html: web/node_modules $(shell find web/src web/public -type f 2>/dev/null) \
+		web/index.html web/login.html web/vite.config.ts web/tsconfig.json web/dev/size.mjs
 	cd web && $(NPM) run --silent build
 
 .PHONY: binaries
