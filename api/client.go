@@ -125,6 +125,46 @@ func (c *Client) AbortRollout(ctx context.Context, id string) (Rollout, error) {
 	return call[Rollout](ctx, c, http.MethodPost, "/v1/rollouts/"+url.PathEscape(id)+"/abort", nil)
 }
 
+// PauseRollout calls POST /v1/rollouts/{id}/pause.
+func (c *Client) PauseRollout(ctx context.Context, id string) (Rollout, error) {
+	return call[Rollout](ctx, c, http.MethodPost, "/v1/rollouts/"+url.PathEscape(id)+"/pause", nil)
+}
+
+// ResumeRollout calls POST /v1/rollouts/{id}/resume.
+func (c *Client) ResumeRollout(ctx context.Context, id string) (Rollout, error) {
+	return call[Rollout](ctx, c, http.MethodPost, "/v1/rollouts/"+url.PathEscape(id)+"/resume", nil)
+}
+
+// PromoteRollout calls POST /v1/rollouts/{id}/promote: the step under way passes
+// without its gate.
+func (c *Client) PromoteRollout(ctx context.Context, id string) (Rollout, error) {
+	return call[Rollout](ctx, c, http.MethodPost, "/v1/rollouts/"+url.PathEscape(id)+"/promote", nil)
+}
+
+// RestartGroup calls POST /v1/groups/{g}/restart.
+func (c *Client) RestartGroup(ctx context.Context, g binnacle.Group) (Rollout, error) {
+	return call[Rollout](ctx, c, http.MethodPost, "/v1/groups/"+url.PathEscape(string(g))+"/restart", nil)
+}
+
+// Diff calls GET /v1/groups/{g}/diff. A from of 0 means what the group should
+// run, a to of 0 its newest revision.
+func (c *Client) Diff(ctx context.Context, g binnacle.Group, from, to binnacle.Revision) (Diff, error) {
+	q := url.Values{}
+	if from > 0 {
+		q.Set("from", from.String())
+	}
+	if to > 0 {
+		q.Set("to", to.String())
+	}
+	return call[Diff](ctx, c, http.MethodGet, "/v1/groups/"+url.PathEscape(string(g))+"/diff?"+q.Encode(), nil)
+}
+
+// DiffConfig calls POST /v1/groups/{g}/diff: what config, which need not be a
+// revision, would change of what the group should run.
+func (c *Client) DiffConfig(ctx context.Context, g binnacle.Group, config []byte) (Diff, error) {
+	return call[Diff](ctx, c, http.MethodPost, "/v1/groups/"+url.PathEscape(string(g))+"/diff", raw(config))
+}
+
 // Rollback calls POST /v1/groups/{g}/rollback.
 func (c *Client) Rollback(ctx context.Context, g binnacle.Group) (Rollout, error) {
 	return call[Rollout](ctx, c, http.MethodPost, "/v1/groups/"+url.PathEscape(string(g))+"/rollback", nil)

@@ -53,44 +53,6 @@ type CreatedRevision struct {
 	Existing bool `json:"existing"`
 }
 
-// NewRollout is the body of POST /v1/groups/{g}/rollouts.
-type NewRollout struct {
-	Revision binnacle.Revision `json:"revision"`
-	// Strategy is "all" or "steps".
-	Strategy string `json:"strategy"`
-}
-
-// RolloutState says where a rollout stands.
-type RolloutState string
-
-// The states of a rollout.
-const (
-	RolloutRunning   RolloutState = "running"
-	RolloutCompleted RolloutState = "completed"
-	RolloutFailed    RolloutState = "failed"
-	RolloutAborted   RolloutState = "aborted"
-	// RolloutSuperseded ended because a newer rollout of the group began.
-	RolloutSuperseded RolloutState = "superseded"
-)
-
-// Rollout brings a group from one revision to another.
-type Rollout struct {
-	ID       string            `json:"id"`
-	Group    binnacle.Group    `json:"group"`
-	From     binnacle.Revision `json:"from"`
-	To       binnacle.Revision `json:"to"`
-	Strategy string            `json:"strategy"`
-	State    RolloutState      `json:"state"`
-	Author   string            `json:"author,omitempty"`
-	Started  time.Time         `json:"started"`
-	Ended    time.Time         `json:"ended,omitzero"`
-	// Confirmed and Refused list nodes; Pending those not heard from yet.
-	Confirmed []binnacle.NodeID          `json:"confirmed"`
-	Refused   map[binnacle.NodeID]string `json:"refused,omitempty"`
-	Pending   []binnacle.NodeID          `json:"pending"`
-	Reason    string                     `json:"reason,omitempty"`
-}
-
 // Event is one entry of the event log.
 type Event struct {
 	// ID rises with time within a cluster.
