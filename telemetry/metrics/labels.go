@@ -135,6 +135,48 @@ type labelBuilder struct {
 	list      []label
 	scratch   labels.ScratchBuilder
 	truncated int // values cut off, for the counter
+	names     [numNameRules]map[string]string
+}
+
+// labelName is the function of that name with what it found before: senders
+// have few attribute keys and many series. The keys are the builder's own copies.
+func (b *labelBuilder) labelName(key string, k kind) (string, error) {
+	rule := k.nameRule()
+	if name, ok := b.names[rule][key]; ok {
+		return name, nil
+	}
+	name, err := labelName(key, k)
+	if err != nil {
+		return "", err
+	}
+	if b.names[rule] == nil || len(b.names[rule]) >= maxKnownNames {
+		b.names[rule] = map[string]string{}
+	}
+	b.names[rule][strings.Clone(key)] = strings.Clone(name)
+	return name, nil
+}
+
+// maxKnownNames bounds the attribute keys that one builder remembers.
+const maxKnownNames = 256
+
+// nameRule is what of a kind decides the label of an attribute key.
+type nameRule uint8
+
+const (
+	plainNames nameRule = iota
+	histogramNames
+	summaryNames
+	numNameRules
+)
+
+func (k kind) nameRule() nameRule {
+	switch k {
+	case kindHistogram, kindHistogramDelta, kindExponential, kindExponentialDelta:
+		return histogramNames
+	case kindSummary:
+		return summaryNames
+	}
+	return plainNames
 }
 
 // series returns the labels of a series: the metric's name, the identity of its
@@ -155,7 +197,7 @@ func (b *labelBuilder) build(name string, base []label, k kind, extra ...label) 
 	slices.SortStableFunc(b.list, func(x, y label) int { return strings.Compare(x.name, y.name) })
 	n := 0
 	for _, l := range b.list {
-		name, err := labelName(l.name, k)
+		name, err := b.labelName(l.name, k)
 		if err != nil {
 			return labels.EmptyLabels(), err
 		}
@@ -223,8 +265,8 @@ func labelName(key string, k kind) (string, error) {
 	case strings.HasPrefix(name, "__"):
 		return "key" + name, nil // names of this form are the store's own
 	case slices.Contains(identityLabels, name),
-		name == leLabel && (k == kindHistogram || k == kindHistogramDelta || k == kindExponential || k == kindExponentialDelta),
-		name == quantileLabel && k == kindSummary:
+		name == leLabel && k.nameRule() == histogramNames,
+		name == quantileLabel && k.nameRule() == summaryNames:
 		return "exported_" + name, nil
 	}
 	return name, nil
