@@ -43,7 +43,13 @@ type Block struct {
 	// Allow says which of its environment variables and files this node lets
 	// revisions use by ${env:NAME} and ${file:PATH}; none if it is not set.
 	Allow AllowBlock `json:"allow"`
+	// SpoolBytes bounds the telemetry kept in StateDir while the manager is
+	// away: 256 MiB if it is not set, none if it is 0.
+	SpoolBytes *int64 `json:"spool_bytes"`
 }
+
+// minSpool is room for some minutes of a small node.
+const minSpool = 1 << 20
 
 // AllowBlock lists names and paths, see engine.AllowList.
 type AllowBlock struct {
@@ -149,6 +155,9 @@ func (b *Block) check() error {
 			fail("advertise", "%q is not an address; write host or host:port", b.Advertise)
 		}
 	}
+	if n := b.SpoolBytes; n != nil && *n != 0 && *n < minSpool {
+		fail("spool_bytes", "%d is too little; write at least %d, or 0 to keep no telemetry on disk", *n, minSpool)
+	}
 	return errors.Join(errs...)
 }
 
@@ -231,5 +240,10 @@ func (b *Block) Options(configFile string) agent.Options {
 		o.Gossip = b.Gossip
 	}
 	o.Allow = engine.AllowList{Env: b.Allow.Env, Files: b.Allow.Files}
+	if n := b.SpoolBytes; n != nil {
+		if o.SpoolBytes = *n; *n == 0 {
+			o.SpoolBytes = -1
+		}
+	}
 	return o
 }

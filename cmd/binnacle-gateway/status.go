@@ -84,7 +84,8 @@ func printStatus(out io.Writer, s agent.NodeStatus, now time.Time) error {
 	} else {
 		row("gossip", "off")
 	}
-	row("telemetry", "%d exports sent, %d waiting (%d bytes), %d dropped, %d refused", s.Relay.Sent, s.Relay.Waiting, s.Relay.WaitingBytes, s.Relay.Dropped, s.Relay.Refused)
+	row("telemetry", "%d exports sent, %d waiting in memory (%d bytes), %d on disk (%d bytes), %d dropped, %d damaged, %d refused",
+		s.Relay.Sent, s.Relay.Waiting, s.Relay.WaitingBytes, s.Relay.Spooled, s.Relay.SpooledBytes, s.Relay.Dropped, s.Relay.Damaged, s.Relay.Refused)
 	row("agent", "pid %d, version %s, up %v", s.PID, s.Version, now.Sub(s.Started).Round(time.Second))
 	return w.Flush()
 }

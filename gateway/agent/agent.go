@@ -99,16 +99,18 @@ func New(o Options) (_ *Agent, err error) {
 	a.relay = &relay{
 		log:     a.log,
 		queue:   newMemoryQueue(o.QueueBytes, a.metric("binnacle_agent_relay_dropped_total")),
+		spool:   &spoolBox{dir: a.state.path(dirSpool), max: o.SpoolBytes, m: newSpoolMetrics(o.Metrics)},
 		manager: a.managers.http,
+		node:    a.nodeID,
 		failed:  func() { a.managers.failed(a.managers.client()) },
 		phase:   a.phase,
 		sent:    a.metric("binnacle_agent_relay_sent_total"),
 		refused: a.metric("binnacle_agent_relay_refused_total"),
 	}
-	o.Metrics.GetOrCreateGauge("binnacle_agent_relay_queue_bytes", func() float64 {
-		_, n := a.relay.queue.size()
-		return float64(n)
-	})
+	gauge := func(name string, f func() float64) { o.Metrics.GetOrCreateGauge(name, f) }
+	gauge("binnacle_agent_relay_queue_bytes", func() float64 { _, n := a.relay.queue.size(); return float64(n) })
+	gauge("binnacle_agent_spool_bytes", func() float64 { _, n := a.relay.spool.size(); return float64(n) })
+	gauge("binnacle_agent_spool_exports", func() float64 { n, _ := a.relay.spool.size(); return float64(n) })
 	a.launcher = &launcher{state: a.state, relay: a.relay, log: a.log, command: o.WorkerCommand,
 		dieWithParent: o.DieWithParent, logFormat: o.LogFormat, logLevel: o.LogLevel}
 	a.reporter = newReporter(a)
@@ -216,8 +218,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	<-relayDone
 	fctx, fcancel := context.WithTimeout(bg, 3*time.Second)
 	if err := a.relay.flush(fctx); err != nil && a.identity.Load() != nil {
-		n, _ := a.relay.queue.size()
-		a.log.Warn("the last telemetry was not delivered", "exports", n, "err", err)
+		a.log.Warn("the last telemetry is lost", "err", err)
 	}
 	fcancel()
 	last.Serving, last.Leaving = false, true
@@ -298,6 +299,14 @@ func (a *Agent) Reload() { signal(a.helm.hup) }
 
 // Addr returns the address of the traffic listener's settings, host:port.
 func (a *Agent) Addr() string { return a.advertised() }
+
+// nodeID is empty while the node is no member.
+func (a *Agent) nodeID() binnacle.NodeID {
+	if id := a.identity.Load(); id != nil {
+		return id.NodeID
+	}
+	return ""
+}
 
 func (a *Agent) metric(name string) *metrics.Counter { return a.opts.Metrics.GetOrCreateCounter(name) }
 

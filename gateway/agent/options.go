@@ -60,8 +60,12 @@ type Options struct {
 	ServedAfter time.Duration
 	// DrainTimeout bounds how long a worker finishes what it has in flight.
 	DrainTimeout time.Duration
-	// QueueBytes bounds telemetry that waits for the manager, in memory.
+	// QueueBytes bounds telemetry that waits for the manager in memory.
 	QueueBytes int64
+	// SpoolBytes bounds telemetry that waits on disk, in StateDir, while the
+	// manager is away. When it is full the oldest goes. Negative keeps none
+	// there: a longer outage then leaves a gap.
+	SpoolBytes int64
 
 	// VerifyLease checks leases; nil keeps none.
 	VerifyLease VerifyLease
@@ -77,6 +81,7 @@ func DefaultOptions() Options {
 		ServedAfter:  10 * time.Second,
 		DrainTimeout: 10 * time.Second,
 		QueueBytes:   maxQueueBytes,
+		SpoolBytes:   maxSpoolBytes,
 	}
 }
 
@@ -107,6 +112,9 @@ func (o *Options) validate() error {
 	}
 	if o.QueueBytes <= 0 {
 		o.QueueBytes = d.QueueBytes
+	}
+	if o.SpoolBytes == 0 {
+		o.SpoolBytes = d.SpoolBytes
 	}
 	var errs []error
 	if len(o.Managers) == 0 {

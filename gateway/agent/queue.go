@@ -1,14 +1,14 @@
 package agent
 
 import (
-	"context"
 	"sync"
 
 	"github.com/VictoriaMetrics/metrics"
 )
 
-// memoryQueue is an exportQueue of bounded bytes. When it is full the oldest
-// exports go: the newest ones are what screens show, and metrics are cumulative.
+// memoryQueue holds exports on their way, within bounded bytes. When it is full
+// the oldest exports go: the newest ones are what screens show, and metrics are
+// cumulative. It is safe for concurrent use.
 type memoryQueue struct {
 	max     int64
 	dropped *metrics.Counter
@@ -27,6 +27,7 @@ func newMemoryQueue(max int64, dropped *metrics.Counter) *memoryQueue {
 // cost is what an export takes of the bound, its bookkeeping included.
 func cost(e export) int64 { return int64(len(e.body)) + 256 }
 
+// put adds e, dropping the oldest ones if there is no room.
 func (q *memoryQueue) put(e export) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -50,24 +51,18 @@ func (q *memoryQueue) popLocked() {
 	}
 }
 
-func (q *memoryQueue) next(ctx context.Context) (export, uint64, error) {
-	for {
-		q.mu.Lock()
-		filled := q.filled
-		if len(q.items) > 0 {
-			e, id := q.items[0], q.first
-			q.mu.Unlock()
-			return e, id, nil
-		}
-		q.mu.Unlock()
-		select {
-		case <-filled:
-		case <-ctx.Done():
-			return export{}, 0, ctx.Err()
-		}
+// oldest returns the export that waits longest and leaves it there. If there is
+// none, filled is closed when one comes in.
+func (q *memoryQueue) oldest() (e export, id uint64, ok bool, filled <-chan struct{}) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.items) == 0 {
+		return export{}, 0, false, q.filled
 	}
+	return q.items[0], q.first, true, q.filled
 }
 
+// done removes what oldest gave, if it is still there.
 func (q *memoryQueue) done(id uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -76,7 +71,8 @@ func (q *memoryQueue) done(id uint64) {
 	}
 }
 
-func (q *memoryQueue) size() (int, int64) {
+// size returns how much waits.
+func (q *memoryQueue) size() (exports int, bytes int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.items), q.bytes

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
@@ -32,14 +31,17 @@ type export struct {
 }
 
 // relay takes the worker's telemetry on loopback and sends it on to the
-// manager under the node's certificate. What cannot be sent waits in a queue;
-// a worker is answered as soon as its export is in there, so that a manager
-// that is away costs the data path nothing.
+// manager under the node's certificate. A worker is answered as soon as its
+// export is in a queue in memory, so that neither a manager that is away nor a
+// slow disk costs the data path anything. From there one goroutine, run, sends
+// it, or, while the manager does not take it, moves it to the spool.
 type relay struct {
 	log     *slog.Logger
-	queue   exportQueue
+	queue   *memoryQueue
+	spool   *spoolBox
 	manager func() (http.RoundTripper, string) // nil transport: not a member yet
-	failed  func()                             // the manager in use did not answer
+	node    func() binnacle.NodeID
+	failed  func() // the manager in use did not answer
 
 	// phase spreads retries, see retryDelay.
 	phase func() time.Duration
@@ -47,24 +49,13 @@ type relay struct {
 	sent, refused *metrics.Counter
 }
 
-// exportQueue is where exports wait. The one here is memory; one on disk takes
-// its place when a node shall ride out long outages.
-type exportQueue interface {
-	// put adds e, dropping the oldest ones if there is no room.
-	put(e export)
-	// next waits for the oldest export and leaves it in the queue.
-	next(ctx context.Context) (export, uint64, error)
-	// done removes what next gave, if it is still there.
-	done(id uint64)
-	// size returns how much waits.
-	size() (exports int, bytes int64)
-}
-
 const (
 	// maxExport bounds one request, as the manager's receivers do.
 	maxExport = 16 << 20
-	// maxQueueBytes is the default for all that waits.
+	// maxQueueBytes is the default for all that waits in memory.
 	maxQueueBytes = 32 << 20
+	// maxSpoolBytes is the default for all that waits on disk.
+	maxSpoolBytes = 256 << 20
 	// exportTimeout bounds one delivery.
 	exportTimeout = 20 * time.Second
 )
@@ -137,64 +128,6 @@ func (r *relay) take(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Content-Type", ct)
 	if strings.HasPrefix(ct, "application/json") {
 		io.WriteString(w, "{}")
-	}
-}
-
-// run sends what waits, the oldest first, until ctx ends.
-func (r *relay) run(ctx context.Context) {
-	for failures := 0; ; {
-		e, id, err := r.queue.next(ctx)
-		if err != nil {
-			return
-		}
-		wait, err := r.send(ctx, e)
-		var lost *lostExport
-		switch {
-		case err == nil:
-			if failures > 0 {
-				r.log.Info("telemetry goes to the manager again", "failures", failures)
-			}
-			failures = 0
-			r.sent.Inc()
-			r.queue.done(id)
-			continue
-		case ctx.Err() != nil:
-			return
-		case errors.As(err, &lost):
-			r.refused.Inc()
-			r.log.Warn("the manager refused an export for good; it is dropped", "err", err)
-			r.queue.done(id)
-			continue
-		}
-		if failures == 0 && !errors.Is(err, errNotMember) {
-			r.log.Warn("telemetry waits: the manager does not take it", "err", err)
-		}
-		delay := retryDelay(failures, r.phase(), rand.Float64())
-		if !errors.Is(err, errNotMember) {
-			failures++
-		}
-		if sleep(ctx, max(delay, wait)) != nil {
-			return
-		}
-	}
-}
-
-// flush sends what waits, each once, until the queue is empty, one fails or ctx
-// ends. It is for the end, after run.
-func (r *relay) flush(ctx context.Context) error {
-	for {
-		if n, _ := r.queue.size(); n == 0 {
-			return nil
-		}
-		e, id, err := r.queue.next(ctx)
-		if err != nil {
-			return err
-		}
-		var lost *lostExport
-		if _, err := r.send(ctx, e); err != nil && !errors.As(err, &lost) {
-			return err
-		}
-		r.queue.done(id)
 	}
 }
 

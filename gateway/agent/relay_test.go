@@ -22,6 +22,8 @@ func testRelay(t *testing.T, max int64, manager func() (http.RoundTripper, strin
 	dropped := set.NewCounter("dropped")
 	return &relay{
 		log: testLog(t), queue: newMemoryQueue(max, dropped), manager: manager,
+		spool:  &spoolBox{dir: t.TempDir(), max: maxSpoolBytes, m: newSpoolMetrics(set)},
+		node:   func() binnacle.NodeID { return "n-1" },
 		failed: func() {}, phase: func() time.Duration { return 0 },
 		sent: set.NewCounter("sent"), refused: set.NewCounter("refused"),
 	}, dropped
@@ -194,18 +196,22 @@ func TestQueueDropsTheOldest(t *testing.T) {
 	if n := dropped.Get(); n != 15 {
 		t.Errorf("%d dropped; want 15", n)
 	}
-	e, id, err := q.next(t.Context())
-	if err != nil || e.path != "15" {
-		t.Fatalf("oldest: got %s, %v; want 15", e.path, err)
+	e, id, ok, _ := q.oldest()
+	if !ok || e.path != "15" {
+		t.Fatalf("oldest: got %s, %v; want 15", e.path, ok)
 	}
 	q.put(export{path: "25", body: make([]byte, 1000)}) // drops 15 meanwhile
 	q.done(id)
-	if e, _, _ := q.next(t.Context()); e.path != "16" {
+	if e, _, _, _ := q.oldest(); e.path != "16" {
 		t.Errorf("after done of a dropped one: got %s; want 16", e.path)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, _, err := newMemoryQueue(1, dropped).next(ctx); err == nil {
-		t.Error("next of an empty queue after the end: got no error")
+	_, _, ok, filled := newMemoryQueue(1, dropped).oldest()
+	select {
+	case <-filled:
+		ok = true
+	default:
+	}
+	if ok {
+		t.Error("oldest of an empty queue: got one")
 	}
 }

@@ -73,11 +73,18 @@ type GossipInfo struct {
 
 // RelayInfo tells of telemetry on its way to the manager.
 type RelayInfo struct {
+	// Waiting exports are in memory, Spooled ones on disk.
 	Waiting      int    `json:"waiting"`
 	WaitingBytes int64  `json:"waiting_bytes"`
+	Spooled      int    `json:"spooled"`
+	SpooledBytes int64  `json:"spooled_bytes"`
 	Sent         uint64 `json:"sent"`
-	Dropped      uint64 `json:"dropped"`
-	Refused      uint64 `json:"refused"`
+	// Dropped are those for which there was no room in memory or on disk,
+	// Damaged those that the disk spoilt, Refused those that the manager will
+	// not take.
+	Dropped uint64 `json:"dropped"`
+	Damaged uint64 `json:"damaged"`
+	Refused uint64 `json:"refused"`
 }
 
 // Status returns the node's account.
@@ -104,7 +111,9 @@ func (a *Agent) Status() NodeStatus {
 	s.Gossip.Members = len(a.gossip.members())
 	s.Relay.Waiting, s.Relay.WaitingBytes = a.relay.queue.size()
 	s.Relay.Sent, s.Relay.Refused = a.relay.sent.Get(), a.relay.refused.Get()
-	s.Relay.Dropped = a.metric("binnacle_agent_relay_dropped_total").Get()
+	s.Relay.Spooled, s.Relay.SpooledBytes = a.relay.spool.size()
+	s.Relay.Dropped = a.metric("binnacle_agent_relay_dropped_total").Get() + a.relay.spool.m.dropped.Get()
+	s.Relay.Damaged = a.relay.spool.m.damaged.Get()
 	return s
 }
 
