@@ -35,7 +35,10 @@ type Backend struct {
 	Address  string             `json:"address"`
 	Port     int                `json:"port,omitempty"`
 	Activity *Activity          `json:"activity"`
-	// Nodes is the backend's row of the node x backend matrix.
+	// Callers counts the nodes that called it in the window.
+	Callers int `json:"callers"`
+	// Nodes is the backend's row of the node x backend matrix; in an Overview
+	// only its cells with errors.
 	Nodes []ActivityRow `json:"nodes,omitempty"`
 	// Endpoints are those whose requests called this backend, as far as the
 	// telemetry says so.

@@ -32,7 +32,7 @@ func (m *Manager) handleMe(w http.ResponseWriter, r *http.Request) error {
 func (m *Manager) cluster(nodes []api.Node) api.Cluster {
 	c := api.Cluster{
 		ID: m.authority.Cluster(), Version: binnacle.Version, Started: m.started,
-		Managers: []api.Manager{{Name: m.name, Address: m.HTTPAddr(), Leader: true}},
+		Managers: []api.Manager{{Name: m.name, Address: m.HTTPAddr(), NodeAddress: m.NodeAddr(), Leader: true}},
 		Nodes:    map[api.NodeState]int{api.Alive: 0, api.Suspect: 0, api.Unreachable: 0, api.Down: 0, api.Left: 0},
 		Activity: m.activity.Cluster(shortWindow),
 		License:  m.keeper.Summary(),
@@ -158,6 +158,13 @@ func (m *Manager) handleActivity(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	q := r.URL.Query()
+	if node, backend := binnacle.NodeID(q.Get("node")), binnacle.BackendID(q.Get("backend")); node != "" || backend != "" {
+		// A copy: the list is shared by all readers.
+		list.Rows = slices.DeleteFunc(slices.Clone(list.Rows), func(r api.ActivityRow) bool {
+			return node != "" && r.Node != node || backend != "" && r.Backend != backend
+		})
+	}
 	return writeJSON(w, list)
 }
 
@@ -167,12 +174,38 @@ func (m *Manager) backends(window time.Duration) []api.Backend {
 	list := make([]api.Backend, 0, len(act))
 	for id, a := range act {
 		host, port := splitBackend(id)
+		row := m.activity.BackendNodes(id, window)
 		list = append(list, api.Backend{
 			ID: id, Address: host, Port: port, Activity: a,
-			Nodes: m.activity.BackendNodes(id, window), Endpoints: m.activity.BackendEndpoints(id),
+			Callers: callers(row), Nodes: row, Endpoints: m.activity.BackendEndpoints(id),
 		})
 	}
 	slices.SortFunc(list, func(a, b api.Backend) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return list
+}
+
+// callers counts the cells of a backend's row whose node called it.
+func callers(row []api.ActivityRow) (n int) {
+	for _, r := range row {
+		if r.Activity != nil && r.Activity.Requests > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// failingOnly leaves the cells with errors: the whole matrix of a large fleet is
+// too much to send every two seconds, and GET /v1/activity has the rest.
+func failingOnly(list []api.Backend) []api.Backend {
+	for i := range list {
+		var failing []api.ActivityRow
+		for _, r := range list[i].Nodes {
+			if r.Activity != nil && r.Activity.Errors > 0 {
+				failing = append(failing, r)
+			}
+		}
+		list[i].Nodes = failing
+	}
 	return list
 }
 

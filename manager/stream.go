@@ -94,7 +94,7 @@ func (m *Manager) overview() api.Overview {
 	if at.IsZero() {
 		at = now
 	}
-	return api.Overview{Time: at, Cluster: m.cluster(nodes), Nodes: nodes, Backends: m.backends(shortWindow), Recent: recent}
+	return api.Overview{Time: at, Cluster: m.cluster(nodes), Nodes: nodes, Backends: failingOnly(m.backends(shortWindow)), Recent: recent}
 }
 
 // writeTimeout bounds each write to a viewer, so that a stuck one goes.
@@ -129,9 +129,14 @@ func sse(w http.ResponseWriter) (send func(name, id string, data []byte) error) 
 	}
 }
 
+// handleActivityStream sends overviews, and with them what is added to the event
+// log: a browser opens few connections to one host, so one stream brings both.
 func (m *Manager) handleActivityStream(w http.ResponseWriter, r *http.Request) error {
 	leave := m.hub.join()
 	defer leave()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	live := m.events.Subscribe(ctx)
 	send := sse(w)
 	var last []byte
 	for {
@@ -144,6 +149,17 @@ func (m *Manager) handleActivityStream(w http.ResponseWriter, r *http.Request) e
 		}
 		select {
 		case <-changed:
+		case e, ok := <-live:
+			if !ok {
+				return nil
+			}
+			b, err := json.Marshal(e)
+			if err != nil {
+				return err
+			}
+			if err := send("event", fmt.Sprint(e.ID), b); err != nil {
+				return nil
+			}
 		case <-r.Context().Done():
 			return nil
 		case <-m.stopping:
