@@ -157,13 +157,15 @@ func New(o Options) (_ *Manager, err error) {
 	// Telemetry: metrics, traces, live activity, and what receives them.
 	if m.metrics, err = tsmetrics.Open(tsmetrics.Options{
 		Dir: filepath.Join(o.DataDir, "metrics"), Retention: o.MetricsRetention, Histograms: o.MetricsHistograms,
-		Log: o.Log, Metrics: m.set,
+		MaxBytes: o.MetricsMaxBytes, MaxSeries: o.MetricsMaxSeries, MaxSeriesPerInstance: o.MetricsMaxSeriesPerNode,
+		Query: tsmetrics.QueryLimits{MaxSamples: o.QueryMaxSamples, Timeout: o.QueryTimeout, Concurrency: o.QueryConcurrency},
+		Log:   o.Log, Metrics: m.set,
 	}); err != nil {
 		return nil, fmt.Errorf("open the metrics store: %w", err)
 	}
 	m.onStop("metrics", func(context.Context) error { return m.metrics.Close() })
 	if m.traces, err = traces.Open(traces.Options{
-		Dir: filepath.Join(o.DataDir, "traces"), Retention: o.TracesRetention, Log: o.Log, Metrics: m.set,
+		Dir: filepath.Join(o.DataDir, "traces"), Retention: o.TracesRetention, MaxBytes: o.TracesMaxBytes, Log: o.Log, Metrics: m.set,
 	}); err != nil {
 		return nil, fmt.Errorf("open the trace store: %w", err)
 	}

@@ -59,6 +59,20 @@ type Options struct {
 	TracesRetention  time.Duration
 	// MetricsHistograms is native, classic or both.
 	MetricsHistograms string
+	// MetricsMaxBytes and TracesMaxBytes bound what each takes on disk; the
+	// oldest goes first. 0 means no bound but the retention.
+	MetricsMaxBytes int64
+	TracesMaxBytes  int64
+	// MetricsMaxSeries and MetricsMaxSeriesPerNode bound the series of the last
+	// two to three hours, which are in memory at about 1 KiB each. Points that
+	// would make one more are refused with a partial success and an event.
+	MetricsMaxSeries        int
+	MetricsMaxSeriesPerNode int
+	// QueryMaxSamples, QueryTimeout and QueryConcurrency bound PromQL queries,
+	// so that they leave ingest and polls alone.
+	QueryMaxSamples  int
+	QueryTimeout     time.Duration
+	QueryConcurrency int
 	// MaxRequestBytes bounds one OTLP request, on the wire and inflated.
 	MaxRequestBytes int64
 
@@ -75,13 +89,15 @@ type Options struct {
 func DefaultOptions() Options {
 	port := func(p int) string { return ":" + strconv.Itoa(p) }
 	return Options{
-		DataDir:           "binnacle-data",
-		HTTPAddr:          net.JoinHostPort("127.0.0.1", strconv.Itoa(binnacle.PortHTTP)),
-		NodeAddr:          port(binnacle.PortNode),
-		GossipAddr:        port(binnacle.PortGossip),
-		OTLPGRPCAddr:      port(binnacle.PortOTLPGRPC),
-		OTLPHTTPAddr:      port(binnacle.PortOTLPHTTP),
-		MetricsRetention:  15 * 24 * time.Hour,
+		DataDir:          "binnacle-data",
+		HTTPAddr:         net.JoinHostPort("127.0.0.1", strconv.Itoa(binnacle.PortHTTP)),
+		NodeAddr:         port(binnacle.PortNode),
+		GossipAddr:       port(binnacle.PortGossip),
+		OTLPGRPCAddr:     port(binnacle.PortOTLPGRPC),
+		OTLPHTTPAddr:     port(binnacle.PortOTLPHTTP),
+		MetricsRetention: 15 * 24 * time.Hour,
+		MetricsMaxSeries: 2_000_000, MetricsMaxSeriesPerNode: 50_000,
+		QueryMaxSamples: 20_000_000, QueryTimeout: 30 * time.Second, QueryConcurrency: 8,
 		TracesRetention:   48 * time.Hour,
 		MetricsHistograms: "native",
 		MaxRequestBytes:   16 << 20,
@@ -138,6 +154,23 @@ func (o Options) Validate() error {
 	} {
 		if d.d < d.min {
 			bad("%s %v: want at least %v", d.flag, d.d, d.min)
+		}
+	}
+	for _, n := range []struct {
+		flag string
+		n    int64
+		min  int64
+	}{
+		{"--metrics-max-bytes", o.MetricsMaxBytes, 0},
+		{"--traces-max-bytes", o.TracesMaxBytes, 0},
+		{"--metrics-max-series", int64(o.MetricsMaxSeries), 1},
+		{"--metrics-max-series-per-node", int64(o.MetricsMaxSeriesPerNode), 1},
+		{"--query-max-samples", int64(o.QueryMaxSamples), 1},
+		{"--query-timeout", int64(o.QueryTimeout), 1},
+		{"--query-concurrency", int64(o.QueryConcurrency), 1},
+	} {
+		if n.n < n.min {
+			bad("%s %d: want at least %d", n.flag, n.n, n.min)
 		}
 	}
 	if o.MaxRequestBytes < 1<<10 || o.MaxRequestBytes > 64<<20 {
