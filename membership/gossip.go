@@ -66,10 +66,11 @@ type GossipOptions struct {
 	Log     *slog.Logger
 	Metrics *metrics.Set
 
-	// tune changes memberlist's configuration, and rejoin the time between
-	// rounds, in tests.
-	tune   func(*memberlist.Config)
-	rejoin time.Duration
+	// tune changes memberlist's configuration, rejoin the time between rounds,
+	// and network takes the place of sockets, in tests.
+	tune    func(*memberlist.Config)
+	rejoin  time.Duration
+	network func(*log.Logger) (memberlist.NodeAwareTransport, netip.AddrPort, error)
 }
 
 // GossipLabel returns the label that keeps the gossip of a cluster apart from
@@ -115,6 +116,8 @@ type Member struct {
 	// UDPBlocked is when it was last found to answer over TCP only, zero if
 	// UDP works.
 	UDPBlocked time.Time
+
+	condemned time.Time // called dead by others, not yet by this one
 }
 
 // Gossip is one life of one member: it starts, leaves or closes, and is then
@@ -129,11 +132,14 @@ type Gossip struct {
 	verify *verifier
 	self   netip.AddrPort
 	queue  *eventQueue
-	peers  *peerBook
-	count  gossipCounters
+	// probeInterval is memberlist's.
+	probeInterval time.Duration
+	peers         *peerBook
+	count         gossipCounters
 
 	sealed   atomic.Pointer[[]byte] // what NodeMeta gives
 	announce chan struct{}          // SetMeta was called
+	calls    chan netip.AddrPort    // members to call upon
 	ctx      context.Context        // ends with Close
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
@@ -179,6 +185,7 @@ func StartGossip(ctx context.Context, o GossipOptions) (*Gossip, error) {
 		log:      o.Log.With("component", "gossip", "self", string(o.Identity.ID)),
 		verify:   newVerifier(o.CAPub, o.Cluster),
 		announce: make(chan struct{}, 1),
+		calls:    make(chan netip.AddrPort, maxCalls),
 		members:  make(map[binnacle.NodeID]Member),
 		keys:     slices.Clone(o.Keys),
 		meta:     o.Meta,
@@ -195,6 +202,9 @@ func StartGossip(ctx context.Context, o GossipOptions) (*Gossip, error) {
 	g.wg.Go(g.deliver)
 	g.wg.Go(g.announceChanges)
 	g.wg.Go(g.rejoin)
+	for range callers {
+		g.wg.Go(g.call)
+	}
 	g.log.Info("gossip started", "address", g.self)
 	return g, nil
 }
@@ -212,30 +222,46 @@ func (g *Gossip) start(ctx context.Context) error {
 	}
 	g.ring = ring
 
-	bind, err := parseBind(ctx, g.opts.Bind)
-	if err != nil {
-		return err
-	}
 	logger := log.New(&logBridge{g: g}, "", 0)
-	transport, err := listenGossip(bind, logger)
+	open := g.opts.network
+	if open == nil {
+		open = func(l *log.Logger) (memberlist.NodeAwareTransport, netip.AddrPort, error) { return g.listen(ctx, l) }
+	}
+	transport, self, err := open(logger)
 	if err != nil {
 		return err
 	}
-	nt := &netTransport{NetTransport: transport, ctx: g.ctx}
-	if g.self, err = advertised(ctx, transport, g.opts.Advertise); err != nil {
-		return errors.Join(err, transport.Shutdown())
-	}
-	if g.self.Addr().IsLoopback() && !bind.Addr().IsLoopback() {
-		g.log.Warn("gossip advertises a loopback address: other machines cannot reach it; set an address to advertise", "address", g.self)
-	}
+	g.self = self
 	if err := g.seal(g.meta); err != nil {
 		return errors.Join(err, transport.Shutdown())
 	}
-	g.list, err = memberlist.Create(g.config(nt, logger))
+	config := g.config(transport, logger)
+	g.probeInterval = config.ProbeInterval
+	g.list, err = memberlist.Create(config)
 	if err != nil {
 		return errors.Join(err, transport.Shutdown())
 	}
 	return nil
+}
+
+// listen opens the sockets and decides on the address that others use.
+func (g *Gossip) listen(ctx context.Context, logger *log.Logger) (memberlist.NodeAwareTransport, netip.AddrPort, error) {
+	bind, err := parseBind(ctx, g.opts.Bind)
+	if err != nil {
+		return nil, netip.AddrPort{}, err
+	}
+	t, err := listenGossip(bind, logger)
+	if err != nil {
+		return nil, netip.AddrPort{}, err
+	}
+	self, err := advertised(ctx, t, g.opts.Advertise)
+	if err != nil {
+		return nil, netip.AddrPort{}, errors.Join(err, t.Shutdown())
+	}
+	if self.Addr().IsLoopback() && !bind.Addr().IsLoopback() {
+		g.log.Warn("gossip advertises a loopback address: other machines cannot reach it; set an address to advertise", "address", self)
+	}
+	return &netTransport{NetTransport: t, ctx: g.ctx}, self, nil
 }
 
 // config is memberlist's profile for local networks with our differences.
@@ -253,6 +279,9 @@ func (g *Gossip) config(t memberlist.Transport, logger *log.Logger) *memberlist.
 	// Most of a record is signatures, which do not compress, and a receiver
 	// that inflates nothing cannot be made to.
 	c.EnableCompression = false
+	// Twice the sends of each piece of news: with 30 % loss every member hears
+	// nearly all of it. News is rare, so this costs next to nothing.
+	c.RetransmitMult = 8
 	// A node that died and comes back at another address takes its name again
 	// after this; without it never.
 	c.DeadNodeReclaimTime = 5 * time.Second

@@ -2,7 +2,6 @@ package membership
 
 import (
 	"fmt"
-	"math"
 	"net/netip"
 	"time"
 
@@ -61,16 +60,7 @@ func (h *gossipHooks) NotifyJoin(n *memberlist.Node) { h.g.heard(n) }
 func (h *gossipHooks) NotifyUpdate(n *memberlist.Node) { h.g.heard(n) }
 
 // NotifyLeave is called for one that left or died; its last metadata say which.
-func (h *gossipHooks) NotifyLeave(n *memberlist.Node) {
-	g := h.g
-	g.change(binnacle.NodeID(n.Name), func(m *Member) GossipKind {
-		m.State, m.Since = GossipDead, time.Now()
-		if m.Meta.Leaving {
-			m.State = GossipLeft
-		}
-		return m.State
-	}, "")
-}
+func (h *gossipHooks) NotifyLeave(n *memberlist.Node) { h.g.condemned(binnacle.NodeID(n.Name)) }
 
 // NotifyConflict is called when two addresses claim one id.
 func (h *gossipHooks) NotifyConflict(existing, other *memberlist.Node) {
@@ -108,6 +98,7 @@ func (g *Gossip) heard(n *memberlist.Node) {
 		m.State, m.Since = GossipAlive, time.Now()
 	}
 	m.ID, m.Manager, m.Gossip, m.Meta = rec.id, rec.manager(), rec.gossip, rec.meta
+	m.condemned = time.Time{}
 	g.members[rec.id] = m
 	g.mu.Unlock()
 	g.peers.seen(m.ID, m.Gossip, time.Now())
@@ -127,7 +118,7 @@ func (g *Gossip) suspected(id binnacle.NodeID) {
 // cleared is called when a suspect turned out to answer.
 func (g *Gossip) cleared(id binnacle.NodeID) {
 	g.change(id, func(m *Member) GossipKind {
-		if m.State == GossipSuspect {
+		if m.State == GossipSuspect && m.condemned.IsZero() {
 			m.State, m.Since = GossipAlive, time.Now()
 		}
 		return m.State
@@ -156,57 +147,6 @@ func (g *Gossip) change(id binnacle.NodeID, f func(*Member) GossipKind, cause st
 		g.peers.left(id)
 	}
 	g.queue.put(GossipEvent{Kind: kind, Member: m, At: time.Now(), Cause: cause})
-}
-
-// deliver hands events to OnEvent and lets suspicions end that nobody cleared:
-// a suspect that refutes is not always heard of.
-func (g *Gossip) deliver() {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-g.queue.wake:
-			for _, e := range g.queue.take() {
-				g.count.event(e.Kind).Inc()
-				if g.opts.OnEvent != nil {
-					g.opts.OnEvent(e)
-				}
-			}
-		case now := <-tick.C:
-			g.tidy(now)
-		case <-g.ctx.Done():
-			return
-		}
-	}
-}
-
-// forgetMembers is how long a dead or departed member stays listed.
-const forgetMembers = 24 * time.Hour
-
-func (g *Gossip) tidy(now time.Time) {
-	g.mu.Lock()
-	life := suspicionLife(len(g.members) + 1)
-	var cleared []binnacle.NodeID
-	for id, m := range g.members {
-		switch {
-		case m.State == GossipSuspect && now.Sub(m.Since) > life:
-			cleared = append(cleared, id)
-		case (m.State == GossipDead || m.State == GossipLeft) && now.Sub(m.Since) > forgetMembers:
-			delete(g.members, id)
-		}
-	}
-	g.mu.Unlock()
-	for _, id := range cleared {
-		g.cleared(id)
-	}
-}
-
-// suspicionLife is the longest that memberlist suspects one of n members
-// before it is dead, and some more. The LAN profile's formula: 4 x log10(n) x
-// 1 s, up to six times as long without confirmations.
-func suspicionLife(n int) time.Duration {
-	scale := math.Max(1, math.Log10(math.Max(1, float64(n))))
-	return time.Duration(scale*24*float64(time.Second)) + 5*time.Second
 }
 
 type gossipCounters struct {

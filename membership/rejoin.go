@@ -61,16 +61,19 @@ func (g *Gossip) joinRound(ctx context.Context, settling bool) {
 	}
 	var wg sync.WaitGroup
 	for _, a := range targets {
-		wg.Go(func() {
-			if _, err := g.list.Join([]string{a.String()}); err != nil {
-				g.count.joinFailures.Inc()
-				g.log.Debug("gossip join failed", "address", a, "error", err)
-				return
-			}
-			g.count.joins.Inc()
-		})
+		wg.Go(func() { g.join(a) })
 	}
 	wg.Wait()
+}
+
+// join exchanges all that is known with the member at a, over TCP.
+func (g *Gossip) join(a netip.AddrPort) {
+	if _, err := g.list.Join([]string{a.String()}); err != nil {
+		g.count.joinFailures.Inc()
+		g.log.Debug("gossip join failed", "address", a, "error", err)
+		return
+	}
+	g.count.joins.Inc()
 }
 
 // joinTargets chooses at most limit addresses to join: seeds first, if none of
