@@ -2,7 +2,9 @@ package metrics
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/storage"
@@ -62,6 +64,9 @@ func (b *Batch) Len() int { return b.n }
 // Commit stores the batch: it is in the log and readable afterwards. On error
 // nothing of it is.
 func (b *Batch) Commit() error {
+	if err := b.s.space.check(time.Now()); err != nil {
+		return errors.Join(err, b.app.Rollback())
+	}
 	if err := b.app.Commit(); err != nil {
 		return b.s.commitFailed(err)
 	}

@@ -34,6 +34,9 @@ type Options struct {
 	// oldest block goes first. 0 means no bound. The last two hours are kept
 	// in memory and log and are never dropped for size.
 	MaxBytes int64
+	// MinFreeBytes is the space left on the disk below which writes are refused
+	// as retryable (default 64 MiB; negative turns the check off).
+	MinFreeBytes int64
 	// OutOfOrder is how far behind the newest sample of all a sample may be
 	// and still be stored (default 6 h, so that a node's spool can catch up).
 	// Raising it costs memory and an extra log for late samples only.
@@ -93,6 +96,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, errors.New("metrics: Options.Dir is empty: name the data directory")
 	}
 	def(&o.Retention, 15*24*time.Hour)
+	def(&o.MinFreeBytes, 64<<20)
 	def(&o.OutOfOrder, 6*time.Hour)
 	def(&o.MaxAhead, 5*time.Minute)
 	def(&o.Histograms, Native)

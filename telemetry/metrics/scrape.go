@@ -37,6 +37,9 @@ func (s *Store) Scrape(ctx context.Context, sets []*vm.Set, lbls labels.Labels, 
 // scrapeText appends each line of a text exposition. A line that cannot be
 // read is skipped and told in the error, with the rest stored.
 func (s *Store) scrapeText(text []byte, lbls labels.Labels, t int64) (stored int, _ error) {
+	if err := s.space.check(time.Now()); err != nil {
+		return 0, err
+	}
 	app := s.db.AppenderV2(context.Background())
 	var bad error
 	for line := range bytes.Lines(text) {

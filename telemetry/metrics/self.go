@@ -22,6 +22,7 @@ type selfMetrics struct {
 	rollupSamples *vm.Counter
 	ownSamples    *vm.Counter
 	commitErrors  *vm.Counter
+	readOnly      *vm.Counter
 	commitSeconds *vm.Summary
 	quarantined   *vm.Counter
 	syncErrors    *vm.Counter
@@ -45,6 +46,7 @@ func newSelfMetrics(set *vm.Set) *selfMetrics {
 		rollupSamples: set.GetOrCreateCounter("binnacle_metrics_rollup_samples_total"),
 		ownSamples:    set.GetOrCreateCounter("binnacle_metrics_own_samples_total"),
 		commitErrors:  set.GetOrCreateCounter("binnacle_metrics_commit_errors_total"),
+		readOnly:      set.GetOrCreateCounter("binnacle_metrics_refused_read_only_total"),
 		commitSeconds: set.GetOrCreateSummary("binnacle_metrics_commit_duration_seconds"),
 		quarantined:   set.GetOrCreateCounter("binnacle_metrics_blocks_quarantined_total"),
 		syncErrors:    set.GetOrCreateCounter("binnacle_metrics_log_sync_errors_total"),
@@ -66,6 +68,12 @@ func (m *selfMetrics) watch(s *Store) {
 	m.set.GetOrCreateGauge("binnacle_metrics_cache_resources", func() float64 { return float64(s.cache.resources.Load()) })
 	m.set.GetOrCreateGauge("binnacle_metrics_cache_points", func() float64 { return float64(s.cache.points.Load()) })
 	m.set.GetOrCreateGauge("binnacle_metrics_series_unmanaged", func() float64 { return float64(s.table.unmanaged.series.Load()) })
+	m.set.GetOrCreateGauge("binnacle_metrics_read_only", func() float64 {
+		if s.space.readOnly() {
+			return 1
+		}
+		return 0
+	})
 	m.set.RegisterMetricsWriter(s.writeTSDBMetrics)
 }
 

@@ -42,6 +42,7 @@ type Store struct {
 	meta    *metaStore
 	scraped *scrapeCache
 	self    *selfMetrics
+	space   *space
 	started time.Time
 
 	closeOnce sync.Once
@@ -64,6 +65,7 @@ func Open(o Options) (*Store, error) {
 		started: time.Now(),
 	}
 	s.self = newSelfMetrics(o.Metrics)
+	s.space = &space{dir: o.Dir, minFree: o.MinFreeBytes, log: s.log, refused: s.self.readOnly}
 	s.table = newTable(o)
 	s.cache = newCache()
 	s.scraped = newScrapeCache()
@@ -164,11 +166,12 @@ func (e *Unavailable) RetryAfter() time.Duration { return e.After }
 const retryAfter = 30 * time.Second
 
 // commitFailed counts and wraps an error of a commit. Nothing of the batch is
-// stored then, so the sender may send it again.
+// readable then, so the sender may send it again.
 func (s *Store) commitFailed(err error) error {
 	s.self.commitErrors.Inc()
 	if errors.Is(err, syscall.ENOSPC) {
 		err = fmt.Errorf("disk of %s is full, free some space or lower the retention: %w", s.opts.Dir, err)
 	}
+	s.space.tear(err)
 	return &Unavailable{After: retryAfter, Err: fmt.Errorf("commit: %w", err)}
 }

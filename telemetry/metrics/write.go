@@ -33,9 +33,13 @@ func (s *Store) WriteMetrics(ctx context.Context, o binnacle.Origin, md pmetric.
 	if err := ctx.Err(); err != nil {
 		return 0, "", err
 	}
+	now := time.Now()
+	if err := s.space.check(now); err != nil {
+		return 0, "", err
+	}
 	w := writers.Get().(*writer)
 	defer w.release()
-	w.begin(s, o)
+	w.begin(s, o, now)
 	rms := md.ResourceMetrics()
 	for i := range rms.Len() {
 		w.resourceMetrics(rms.At(i))
@@ -76,10 +80,10 @@ type writer struct {
 
 var writers = sync.Pool{New: func() any { return new(writer) }}
 
-func (w *writer) begin(s *Store, o binnacle.Origin) {
+func (w *writer) begin(s *Store, o binnacle.Origin, now time.Time) {
 	w.s, w.origin = s, o
 	w.app = s.db.AppenderV2(context.Background())
-	w.now = time.Now()
+	w.now = now
 	w.limit = w.now.Add(s.opts.MaxAhead).UnixMilli()
 }
 
