@@ -144,6 +144,7 @@ type Gossip struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 
+	sealMu   sync.Mutex // held while metadata are sealed, so that the newest stay
 	updateMu sync.Mutex // held while memberlist announces a change
 
 	keysMu sync.Mutex // guards keys and changes of ring
@@ -153,6 +154,10 @@ type Gossip struct {
 	members map[binnacle.NodeID]Member
 	meta    Metadata
 	closed  bool
+	// tcpOnly are those who answered over TCP only since anyone last answered
+	// over UDP.
+	tcpOnly       map[binnacle.NodeID]bool
+	ownUDPBlocked bool
 }
 
 // maxGossipKeys is two: memberlist moves keys of a longer ring under readers.
@@ -187,6 +192,7 @@ func StartGossip(ctx context.Context, o GossipOptions) (*Gossip, error) {
 		announce: make(chan struct{}, 1),
 		calls:    make(chan netip.AddrPort, maxCalls),
 		members:  make(map[binnacle.NodeID]Member),
+		tcpOnly:  make(map[binnacle.NodeID]bool),
 		keys:     slices.Clone(o.Keys),
 		meta:     o.Meta,
 		count:    newGossipCounters(o.Metrics),
@@ -313,20 +319,38 @@ func (g *Gossip) Members() []Member {
 // spreads within a second or so. An address that is too long is refused.
 func (g *Gossip) SetMeta(m Metadata) error {
 	g.mu.Lock()
-	same := m == g.meta
+	old := g.meta
 	g.meta = m
 	g.mu.Unlock()
-	if same {
+	if m == old {
 		return nil
 	}
-	if err := g.seal(m); err != nil {
+	if err := g.reseal(); err != nil {
+		g.mu.Lock()
+		g.meta = old
+		g.mu.Unlock()
 		return err
 	}
+	g.announceSoon()
+	return nil
+}
+
+// reseal makes the newest metadata what NodeMeta gives.
+func (g *Gossip) reseal() error {
+	g.sealMu.Lock()
+	defer g.sealMu.Unlock()
+	g.mu.Lock()
+	m := g.meta
+	m.udpBlocked = g.ownUDPBlocked
+	g.mu.Unlock()
+	return g.seal(m)
+}
+
+func (g *Gossip) announceSoon() {
 	select {
 	case g.announce <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 func (g *Gossip) seal(m Metadata) error {
@@ -348,6 +372,9 @@ func (g *Gossip) announceChanges() {
 		case <-g.announce:
 			if err := g.update(announceTimeout); err != nil {
 				g.log.Debug("gossip told nobody of a change yet", "error", err)
+			}
+			if g.UDPBlocked() {
+				g.tellManagers()
 			}
 		case <-g.ctx.Done():
 			return

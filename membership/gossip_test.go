@@ -379,11 +379,11 @@ func TestGossipFindsBlockedUDP(t *testing.T) {
 	m, heard := gt.manager(nil)
 	var off atomic.Bool
 	done := make(chan struct{})
+	t.Cleanup(func() { close(done) }) // after the member: its transport waits for a reader
 	gt.start(identity(t, gt.a, "n-one"), func(o *GossipOptions) {
 		seedOf(m)(o)
 		o.tune = func(c *memberlist.Config) { quick(c); c.Transport = newUDPSwitch(c.Transport, &off, done) }
 	})
-	t.Cleanup(func() { close(done) })
 	eventually(t, "n-one joined", func() bool { return sees(m, "n-one", GossipAlive) })
 	off.Store(true)
 	eventually(t, "blocked UDP is heard of", func() bool { return heard.has("n-one", GossipUDPBlocked) })
@@ -418,7 +418,7 @@ func TestGossipRejoinsByMemory(t *testing.T) {
 	one := identity(t, gt.a, "n-one")
 	remember := func(o *GossipOptions) { seedOf(m)(o); o.PeersFile = file }
 	g1, g2 := gt.start(one, remember), gt.start(identity(t, gt.a, "n-two"), seedOf(m))
-	eventually(t, "n-one knows n-two", func() bool { return sees(g1, "n-two", GossipAlive) })
+	eventually(t, "they know each other", func() bool { return sees(g1, "n-two", GossipAlive) && sees(g2, "n-one", GossipAlive) })
 	if err := errors.Join(g1.Close(), m.Close()); err != nil {
 		t.Fatal(err)
 	}

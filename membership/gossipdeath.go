@@ -86,6 +86,7 @@ func (g *Gossip) tidy(now time.Time) {
 	g.mu.Lock()
 	life := suspicionLife(len(g.members) + 1)
 	var cleared, dead []binnacle.NodeID
+	var blocked []Member
 	for id, m := range g.members {
 		switch {
 		case !m.condemned.IsZero():
@@ -96,6 +97,8 @@ func (g *Gossip) tidy(now time.Time) {
 			cleared = append(cleared, id)
 		case (m.State == GossipDead || m.State == GossipLeft) && now.Sub(m.Since) > forgetMembers:
 			delete(g.members, id)
+		case m.State == GossipAlive && m.Meta.udpBlocked && now.Sub(m.UDPBlocked) >= udpRepeatEvery:
+			blocked = append(blocked, m)
 		}
 	}
 	g.mu.Unlock()
@@ -104,6 +107,9 @@ func (g *Gossip) tidy(now time.Time) {
 	}
 	for _, id := range dead {
 		g.died(id)
+	}
+	for _, m := range blocked {
+		g.udpSaid(m)
 	}
 }
 

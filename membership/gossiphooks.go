@@ -81,9 +81,7 @@ func (h *gossipHooks) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ 
 	if m.State == GossipSuspect {
 		g.cleared(id)
 	}
-	if !m.UDPBlocked.IsZero() {
-		g.change(id, func(m *Member) GossipKind { m.UDPBlocked = time.Time{}; return GossipUDPOpen }, "")
-	}
+	g.udpAnswered(m)
 }
 
 // heard takes a record that NotifyAlive let through.
@@ -97,12 +95,16 @@ func (g *Gossip) heard(n *memberlist.Node) {
 	if !known || m.State != GossipAlive {
 		m.State, m.Since = GossipAlive, time.Now()
 	}
+	was := m.Meta.udpBlocked
 	m.ID, m.Manager, m.Gossip, m.Meta = rec.id, rec.manager(), rec.gossip, rec.meta
 	m.condemned = time.Time{}
 	g.members[rec.id] = m
 	g.mu.Unlock()
 	g.peers.seen(m.ID, m.Gossip, time.Now())
 	g.queue.put(GossipEvent{Kind: GossipAlive, Member: m, At: time.Now()})
+	if m.Meta.udpBlocked != was {
+		g.udpSaid(m)
+	}
 }
 
 // suspected is called when a member answered this one in no way.
@@ -123,13 +125,6 @@ func (g *Gossip) cleared(id binnacle.NodeID) {
 		}
 		return m.State
 	}, "")
-}
-
-// udpBlocked is called when a member answered over TCP but not over UDP.
-func (g *Gossip) udpBlocked(id binnacle.NodeID) {
-	g.cleared(id)
-	g.change(id, func(m *Member) GossipKind { m.UDPBlocked = time.Now(); return GossipUDPBlocked },
-		"it answers over TCP but not over UDP: open UDP on the gossip port both ways")
 }
 
 // change applies f to a known member and queues the event that f names.
@@ -196,5 +191,11 @@ func (g *Gossip) registerGauges(set *metrics.Set) {
 			return float64(n)
 		})
 	}
+	gauge(`binnacle_gossip_udp_blocked`, func() float64 {
+		if g.UDPBlocked() {
+			return 1
+		}
+		return 0
+	})
 	gauge(`binnacle_gossip_health_score`, func() float64 { return float64(g.list.GetHealthScore()) })
 }

@@ -39,6 +39,10 @@ type Metadata struct {
 	// Leaving is set in the last record before a clean stop: memberlist does
 	// not tell a member that left from one that died.
 	Leaving bool
+
+	// udpBlocked is set by the member's own Gossip while UDP does not reach it
+	// or does not leave it.
+	udpBlocked bool
 }
 
 const (
@@ -51,6 +55,7 @@ const (
 	flagServing  = 1 << 0
 	flagDraining = 1 << 1
 	flagLeaving  = 1 << 2
+	flagUDP      = 1 << 3 // blocked
 )
 
 var errMetadata = errors.New("gossip metadata is malformed")
@@ -77,7 +82,7 @@ func sealMetadata(m Metadata, gossip netip.AddrPort, id Identity) ([]byte, error
 		return nil, fmt.Errorf("gossip address %v or the membership certificate (%d bytes) is not valid", gossip, len(id.Cert))
 	}
 	var flags byte
-	for bit, set := range map[byte]bool{flagServing: m.Serving, flagDraining: m.Draining, flagLeaving: m.Leaving} {
+	for bit, set := range map[byte]bool{flagServing: m.Serving, flagDraining: m.Draining, flagLeaving: m.Leaving, flagUDP: m.udpBlocked} {
 		if set {
 			flags |= bit
 		}
@@ -120,7 +125,7 @@ func openMetadata(b []byte, caPub ed25519.PublicKey, cluster binnacle.ClusterID)
 	switch {
 	case version != metadataVersion && !d.short:
 		return record{}, fmt.Errorf("%w: version %d is not known", errMetadata, version)
-	case d.short || len(d.rest) > 0 || len(address) > maxAddress || flags >= flagLeaving<<1:
+	case d.short || len(d.rest) > 0 || len(address) > maxAddress || flags >= flagUDP<<1:
 		return record{}, fmt.Errorf("%w: %d bytes", errMetadata, len(b))
 	}
 	addr, ok := netip.AddrFromSlice(ip)
@@ -145,6 +150,8 @@ func openMetadata(b []byte, caPub ed25519.PublicKey, cluster binnacle.ClusterID)
 			Serving:  flags&flagServing != 0,
 			Draining: flags&flagDraining != 0,
 			Leaving:  flags&flagLeaving != 0,
+
+			udpBlocked: flags&flagUDP != 0,
 		},
 	}, nil
 }
