@@ -75,16 +75,12 @@ func New(o Options) (_ *Agent, err error) {
 		return nil, fmt.Errorf("the @cluster block: %w", err)
 	}
 	a := &Agent{opts: o, log: o.Log.With("component", "agent"), join: joinWaiting, started: time.Now()}
-	own, err := os.ReadFile(o.ConfigFile)
-	if err != nil {
-		return nil, fmt.Errorf("read the node's own file: %w", err)
+	var own []byte
+	if o.Program == nil {
+		if own, err = a.readOwn(); err != nil {
+			return nil, err
+		}
 	}
-	settings, err := engine.SettingsOf(own)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.ConfigFile, err)
-	}
-	a.listenIP = settings.ListenIP
-	a.trafficPort.Store(int32(settings.Port))
 
 	if a.state, err = openState(o.StateDir, a.log); err != nil {
 		return nil, err
@@ -116,8 +112,29 @@ func New(o Options) (_ *Agent, err error) {
 	a.reporter = newReporter(a)
 	a.gossip = newGossiper(a)
 	a.helm = newHelm(a)
+	if o.Program != nil {
+		if a.helm.program, own, err = newProgram(a); err != nil {
+			return nil, err
+		}
+		a.trafficPort.Store(int32(o.Program.port()))
+	}
 	a.helm.own = own
 	return a, a.remember()
+}
+
+// readOwn reads the own file of a node with our own worker.
+func (a *Agent) readOwn() ([]byte, error) {
+	own, err := os.ReadFile(a.opts.ConfigFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the node's own file: %w", err)
+	}
+	settings, err := engine.SettingsOf(own)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.opts.ConfigFile, err)
+	}
+	a.listenIP = settings.ListenIP
+	a.trafficPort.Store(int32(settings.Port))
+	return own, nil
 }
 
 // remember reads what earlier runs kept. What cannot be read is told, moved

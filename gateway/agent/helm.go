@@ -42,10 +42,11 @@ type helm struct {
 	wake chan struct{}
 	hup  chan struct{} // the node's own file may have changed
 
-	own       []byte // the node's own file as last read
-	listener  net.Listener
-	worker    *process // nil between two lives
-	run       *running // nil before the first configuration serves
+	own       []byte       // the node's own file as last read
+	program   *program     // what is supervised; nil for our own worker
+	listener  net.Listener // nil with a program, which has its own
+	worker    *process     // nil between two lives
+	run       *running     // nil before the first configuration serves
 	ledger    ledger
 	told      told           // what the worker was told beside configurations
 	refused   refusal        // the last desired revision that cannot be run
@@ -55,6 +56,8 @@ type helm struct {
 	retiring  sync.WaitGroup // workers that drain
 	probeBusy bool
 	probed    chan probeResult
+	healthy   bool // the last probe was answered, or there was none yet
+	unhealthy int  // probes without an answer since
 }
 
 // told is what a worker was told last; a new worker knows nothing.
@@ -74,6 +77,7 @@ type refusal struct {
 type probeResult struct {
 	worker *process
 	ok     bool
+	err    error
 }
 
 const (
@@ -96,9 +100,14 @@ func (h *helm) wakeUp() { signal(h.wake) }
 // before it, else the node's own file, so that a node starts without a
 // manager and from a disk that lost files.
 func (h *helm) boot(ctx context.Context) error {
-	orphans := leftBehind(ctx, h.a.state, h.log)
-	if err := h.openListener(ctx, orphans); err != nil {
-		return err
+	var orphans []*process
+	if h.program != nil {
+		h.worker = h.program.leftBehind()
+	} else {
+		orphans = leftBehind(ctx, h.a.state, h.log)
+		if err := h.openListener(ctx, orphans); err != nil {
+			return err
+		}
 	}
 	var errs []error
 	for _, ref := range h.ledger.bootOrder() {
@@ -107,7 +116,7 @@ func (h *helm) boot(ctx context.Context) error {
 			err = h.bring(ctx, ref, raw, false)
 		}
 		if err == nil {
-			h.log.Info("serving", "revision", ref.Number, "sha256", ref.SHA256, "address", h.listener.Addr().String())
+			h.log.Info("serving", "revision", ref.Number, "sha256", ref.SHA256, "address", h.a.advertised())
 			break
 		}
 		if ctx.Err() != nil {
@@ -270,12 +279,16 @@ func (h *helm) revive(ctx context.Context) {
 func (h *helm) crashed() {
 	now := time.Now()
 	cause := h.worker.cause
+	if h.unhealthy >= maxUnhealthy {
+		cause = fmt.Errorf("it was ended because it did not answer at its health address %d times in a row", h.unhealthy)
+	}
+	h.unhealthy = 0
 	if cause == nil {
 		cause = errors.New("worker: ended without being asked to")
 	}
 	h.log.Error("the worker died; starting another", "worker_pid", h.worker.pid, "revision", h.run.ref.Number, "err", cause)
 	h.a.metric("binnacle_agent_worker_crashes_total").Inc()
-	h.worker.client.Close()
+	h.worker.release()
 	h.worker = nil
 	h.run.served = served{}
 	h.run.crashes = append(h.run.crashes, now)
@@ -425,6 +438,9 @@ func (h *helm) fetch(ctx context.Context, ref api.RevisionRef) ([]byte, error) {
 // none, if it must be (settings of the sockets changed) or if anew asks for it,
 // in a new one that takes over. On error what served before goes on.
 func (h *helm) bring(ctx context.Context, ref api.RevisionRef, raw []byte, anew bool) error {
+	if h.program != nil {
+		return h.bringProgram(ctx, ref, raw)
+	}
 	if h.worker == nil || h.run == nil || anew {
 		return h.replace(ctx, ref, raw, nil)
 	}
@@ -485,6 +501,9 @@ func (h *helm) prepare(ref api.RevisionRef, raw []byte) (*running, error) {
 // and lets the one before drain. Until then both accept; on error only the old
 // one does. again is what ran already, when a dead worker is replaced.
 func (h *helm) replace(ctx context.Context, ref api.RevisionRef, raw []byte, again *running) error {
+	if h.program != nil {
+		return h.restartProgram(ctx, ref, raw, again)
+	}
 	next, err := h.prepare(ref, raw)
 	if err != nil {
 		return err
@@ -519,7 +538,7 @@ func (h *helm) replace(ctx context.Context, ref api.RevisionRef, raw []byte, aga
 		}
 		p.kill()
 		<-p.exited
-		p.client.Close()
+		p.release()
 		drop()
 		return err
 	}
@@ -547,6 +566,7 @@ func (h *helm) settled(next *running) {
 	now := time.Now()
 	next.applied = now
 	h.run = next
+	h.healthy, h.unhealthy = true, 0
 	h.ledger.apply(next.ref, now.UTC())
 	if h.ledger.Attempted == nil || h.ledger.Attempted.RevisionRef != next.ref {
 		h.ledger.attempt(next.ref, now.UTC())
@@ -562,7 +582,7 @@ func (h *helm) retire(p *process) {
 		if err := p.stop(limit); err != nil {
 			h.log.Warn("a replaced worker did not end cleanly", "worker_pid", p.pid, "err", err)
 		}
-		p.client.Close()
+		p.release()
 	})
 }
 
@@ -613,7 +633,7 @@ func (h *helm) tell(ctx context.Context, p api.Plan) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	if p.Drain != h.told.draining {
-		if err := h.worker.client.Call(ctx, control.MethodDrain, control.Drain{On: p.Drain}, nil); err != nil {
+		if err := h.worker.drain(ctx, p.Drain); err != nil {
 			h.log.Warn("the worker did not take the order to drain or undrain", "err", err)
 		} else {
 			h.told.draining = p.Drain
@@ -621,7 +641,7 @@ func (h *helm) tell(ctx context.Context, p api.Plan) {
 		}
 	}
 	if d := h.interval(); d != h.told.interval {
-		if err := h.worker.client.Call(ctx, control.MethodInterval, control.Interval{Seconds: d.Seconds()}, nil); err != nil {
+		if err := h.worker.setInterval(ctx, d); err != nil {
 			h.log.Warn("the worker did not take a new export interval", "err", err)
 		} else {
 			h.told.interval = d
@@ -639,8 +659,8 @@ func (h *helm) probe() {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), callTime)
 		defer cancel()
-		err := p.client.Call(ctx, control.MethodProbe, nil, nil)
-		h.probed <- probeResult{p, err == nil} // has room: one probe at a time
+		err := p.probe(ctx)
+		h.probed <- probeResult{p, err == nil, err} // has room: one probe at a time
 	}()
 }
 
@@ -650,6 +670,10 @@ func (h *helm) probedNow(r probeResult) {
 	h.probeBusy = false
 	if r.worker != h.worker || h.run == nil {
 		return // of a worker that has been replaced meanwhile
+	}
+	h.healthy = r.ok
+	if h.program != nil {
+		h.judgeHealth(r)
 	}
 	if !h.run.served.probe(r.ok, time.Now(), h.a.opts.ServedAfter) {
 		return
@@ -678,6 +702,10 @@ func (h *helm) probedNow(r probeResult) {
 // reread takes the node's own file as it is now. What cannot be used changes
 // nothing.
 func (h *helm) reread(ctx context.Context) {
+	if h.program != nil {
+		h.rereadProgram(ctx)
+		return
+	}
 	b, err := os.ReadFile(h.a.opts.ConfigFile)
 	if err == nil {
 		_, err = engine.SettingsOf(b)
@@ -709,12 +737,14 @@ func (h *helm) saveLedger() {
 
 // report gives the newest account to those who pass it on.
 func (h *helm) report() {
-	if t, ok := h.listener.Addr().(*net.TCPAddr); ok {
-		h.a.trafficPort.Store(int32(t.Port))
+	if h.listener != nil {
+		if t, ok := h.listener.Addr().(*net.TCPAddr); ok {
+			h.a.trafficPort.Store(int32(t.Port))
+		}
 	}
 	s := api.Status{
 		Version: binnacle.Version, Address: h.a.advertised(), GossipAddress: h.a.gossipAdvertised(),
-		Serving:   h.worker != nil && h.run != nil && !h.worker.gone(),
+		Serving:   h.worker != nil && h.run != nil && !h.worker.gone() && (h.program == nil || h.healthy),
 		Draining:  h.told.draining,
 		Attempted: h.ledger.Attempted, Applied: h.ledger.Applied, LastGood: h.ledger.lastGood(),
 		RestartDone: h.ledger.RestartDone, GossipKeyID: h.a.gossip.keyID(),
@@ -735,7 +765,7 @@ func (h *helm) stop() error {
 	}
 	if h.worker != nil {
 		err = h.worker.stop(h.drainLimit())
-		h.worker.client.Close()
+		h.worker.release()
 	}
 	h.retiring.Wait()
 	if h.listener != nil {

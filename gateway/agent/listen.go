@@ -56,7 +56,7 @@ func leftBehind(ctx context.Context, s *stateDir, log *slog.Logger) []*process {
 			continue
 		}
 		p := &process{instance: strings.TrimSuffix(strings.TrimPrefix(name, "worker-"), ".sock"),
-			pid: st.PID, client: c, exited: make(chan struct{}), started: st.Started}
+			pid: st.PID, conductor: workerConductor{c}, exited: make(chan struct{}), started: st.Started}
 		go func() {
 			<-c.Gone()
 			close(p.exited)
@@ -71,7 +71,11 @@ func leftBehind(ctx context.Context, s *stateDir, log *slog.Logger) []*process {
 func adopt(ctx context.Context, p *process) ([]net.Listener, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	files, err := p.client.CallFiles(ctx, control.MethodAdopt, nil, nil)
+	c, ok := p.conductor.(workerConductor)
+	if !ok {
+		return nil, nil
+	}
+	files, err := c.client.CallFiles(ctx, control.MethodAdopt, nil, nil)
 	var lns []net.Listener
 	for _, f := range files {
 		ln, lerr := net.FileListener(f)

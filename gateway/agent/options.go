@@ -46,6 +46,10 @@ type Options struct {
 	// Allow says which environment variables and files revisions may use.
 	Allow engine.AllowList
 
+	// Program, if not nil, is run and directed in the worker's place, and
+	// ConfigFile is its configuration, which the agent writes.
+	Program *Program
+
 	// WorkerCommand starts a worker; what it must do is worker.Main.
 	WorkerCommand []string
 	// DieWithParent ends workers with this process, whatever ends it. Without
@@ -127,6 +131,9 @@ func (o *Options) validate() error {
 	}
 	if o.TokenFile == "" {
 		errs = append(errs, errors.New("token_file: name the file that holds the join token"))
+	}
+	if o.Program != nil {
+		errs = append(errs, o.Program.validate())
 	}
 	if o.StateDir == "" {
 		errs = append(errs, errors.New("state_dir: name a folder"))

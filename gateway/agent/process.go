@@ -21,12 +21,55 @@ import (
 	"github.com/binnacle-project/binnacle/gateway/control"
 )
 
-// process is one worker: one that this agent started, or one that an agent
-// before it left behind.
+// conductor is how a process that serves is directed. A worker takes calls on
+// its control socket; another program takes what it has: files and signals.
+type conductor interface {
+	// apply brings a configuration to serve. Errors: a *control.Error with
+	// CodeRestart when only a new process can run it; ErrClosed when the process
+	// has ended meanwhile; anything else leaves what ran before running.
+	apply(ctx context.Context, ref api.RevisionRef, effective []byte) error
+	// probe fails unless what runs answers.
+	probe(ctx context.Context) error
+	drain(ctx context.Context, on bool) error
+	setInterval(ctx context.Context, d time.Duration) error
+	// askToStop begins an orderly end that takes at most limit.
+	askToStop(ctx context.Context, limit time.Duration) error
+	// release ends the directing, not the process.
+	release()
+}
+
+// workerConductor directs a worker.
+type workerConductor struct{ client *control.Client }
+
+func (c workerConductor) apply(ctx context.Context, ref api.RevisionRef, effective []byte) error {
+	return c.client.Call(ctx, control.MethodApply, control.Apply{Ref: ref, Config: effective}, nil)
+}
+
+func (c workerConductor) probe(ctx context.Context) error {
+	return c.client.Call(ctx, control.MethodProbe, nil, nil)
+}
+
+func (c workerConductor) drain(ctx context.Context, on bool) error {
+	return c.client.Call(ctx, control.MethodDrain, control.Drain{On: on}, nil)
+}
+
+func (c workerConductor) setInterval(ctx context.Context, d time.Duration) error {
+	return c.client.Call(ctx, control.MethodInterval, control.Interval{Seconds: d.Seconds()}, nil)
+}
+
+func (c workerConductor) askToStop(ctx context.Context, limit time.Duration) error {
+	return c.client.Call(ctx, control.MethodStop, control.Stop{Seconds: limit.Seconds()}, nil)
+}
+
+func (c workerConductor) release() { c.client.Close() }
+
+// process is one worker, or another program in its place: one that this agent
+// started, or one that an agent before it left behind.
 type process struct {
+	conductor
 	instance string
 	pid      int
-	client   *control.Client
+	group    bool       // it leads a process group of its own
 	cmd      *exec.Cmd  // nil for one left behind
 	relay    *relayPort // nil for one left behind
 	started  time.Time
@@ -74,7 +117,7 @@ func (l *launcher) launch(ctx context.Context, listeners []net.Listener, interva
 		}
 	}()
 
-	if p.relay, err = l.relay.open(); err != nil {
+	if p.relay, err = l.relay.open(anyPort, nil); err != nil {
 		return nil, err
 	}
 	ctl, err := control.Listen(l.state.dir, sock)
@@ -118,9 +161,11 @@ func (l *launcher) launch(ctx context.Context, listeners []net.Listener, interva
 
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
-	if p.client, err = control.Dial(ctx, l.state.dir, sock); err == nil {
+	client, err := control.Dial(ctx, l.state.dir, sock)
+	if err == nil {
+		p.conductor = workerConductor{client}
 		var st control.WorkerStatus
-		if err = p.client.Call(ctx, control.MethodStatus, nil, &st); err == nil {
+		if err = client.Call(ctx, control.MethodStatus, nil, &st); err == nil {
 			l.log.Info("worker started", "worker_pid", p.pid, "instance", p.instance)
 			return p, nil
 		}
@@ -132,12 +177,28 @@ func (l *launcher) launch(ctx context.Context, listeners []net.Listener, interva
 
 // start runs cmd and watches for its end.
 func (l *launcher) start(p *process, cmd *exec.Cmd, crash, sock string) error {
-	if l.dieWithParent {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return p.start(cmd, l.dieWithParent, func(err error) error {
+		cause := exitCause(err, readCrash(crash))
+		os.Remove(crash)
+		os.Remove(l.state.path(sock))
+		p.relay.close()
+		return cause
+	})
+}
+
+// start runs cmd. At its end, ended makes the cause of what Wait said and puts
+// away what belonged to the process.
+func (p *process) start(cmd *exec.Cmd, dieWithParent bool, ended func(err error) (cause error)) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
+	if dieWithParent {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
+	p.group = cmd.SysProcAttr.Setpgid
 	started := make(chan error, 1)
 	go func() {
-		if l.dieWithParent {
+		if dieWithParent {
 			// The signal comes when the starting thread ends, not the process:
 			// this thread stays for as long as the child does.
 			runtime.LockOSThread()
@@ -151,11 +212,7 @@ func (l *launcher) start(p *process, cmd *exec.Cmd, crash, sock string) error {
 		if err != nil {
 			return
 		}
-		err = cmd.Wait()
-		p.cause = exitCause(err, readCrash(crash))
-		os.Remove(crash)
-		os.Remove(l.state.path(sock))
-		p.relay.close()
+		p.cause = ended(cmd.Wait())
 		close(p.exited)
 	}()
 	return <-started
@@ -187,16 +244,11 @@ func readCrash(path string) string {
 	return string(bytes.TrimSpace(bytes.ToValidUTF8(b, []byte("?"))))
 }
 
-// apply brings a configuration to serve in p.
-func (p *process) apply(ctx context.Context, ref api.RevisionRef, effective []byte) error {
-	return p.client.Call(ctx, control.MethodApply, control.Apply{Ref: ref, Config: effective}, nil)
-}
-
 // stop lets the worker finish what is in flight, for at most limit, and ends
 // it by force if it does not end by itself. It returns when it has ended.
 func (p *process) stop(limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	err := p.client.Call(ctx, control.MethodStop, control.Stop{Seconds: limit.Seconds()}, nil)
+	err := p.askToStop(ctx, limit)
 	cancel()
 	if err != nil && !errors.Is(err, control.ErrClosed) {
 		err = fmt.Errorf("ask worker %d to stop: %w", p.pid, err)
@@ -218,11 +270,14 @@ func (p *process) stop(limit time.Duration) error {
 	return errors.Join(err, fmt.Errorf("worker %d did not end within %v and was killed", p.pid, limit+6*time.Second))
 }
 
-// kill ends the process at once.
+// kill ends the process at once, and all of its group if it leads one.
 func (p *process) kill() {
-	if p.cmd != nil {
+	switch {
+	case p.group:
+		syscall.Kill(-p.pid, syscall.SIGKILL)
+	case p.cmd != nil:
 		p.cmd.Process.Kill()
-	} else if p.pid > 0 {
+	case p.pid > 0:
 		syscall.Kill(p.pid, syscall.SIGKILL)
 	}
 }

@@ -68,14 +68,18 @@ type relayPort struct {
 	wg  sync.WaitGroup
 }
 
-// open listens on a free port of loopback.
-func (r *relay) open() (*relayPort, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+// anyPort makes open take a free port of loopback.
+const anyPort = "127.0.0.1:0"
+
+// open listens at addr. revision, if not nil, says what runs for senders that
+// do not say it themselves.
+func (r *relay) open(addr string, revision func() binnacle.Revision) (*relayPort, error) {
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("open the telemetry relay: %w", err)
 	}
 	p := &relayPort{URL: "http://" + ln.Addr().String(), srv: &http.Server{
-		Handler:           r.handler(),
+		Handler:           r.handler(revision),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -100,16 +104,17 @@ func (p *relayPort) close() {
 	p.wg.Wait()
 }
 
-func (r *relay) handler() http.Handler {
+func (r *relay) handler(revision func() binnacle.Revision) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/metrics", r.take)
-	mux.HandleFunc("POST /v1/traces", r.take)
+	take := func(w http.ResponseWriter, req *http.Request) { r.take(w, req, revision) }
+	mux.HandleFunc("POST /v1/metrics", take)
+	mux.HandleFunc("POST /v1/traces", take)
 	return mux
 }
 
 // take answers an export once it is queued. An OTLP response without fields is
 // an empty message.
-func (r *relay) take(w http.ResponseWriter, req *http.Request) {
+func (r *relay) take(w http.ResponseWriter, req *http.Request, revision func() binnacle.Revision) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxExport))
 	if err != nil {
 		status := http.StatusBadRequest
@@ -121,9 +126,13 @@ func (r *relay) take(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	ct := req.Header.Get("Content-Type")
+	rev := req.Header.Get(binnacle.HeaderRevision)
+	if rev == "" && revision != nil {
+		rev = revision().String()
+	}
 	r.queue.put(export{
 		path: req.URL.Path, contentType: ct, encoding: req.Header.Get("Content-Encoding"),
-		revision: req.Header.Get(binnacle.HeaderRevision), body: body, received: time.Now(),
+		revision: rev, body: body, received: time.Now(),
 	})
 	w.Header().Set("Content-Type", ct)
 	if strings.HasPrefix(ct, "application/json") {

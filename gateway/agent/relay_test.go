@@ -97,7 +97,7 @@ func TestRelayKeepsOrderOverAnOutage(t *testing.T) {
 		}
 		return http.DefaultTransport, srv.URL
 	})
-	p, err := r.open()
+	p, err := r.open(anyPort, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestRelayDropsWhatIsRefusedForGood(t *testing.T) {
 
 func TestRelayBounds(t *testing.T) {
 	r, _ := testRelay(t, maxQueueBytes, nil)
-	p, err := r.open()
+	p, err := r.open(anyPort, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

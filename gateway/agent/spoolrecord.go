@@ -89,4 +89,3 @@ func compressed(e export) export {
 	e.body, e.encoding = buf.Bytes(), "gzip"
 	return e
 }
-
