@@ -75,9 +75,6 @@ func (m *managerList) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// maxOwnFile bounds the node's own file.
-const maxOwnFile = 8 << 20
-
 // ParseBlock reads the @cluster block of a configuration; nil means that there
 // is none, and the gateway is a standalone one. It looks at nothing else in
 // the file. All that is wrong with the block is in the error.

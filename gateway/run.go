@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/gateway/agent"
 	"github.com/binnacle-project/binnacle/gateway/engine"
+	"github.com/binnacle-project/binnacle/gateway/engine/configfile"
 	"github.com/binnacle-project/binnacle/gateway/worker"
 	"github.com/binnacle-project/binnacle/licensing"
 )
@@ -66,22 +66,9 @@ func Run(ctx context.Context, o Options) error {
 	return runMember(ctx, o, block)
 }
 
-// readOwn reads the node's own file, within bounds.
-func readOwn(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxOwnFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read the configuration %s: %w", path, err)
-	}
-	if len(raw) > maxOwnFile {
-		return nil, fmt.Errorf("read the configuration %s: it has more than %d bytes", path, maxOwnFile)
-	}
-	return raw, nil
-}
+// readOwn reads the node's own file, in any of the forms that configfile knows,
+// as JSON.
+func readOwn(path string) ([]byte, error) { return configfile.Load(path, os.Environ()) }
 
 // runMember runs the agent of a node in a cluster.
 func runMember(ctx context.Context, o Options, block *Block) error {
