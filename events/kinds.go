@@ -42,6 +42,8 @@ const (
 	NodeRestarted = "node.restarted"
 	// NodeDrifted: a node runs another revision than the one it should.
 	NodeDrifted = "node.drifted"
+	// NodeSettled: a node that had drifted runs again what it should.
+	NodeSettled = "node.settled"
 
 	// GossipKeyRotated: the gossip key changed, as after a node was revoked.
 	GossipKeyRotated = "gossip.key_rotated"
@@ -55,9 +57,29 @@ const (
 	RolloutStarted = "rollout.started"
 	// RolloutNodeRefused: a node could not apply the revision and kept its own.
 	RolloutNodeRefused = "rollout.node_refused"
+	// RolloutQueued: a rollout waits for the end of another one of its group.
+	RolloutQueued = "rollout.queued"
+	// RolloutStep: a step of a rollout began; the message says which.
+	RolloutStep = "rollout.step"
+	// RolloutBake: the nodes of a step have confirmed and are watched.
+	RolloutBake = "rollout.bake"
+	// RolloutVerdict: a gate passed or failed; the data are the verdict.
+	RolloutVerdict = "rollout.verdict"
+	// RolloutAsks: a gate had not enough evidence in time: promote or abort.
+	RolloutAsks = "rollout.asks"
+	// RolloutPaused: an operator paused a rollout.
+	RolloutPaused = "rollout.paused"
+	// RolloutResumed: an operator let a paused rollout go on.
+	RolloutResumed = "rollout.resumed"
+	// RolloutPromoted: an operator let a step pass without its gate.
+	RolloutPromoted = "rollout.promoted"
+	// RolloutRollingBack: a rollout failed; the nodes that have its revision go back.
+	RolloutRollingBack = "rollout.rolling_back"
+	// RolloutReport: the comparison of before and after a rollout was written.
+	RolloutReport = "rollout.report"
 	// RolloutCompleted: every node that had to confirm did.
 	RolloutCompleted = "rollout.completed"
-	// RolloutFailed: a rollout ended with nodes that refused.
+	// RolloutFailed: a rollout ended because nodes refused, crashed, or a gate failed.
 	RolloutFailed = "rollout.failed"
 	// RolloutAborted: an operator ended a rollout; the group goes back.
 	RolloutAborted = "rollout.aborted"
@@ -79,6 +101,10 @@ const (
 	TokenRevoked = "token.revoked"
 	// LoginFailed: somebody presented a wrong token or an old login link.
 	LoginFailed = "security.login_failed"
+
+	// MetricsSeriesLimit: a sender reached a limit of series and is refused new
+	// ones; the message names the attribute with the most values.
+	MetricsSeriesLimit = "metrics.series_limit"
 
 	// OTLPIdentityConflict: two writers send under one identity; the message
 	// names the setting that tells them apart.

@@ -158,8 +158,8 @@ func New(o Options) (_ *Manager, err error) {
 	if m.metrics, err = tsmetrics.Open(tsmetrics.Options{
 		Dir: filepath.Join(o.DataDir, "metrics"), Retention: o.MetricsRetention, Histograms: o.MetricsHistograms,
 		MaxBytes: o.MetricsMaxBytes, MaxSeries: o.MetricsMaxSeries, MaxSeriesPerInstance: o.MetricsMaxSeriesPerNode,
-		Query: tsmetrics.QueryLimits{MaxSamples: o.QueryMaxSamples, Timeout: o.QueryTimeout, Concurrency: o.QueryConcurrency},
-		Log:   o.Log, Metrics: m.set,
+		Query:  tsmetrics.QueryLimits{MaxSamples: o.QueryMaxSamples, Timeout: o.QueryTimeout, Concurrency: o.QueryConcurrency},
+		Events: m.events, Log: o.Log, Metrics: m.set,
 	}); err != nil {
 		return nil, fmt.Errorf("open the metrics store: %w", err)
 	}

@@ -67,6 +67,9 @@ type Options struct {
 	// query may cost.
 	Query QueryLimits
 
+	// Events is told when a sender reaches a series limit, by Run; nil tells
+	// nobody but the log.
+	Events Events
 	// Log receives what the store does; nil discards it.
 	Log *slog.Logger
 	// Metrics receives the store's own counters; nil makes a private set.

@@ -126,8 +126,9 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			s.syncLogs(syncer)
 			return nil
-		case <-syncTick.C:
+		case now := <-syncTick.C:
 			s.syncLogs(syncer)
+			s.tellLimits(ctx, now)
 		case now := <-sweepTick.C:
 			s.sweep(now)
 		}

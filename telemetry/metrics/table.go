@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb"
@@ -18,17 +19,25 @@ var errSeriesLimit = errors.New("series limit reached")
 // An owner is who pays for series: an instance, and above it, for senders
 // without a certificate, the budget they share.
 type owner struct {
-	name   string
-	max    int64
-	parent *owner
-	series atomic.Int64 // series of the owner that are in memory
-	points atomic.Int64 // cache entries of the owner, see cache.go
+	name     string
+	instance string
+	managed  bool
+	max      int64
+	parent   *owner
+	series   atomic.Int64 // series of the owner that are in memory
+	points   atomic.Int64 // cache entries of the owner, see cache.go
+
+	limited atomic.Bool // its limit was hit since it was last looked at
+	told    time.Time   // of its limit; guarded by table.ownersMu
 }
 
-// room returns an error if one more series would be over a limit.
-func (o *owner) room() error {
+// room returns an error if one more series of o would be over a limit, and
+// notes whose limit it is.
+func (t *table) room(o *owner) error {
 	for ; o != nil; o = o.parent {
 		if n := o.series.Load(); n >= o.max {
+			o.limited.Store(true)
+			t.limited.Store(true)
 			return fmt.Errorf("%w: %s has %d series, at most %d are allowed", errSeriesLimit, o.name, n, o.max)
 		}
 	}
@@ -46,8 +55,10 @@ func (o *owner) addSeries(d int64) {
 // equal) share reference, delta state and budget. It learns from the TSDB when
 // a series leaves memory. Safe for concurrent use.
 type table struct {
-	head  *tsdb.Head // for the total; set before the first use
-	total int64      // limit of all series
+	head *tsdb.Head // for the total; set before the first use
+	all  *owner     // holds the limit of all series; head counts them
+
+	limited atomic.Bool // some owner's limited is set
 
 	shards [tableShards]tableShard
 
@@ -98,7 +109,7 @@ func (sh *tableShard) grow() {
 
 func newTable(o Options) *table {
 	t := &table{
-		total:     int64(o.MaxSeries),
+		all:       &owner{name: "all senders together", max: int64(o.MaxSeries)},
 		perOwner:  int64(o.MaxSeriesPerInstance),
 		owners:    map[string]*owner{},
 		unmanaged: &owner{name: "all unmanaged senders together", max: int64(o.MaxSeriesUnmanaged)},
@@ -121,7 +132,7 @@ func (t *table) ownerOf(managed bool, instance string) *owner {
 	if o := t.owners[key]; o != nil {
 		return o
 	}
-	o := &owner{name: fmt.Sprintf("instance %q", instance), max: t.perOwner}
+	o := &owner{name: fmt.Sprintf("instance %q", instance), instance: instance, managed: managed, max: t.perOwner}
 	if !managed {
 		o.parent = t.unmanaged
 	}
@@ -141,10 +152,12 @@ func (t *table) intern(room *Series, lbls labels.Labels, o *owner) (*Series, err
 			return s, nil
 		}
 	}
-	if n := int64(t.head.NumSeries()); n >= t.total {
-		return nil, fmt.Errorf("%w: %d series are in memory, at most %d are allowed", errSeriesLimit, n, t.total)
+	if n := int64(t.head.NumSeries()); n >= t.all.max {
+		t.all.limited.Store(true)
+		t.limited.Store(true)
+		return nil, fmt.Errorf("%w: %d series are in memory, at most %d are allowed", errSeriesLimit, n, t.all.max)
 	}
-	if err := o.room(); err != nil {
+	if err := t.room(o); err != nil {
 		return nil, err
 	}
 	room.lbls, room.owner, room.hash = lbls, o, hash
