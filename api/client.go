@@ -102,6 +102,9 @@ func (c *Client) CreateRevision(ctx context.Context, g binnacle.Group, r NewRevi
 	if r.DryRun {
 		q.Set("dry_run", "true")
 	}
+	if r.Format != "" {
+		q.Set("format", r.Format)
+	}
 	return call[CreatedRevision](ctx, c, http.MethodPost, "/v1/groups/"+url.PathEscape(string(g))+"/revisions?"+q.Encode(), raw(r.Config))
 }
 

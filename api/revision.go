@@ -24,7 +24,7 @@ type Revision struct {
 
 // NewRevision is what POST /v1/groups/{g}/revisions takes. Config is the request
 // body, byte for byte, because the hash is over these bytes; the others are
-// query parameters: message, dry_run.
+// query parameters: message, dry_run, format.
 type NewRevision struct {
 	Config  []byte
 	Message string
@@ -32,6 +32,9 @@ type NewRevision struct {
 	Author string
 	// DryRun validates and stores nothing.
 	DryRun bool
+	// Format is krakend or opaque, for the first revision of a group, which
+	// settles it; empty is what the group has, else krakend.
+	Format string
 }
 
 // Fault is one reason why a configuration is refused.

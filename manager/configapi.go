@@ -62,7 +62,7 @@ func (m *Manager) handleCreateRevision(w http.ResponseWriter, r *http.Request) e
 	}
 	q := r.URL.Query()
 	created, err := m.rollout.CreateRevision(r.Context(), g, api.NewRevision{
-		Config: conf, Message: q.Get("message"), Author: principal(r.Context()).Name, DryRun: q.Get("dry_run") == "true",
+		Config: conf, Message: q.Get("message"), Author: principal(r.Context()).Name, DryRun: q.Get("dry_run") == "true", Format: q.Get("format"),
 	})
 	if err != nil {
 		return err

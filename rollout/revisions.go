@@ -40,8 +40,17 @@ func (s *Service) CreateRevision(ctx context.Context, g binnacle.Group, r api.Ne
 		return api.CreatedRevision{Revision: *old, Existing: true}, nil
 	}
 
+	format, err := s.formatFor(g, r.Format)
+	if err != nil {
+		return api.CreatedRevision{}, err
+	}
 	start := time.Now()
-	faults, warnings, err := s.validate(ctx, r.Config)
+	var faults, warnings []api.Fault
+	if format == formatOpaque {
+		faults, warnings = checkOpaque(r.Config)
+	} else {
+		faults, warnings, err = s.validate(ctx, r.Config)
+	}
 	s.m.validation.UpdateDuration(start)
 	if err != nil {
 		return api.CreatedRevision{}, fmt.Errorf("validate the configuration: %w", err)
@@ -66,7 +75,7 @@ func (s *Service) CreateRevision(ctx context.Context, g binnacle.Group, r api.Ne
 	if r.DryRun {
 		return api.CreatedRevision{Revision: rev}, nil
 	}
-	return s.storeRevision(ctx, rev, r.Config)
+	return s.storeRevision(ctx, rev, format, r.Config)
 }
 
 // refusal is the problem of a configuration with faults.
@@ -84,7 +93,7 @@ func refusal(faults []api.Fault) *api.Problem {
 
 // storeRevision gives rev its number. The bytes are stored first, so that no
 // revision is ever without them.
-func (s *Service) storeRevision(ctx context.Context, rev api.Revision, config []byte) (api.CreatedRevision, error) {
+func (s *Service) storeRevision(ctx context.Context, rev api.Revision, format string, config []byte) (api.CreatedRevision, error) {
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	g := rev.Group
@@ -105,6 +114,10 @@ func (s *Service) storeRevision(ctx context.Context, rev api.Revision, config []
 	old := s.beyondHistoryLocked(g, l)
 	s.mu.Unlock()
 
+	if group.Last > 0 && group.Format != format {
+		return api.CreatedRevision{}, conflict("group %s got its first revision at the same time, of format %s: push again", g, group.Format)
+	}
+	group.Format = format
 	group.Last++
 	rev.Number = group.Last
 	record := revisionRecord{

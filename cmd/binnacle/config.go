@@ -21,7 +21,7 @@ func newConfig(conn *connection) *cobra.Command {
 }
 
 func newConfigPush(conn *connection) *cobra.Command {
-	var group, message, strategy string
+	var group, message, strategy, format string
 	var dryRun, noWait bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
@@ -48,7 +48,7 @@ revision at once, and push waits until all have confirmed it.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			rev, err := client.CreateRevision(ctx, binnacle.Group(group), api.NewRevision{Config: conf, Message: message, DryRun: dryRun})
+			rev, err := client.CreateRevision(ctx, binnacle.Group(group), api.NewRevision{Config: conf, Message: message, DryRun: dryRun, Format: format})
 			if err != nil {
 				return err
 			}
@@ -84,6 +84,7 @@ revision at once, and push waits until all have confirmed it.`,
 	f.StringVar(&group, "group", string(binnacle.DefaultGroup), "the `GROUP` whose configuration it is")
 	f.StringVarP(&message, "message", "m", "", "what changed and why (`TEXT`), kept with the revision")
 	f.StringVar(&strategy, "rollout", "", "also start a rollout: `STRATEGY` all or steps")
+	f.StringVar(&format, "format", "", "the group's `FORMAT`, with its first revision: krakend, or opaque for supervised programs")
 	f.BoolVar(&dryRun, "dry-run", false, "validate only, store nothing")
 	f.BoolVar(&noWait, "no-wait", false, "do not wait for the nodes to confirm")
 	f.DurationVar(&timeout, "timeout", 5*time.Minute, "give up waiting after this `DURATION`; the rollout goes on")
