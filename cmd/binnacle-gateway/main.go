@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -108,12 +107,9 @@ func newRun() *cobra.Command {
 	format := cmd.Flags().String("log-format", "text", "text or json")
 	level := cmd.Flags().String("log-level", "info", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *format != "text" && *format != "json" {
-			return usageError{fmt.Errorf("--log-format %q: want text or json", *format)}
-		}
-		var l slog.Level
-		if err := l.UnmarshalText([]byte(*level)); err != nil {
-			return usageError{fmt.Errorf("--log-level %q: want debug, info, warn or error", *level)}
+		l, err := logLevel(*format, *level)
+		if err != nil {
+			return err
 		}
 		hup := make(chan os.Signal, 1)
 		signal.Notify(hup, syscall.SIGHUP)
@@ -182,17 +178,6 @@ func faultLine(f api.Fault) string {
 	}
 	b.WriteString(": " + f.Message)
 	return b.String()
-}
-
-func newSupervise() *cobra.Command {
-	return &cobra.Command{
-		Use:                "supervise -- CMD",
-		Short:              "Make any other gateway the worker of a node (not in this version)",
-		DisableFlagParsing: true,
-		RunE: func(*cobra.Command, []string) error {
-			return fmt.Errorf("supervise is not in version %s: until it comes, a stock gateway can send its OTLP to the manager's ports %d and %d without being managed", binnacle.Version, binnacle.PortOTLPGRPC, binnacle.PortOTLPHTTP)
-		},
-	}
 }
 
 func newVersion() *cobra.Command {
