@@ -39,6 +39,9 @@ func (s *Service) Report(ctx context.Context, id binnacle.NodeID, g binnacle.Gro
 		Applied:     copyEntry(st.Applied),
 		LastGood:    copyEntry(st.LastGood),
 		RestartDone: st.RestartDone,
+		Crashes:     st.Crashes,
+		Serving:     st.Serving,
+		Draining:    st.Draining,
 	}
 	n.unstored = true
 	refused := s.observeLocked(id, n)
@@ -78,8 +81,10 @@ func (s *Service) Ledger(id binnacle.NodeID) *api.Ledger {
 		Applied:   copyEntry(n.ledger.Applied),
 		LastGood:  copyEntry(n.ledger.LastGood),
 	}
-	if line := s.lines[n.group]; line != nil && line.desired.Number > 0 {
-		l.Desired = &api.LedgerEntry{RevisionRef: line.desired.RevisionRef, Time: line.desired.Since}
+	if line := s.lines[n.group]; line != nil {
+		if want, _ := line.wanted(id); want.Number > 0 {
+			l.Desired = &api.LedgerEntry{RevisionRef: want.RevisionRef, Time: want.Since}
+		}
 	}
 	return l
 }
@@ -146,7 +151,7 @@ func (s *Service) Forget(id binnacle.NodeID) error {
 		delete(s.nodes, id)
 	}
 	for _, r := range s.rollouts {
-		if r.rec.State == api.RolloutRunning {
+		if r.active() {
 			r.forget(id)
 		}
 	}

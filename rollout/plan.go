@@ -13,16 +13,19 @@ import (
 )
 
 const (
-	// exportInterval is how often nodes export telemetry, in seconds.
+	// exportInterval is how often nodes export telemetry, in seconds, and
+	// fineInterval the same while a rollout in steps is under way.
 	exportInterval = 10
+	fineInterval   = 2
 	// phaseSpan is the time, in seconds, over which nodes spread their retries
 	// after a failure.
 	phaseSpan = 30
 )
 
-// A plan is made of three things that are kept in the state: what is common to
-// all, what the group should run, and the orders to the one node. Its serial is
-// the highest of their versions. Any change writes one of them, and a new
+// A plan is made of what is kept in the state: what is common to all, what the
+// group should run, which of its nodes are ahead in a rollout in steps, and the
+// orders to the one node. Its serial is the highest of their versions; that of the
+// steps counts for the nodes ahead alone. Any change writes one of them, and a new
 // version is higher than all versions before: so serials rise with each change,
 // survive a restart, and need no write per node when a group moves.
 
@@ -34,27 +37,31 @@ type builtPlan struct {
 }
 
 type planInputs struct {
-	group                   binnacle.Group
-	common, desired, orders int64
+	group                          binnacle.Group
+	common, desired, steps, orders int64
 }
 
 // planLocked returns the plan of a node of the line's group. It is made anew
 // only when one of its inputs changed.
 func (s *Service) planLocked(id binnacle.NodeID, n *node, g binnacle.Group, l *line) *builtPlan {
-	from := planInputs{g, s.common.version, l.desiredAt, n.orderAt}
+	want, steps := l.wanted(id)
+	from := planInputs{g, s.common.version, l.desiredAt, steps, n.orderAt}
 	if n.plan.from == from && n.plan.etag != "" {
 		return &n.plan
 	}
 	p := api.Plan{
 		Epoch:     s.o.Store.Epoch(),
-		Serial:    uint64(max(from.common, from.desired, from.orders)),
+		Serial:    uint64(max(from.common, from.desired, from.steps, from.orders)),
 		Drain:     n.order.Drain,
 		Gossip:    s.common.gossip,
 		Telemetry: api.TelemetryPlan{Interval: exportInterval},
 		Poll:      api.PollPlan{Phase: phase(id)},
 	}
-	if l.desired.Number > 0 {
-		p.Revision = &api.PlanRevision{RevisionRef: l.desired.RevisionRef, Signature: l.desired.Signature}
+	if l.desired.Fine {
+		p.Telemetry.Interval = fineInterval
+	}
+	if want.Number > 0 {
+		p.Revision = &api.PlanRevision{RevisionRef: want.RevisionRef, Signature: want.Signature}
 	}
 	if n.order.Restart != "" {
 		p.Restart = &api.RestartOrder{ID: n.order.Restart}
@@ -62,6 +69,27 @@ func (s *Service) planLocked(id binnacle.NodeID, n *node, g binnacle.Group, l *l
 	s.m.planBuilds.Inc()
 	n.plan = builtPlan{from: from, plan: p, etag: p.ETag()}
 	return &n.plan
+}
+
+// wanted returns what a node of the line should run, and the version of the steps
+// record if the node is ahead.
+func (l *line) wanted(id binnacle.NodeID) (desiredRecord, int64) {
+	if l.ahead[id] {
+		return l.steps.desiredRecord, l.stepsAt
+	}
+	return l.desired, 0
+}
+
+// setSteps replaces the nodes ahead; a version of 0 means that there are none.
+func (l *line) setSteps(r stepsRecord, version int64) {
+	l.steps, l.stepsAt, l.ahead = r, version, nil
+	if version == 0 {
+		return
+	}
+	l.ahead = make(map[binnacle.NodeID]bool, len(r.Nodes))
+	for _, id := range r.Nodes {
+		l.ahead[id] = true
+	}
 }
 
 // phase is a node's own share of phaseSpan. It depends on the id alone, so that
@@ -143,6 +171,11 @@ func (s *Service) arrive(id binnacle.NodeID, g binnacle.Group) {
 func (s *Service) order(ctx context.Context, id binnacle.NodeID, change func(*orderRecord)) error {
 	s.changes.Lock()
 	defer s.changes.Unlock()
+	return s.orderHeld(ctx, id, change)
+}
+
+// orderHeld is order for a caller that holds s.changes.
+func (s *Service) orderHeld(ctx context.Context, id binnacle.NodeID, change func(*orderRecord)) error {
 	s.mu.Lock()
 	o := s.nodeLocked(id).order
 	s.mu.Unlock()

@@ -20,6 +20,7 @@ import (
 //	rollout/common                   commonRecord
 //	rollout/groups/<group>           groupRecord
 //	rollout/desired/<group>          desiredRecord
+//	rollout/steps/<group>            stepsRecord, while a rollout in steps is under way
 //	rollout/revisions/<group>/<n>    revisionRecord
 //	rollout/rollouts/<n>             rolloutRecord
 //	rollout/orders/<node>            orderRecord
@@ -28,6 +29,7 @@ const (
 	keyCommon     = "rollout/common"
 	keyGroups     = "rollout/groups/"
 	keyDesired    = "rollout/desired/"
+	keySteps      = "rollout/steps/"
 	keyRevisions  = "rollout/revisions/"
 	keyRollouts   = "rollout/rollouts/"
 	keyOrders     = "rollout/orders/"
@@ -37,6 +39,7 @@ const (
 
 func groupKey(g binnacle.Group) string   { return keyGroups + string(g) }
 func desiredKey(g binnacle.Group) string { return keyDesired + string(g) }
+func stepsKey(g binnacle.Group) string   { return keySteps + string(g) }
 func orderKey(id binnacle.NodeID) string { return keyOrders + string(id) }
 func ledgerKey(id binnacle.NodeID) string {
 	return keyLedgers + string(id)
@@ -67,6 +70,16 @@ type desiredRecord struct {
 	api.RevisionRef
 	Signature string    `json:"signature,omitempty"`
 	Since     time.Time `json:"since"`
+	// Fine has the group's nodes export every two seconds: gates are at work.
+	Fine bool `json:"fine,omitempty"`
+}
+
+// stepsRecord has the nodes of a group that are ahead of it: those whom a
+// rollout in steps has given its revision.
+type stepsRecord struct {
+	desiredRecord
+	Rollout string            `json:"rollout"`
+	Nodes   []binnacle.NodeID `json:"nodes"`
 }
 
 type revisionRecord struct {
@@ -83,6 +96,9 @@ type orderRecord struct {
 	Drain bool           `json:"drain,omitempty"`
 	// Restart is the id of the newest restart order.
 	Restart string `json:"restart,omitempty"`
+	// Retries counts how often the node was asked to try again what it should
+	// run: the record is then the reason for a higher serial.
+	Retries int `json:"retries,omitempty"`
 }
 
 type ledgerRecord struct {
@@ -92,6 +108,9 @@ type ledgerRecord struct {
 	Applied     *api.LedgerEntry `json:"applied,omitempty"`
 	LastGood    *api.LedgerEntry `json:"last_good,omitempty"`
 	RestartDone string           `json:"restart_done,omitempty"`
+	Crashes     uint64           `json:"crashes,omitempty"`
+	Serving     bool             `json:"serving,omitempty"`
+	Draining    bool             `json:"draining,omitempty"`
 }
 
 // load fills the service from the state.
@@ -114,6 +133,12 @@ func (s *Service) load(ctx context.Context) error {
 	if err := eachRecord(ctx, s, keyDesired, func(name string, r desiredRecord, v int64) error {
 		l := s.lineLocked(binnacle.Group(name))
 		l.desired, l.desiredAt = r, v
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := eachRecord(ctx, s, keySteps, func(name string, r stepsRecord, v int64) error {
+		s.lineLocked(binnacle.Group(name)).setSteps(r, v)
 		return nil
 	}); err != nil {
 		return err

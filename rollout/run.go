@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/binnacle-project/binnacle"
@@ -35,6 +36,9 @@ func (s *Service) wakeRun() {
 // Run moves rollouts on, stores ledgers and follows the gossip plan until ctx
 // ends; what is in memory then is stored before it returns.
 func (s *Service) Run(ctx context.Context) error {
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	looking.Go(func() { s.watch(ctx) })
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
 	for {
@@ -59,6 +63,8 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-tick.C:
 			s.noteGone(now())
 			s.settle(ctx)
+			s.tellBakes()
+			s.repair(ctx, now())
 			if err := s.flushLedgers(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("ledgers are in memory only, for now", "err", err)
 			}
@@ -73,12 +79,12 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// noteGone keeps for running rollouts since when their pending nodes are gone.
+// noteGone keeps for rollouts under way since when their nodes are gone.
 func (s *Service) noteGone(now time.Time) {
 	s.mu.Lock()
 	groups := make(map[binnacle.Group]map[binnacle.NodeID]bool)
 	for _, r := range s.rollouts {
-		if r.rec.State == api.RolloutRunning && len(r.rec.Pending) > 0 {
+		if r.active() {
 			groups[r.rec.Group] = nil
 		}
 	}
@@ -94,11 +100,11 @@ func (s *Service) noteGone(now time.Time) {
 	defer s.mu.Unlock()
 	for _, r := range s.rollouts {
 		alive, asked := groups[r.rec.Group]
-		if !asked || r.rec.State != api.RolloutRunning {
+		if !asked || !r.active() {
 			continue
 		}
 		gone := make(map[binnacle.NodeID]time.Time)
-		for _, id := range r.rec.Pending {
+		for id := range r.targets() {
 			if alive[id] {
 				continue
 			}
@@ -117,22 +123,45 @@ func (s *Service) settle(ctx context.Context) {
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	s.mu.Lock()
-	var running []*rollout
+	var under []*rollout
 	for _, r := range s.rollouts {
-		if r.rec.State == api.RolloutRunning {
-			running = append(running, r)
+		if !r.rec.State.Ended() {
+			under = append(under, r)
 		}
 	}
 	s.mu.Unlock()
-	for _, r := range running {
-		if err := s.settleOne(ctx, r, now()); err != nil && ctx.Err() == nil {
+	for _, r := range under {
+		if err := s.settleAny(ctx, r, now()); err != nil && ctx.Err() == nil {
 			s.log.Warn("a rollout stands still", "rollout", rolloutID(r.number), "err", err)
 		}
 	}
 }
 
-// settleOne is settle for one rollout. The caller holds s.changes, so that
-// nobody else ends it meanwhile.
+// settleAny is settle for one rollout. The caller holds s.changes, so that nobody
+// else ends it meanwhile.
+func (s *Service) settleAny(ctx context.Context, r *rollout, at time.Time) error {
+	s.mu.Lock()
+	st, strategy := r.rec.State, r.rec.Strategy
+	queued := st == api.RolloutQueued
+	free := queued && s.runningLocked(r.rec.Group) == nil
+	s.mu.Unlock()
+	switch {
+	case queued && !free:
+		return nil
+	case queued:
+		_, err := s.begin(ctx, r)
+		return err
+	case st == api.RolloutRollingBack:
+		return s.settleReturn(ctx, r, at)
+	case strategy == StrategySteps:
+		return s.settleSteps(ctx, r, at)
+	case strategy == StrategyRestart:
+		return s.settleRestart(ctx, r, at)
+	}
+	return s.settleOne(ctx, r, at)
+}
+
+// settleOne is settle for a rollout to all nodes at once.
 func (s *Service) settleOne(ctx context.Context, r *rollout, at time.Time) error {
 	s.mu.Lock()
 	rec := r.rec.clone()
@@ -141,6 +170,9 @@ func (s *Service) settleOne(ctx context.Context, r *rollout, at time.Time) error
 		v.Away[id] = at.Sub(since) >= awayAfter
 	}
 	d := next(v)
+	if rec.State == api.RolloutPaused && d.State == api.RolloutRunning {
+		d.State = api.RolloutPaused
+	}
 	if !r.unstored && d.State == rec.State && d.Reason == rec.Reason {
 		s.mu.Unlock()
 		return nil
@@ -149,7 +181,7 @@ func (s *Service) settleOne(ctx context.Context, r *rollout, at time.Time) error
 	s.mu.Unlock()
 
 	rec.State, rec.Reason = d.State, d.Reason
-	if d.State != api.RolloutRunning {
+	if d.State.Ended() {
 		rec.Ended = at
 	}
 	version, err := s.o.Store.Update(ctx, rolloutKey(r.number), encode(rec), r.version)
@@ -160,7 +192,7 @@ func (s *Service) settleOne(ctx context.Context, r *rollout, at time.Time) error
 		return err
 	}
 	r.version = version
-	if d.State == api.RolloutRunning {
+	if !d.State.Ended() {
 		r.rec.Reason = d.Reason
 	} else {
 		r.rec, r.unstored = rec, false

@@ -1,10 +1,11 @@
 // Package rollout decides which configuration each node should run, and follows
-// what they do about it: revisions and their validation, rollouts, the plan of
-// each node, and the ledger of how far it has come.
+// what they do about it: revisions and their validation, rollouts in steps and
+// the gates between them, rolling restarts, the plan of each node, and the ledger
+// of how far it has come.
 //
 // It leaves to others who the nodes are (membership), how plans reach them (the
-// manager's node API) and what carries their telemetry. Decisions are pure
-// functions (step.go); what they rest on is durable before they are taken. Only
+// manager's node API) and where their telemetry is kept (telemetry). Decisions
+// are pure functions (step.go, steps.go, choose.go, gate.go); what they rest on is durable before they are taken. Only
 // the manager imports it.
 package rollout
 
@@ -33,6 +34,16 @@ type Nodes interface {
 	InGroup(binnacle.Group) []binnacle.NodeID
 }
 
+// Labels tells what operators say of a node, such as its zone.
+type Labels interface {
+	Labels(binnacle.NodeID) map[string]string
+}
+
+// Bakes writes the roll-ups of a group more often while it is in a bake.
+type Bakes interface {
+	SetBake(g binnacle.Group, on bool)
+}
+
 // GossipPlans gives the gossip part of every plan.
 type GossipPlans interface {
 	GossipPlan() api.GossipPlan
@@ -50,6 +61,12 @@ type Options struct {
 	// revisions are made without one, with a warning that says so.
 	GatewayBinary string
 	Nodes         Nodes
+	// Labels may be nil: steps are then not spread over zones.
+	Labels Labels
+	// Telemetry may be nil: gates are then inconclusive and ask.
+	Telemetry Telemetry
+	// Bakes may be nil. It is told which groups are in a rollout in steps.
+	Bakes Bakes
 	// Gossip may be nil: plans then carry no keys and no seeds.
 	Gossip GossipPlans
 	// KeepRevisions is the length of each group's history; 0 means 200. What
@@ -83,6 +100,8 @@ type Service struct {
 	rollouts []*rollout // by id
 	common   common
 
+	baking map[binnacle.Group]bool // what Bakes was told; Run's alone
+
 	kick   chan struct{} // a rollout may have moved on
 	gossip chan struct{} // the gossip plan may have changed
 }
@@ -92,9 +111,12 @@ type line struct {
 	group     groupRecord
 	version   int64 // of the group's record; 0: none
 	desired   desiredRecord
-	desiredAt int64           // version of the desired record; 0: none
-	changed   chan struct{}   // closed and replaced when desired changes
-	revisions []*revisionData // by number
+	desiredAt int64 // version of the desired record; 0: none
+	steps     stepsRecord
+	stepsAt   int64                    // version of the steps record; 0: none
+	ahead     map[binnacle.NodeID]bool // the nodes of steps
+	changed   chan struct{}            // closed and replaced when desired or steps change
+	revisions []*revisionData          // by number
 }
 
 type revisionData struct {
@@ -119,6 +141,7 @@ type node struct {
 	gone     bool          // forgotten
 	ledger   ledgerRecord
 	unstored bool // the ledger is newer than the state
+	drift    drift
 	plan     builtPlan
 }
 
@@ -150,6 +173,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		lines:  make(map[binnacle.Group]*line),
 		nodes:  make(map[binnacle.NodeID]*node),
 		common: common{changed: make(chan struct{})},
+		baking: make(map[binnacle.Group]bool),
 		kick:   make(chan struct{}, 1),
 		gossip: make(chan struct{}, 1),
 		m: serviceMetrics{
@@ -168,7 +192,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		defer s.mu.Unlock()
 		n := 0
 		for _, r := range s.rollouts {
-			if r.rec.State == api.RolloutRunning {
+			if r.active() {
 				n++
 			}
 		}

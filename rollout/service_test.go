@@ -571,7 +571,7 @@ func TestStartRefusals(t *testing.T) {
 			t.Errorf("StartRollout(%+v): %v; want %d", r, err, want)
 		}
 	}
-	f(api.NewRollout{Revision: 1, Strategy: "steps"}, 501)
+	f(api.NewRollout{Revision: 1, Strategy: "steps", Steps: []api.NewStep{{}}}, 422)
 	f(api.NewRollout{Revision: 1, Strategy: "magic"}, 422)
 	f(api.NewRollout{Revision: 2, Strategy: "all"}, 404)
 	f(api.NewRollout{Strategy: "all"}, 404)
