@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -83,8 +84,10 @@ type Keeper struct {
 // not taken. It never changes.
 type inForce struct {
 	license *License // nil when there is none
-	told    int      // the last notice given of its end
-	problem string
+	// installed is when the license was put in force, by any manager.
+	installed time.Time
+	told      int // the last notice given of its end
+	problem   string
 	// changed is closed when something else comes into force.
 	changed chan struct{}
 }
@@ -95,6 +98,8 @@ type givenLease struct {
 	license string
 	issued  time.Time
 	expires time.Time
+	before  time.Time // the end of the lease that the node held then
+	at      time.Time
 }
 
 // OpenKeeper loads the license in force. The first start without LicenseFile
@@ -196,7 +201,7 @@ func (k *Keeper) install(ctx context.Context, token, actor, fileHash string) err
 		return err
 	}
 	before := k.current.Load().license
-	k.set(&inForce{license: &l, told: told})
+	k.set(&inForce{license: &l, installed: rec.Installed, told: told})
 	if before == nil || before.Token != token {
 		k.log.Info("license in force", "id", l.ID, "plan", l.Plan, "seats", l.Seats, "expires", l.Expires, "actor", actor)
 		k.tell(ctx, events.LicenseInstalled, actor, "license "+l.ID+" is in force: "+describe(&l))
@@ -281,26 +286,34 @@ func (k *Keeper) Admit(held int) error {
 	return &api.Problem{Title: "No seat is free", Status: http.StatusForbidden, Detail: api.SeatsMessage}
 }
 
-// Lease returns a fresh lease for a node when one is due. held is when the
-// lease that the node holds ends, zero when it holds none or at an agent's
-// first poll. One is due to a node that holds none, that gains a tenth of a
-// lease's life, or whose lease was given under another license. info is what
-// the node holds afterwards; token is empty and due false when there is
-// nothing to send, also when the license gives no leases any more.
-func (k *Keeper) Lease(id binnacle.NodeID, keyFP string, held, now time.Time) (token string, info api.LeaseInfo, due bool, err error) {
+// Seats returns how many nodes may be members: 0 is unlimited, and -1 says that
+// there is no license that gives leases.
+func (k *Keeper) Seats() int {
 	l := k.current.Load().license
-	k.givenMu.Lock()
-	given, known := k.given[id]
-	k.givenMu.Unlock()
-	if known && given.expires.Equal(held) {
-		info = api.LeaseInfo{Issued: given.issued, Expires: held}
-	} else if !held.IsZero() {
-		known = false
-		info = api.LeaseInfo{Issued: held.Add(-k.o.LeaseLife), Expires: held}
+	if !l.gives(time.Now()) {
+		return -1
 	}
-	end, ok := leaseExpiry(l, k.o.LeaseLife, now)
-	if !ok || !leaseDue(held, end, k.o.LeaseLife) && !(known && given.license != l.ID) {
+	return l.Seats
+}
+
+// Lease returns a fresh lease for a node when one is due. held is when the
+// lease that the node holds ends, zero when it holds none. One is due to a node
+// that holds none, that gains a tenth of a lease's life, or whose lease was
+// given under another license. A lease ends no sooner than the one that this
+// manager gave before it. info is what the node holds afterwards; token is
+// empty and due false when there is nothing to send, also when the license
+// gives no leases any more.
+func (k *Keeper) Lease(id binnacle.NodeID, keyFP string, held, now time.Time) (token string, info api.LeaseInfo, due bool, err error) {
+	f := k.current.Load()
+	given, known := k.givenTo(id)
+	info = k.held(given, known, held)
+	if k.dueIn(f, given, known, held, now) != 0 {
 		return "", info, false, nil
+	}
+	l := f.license
+	end, _ := leaseExpiry(l, k.o.LeaseLife, now)
+	if known && given.expires.Equal(held) && held.After(end) {
+		end = held // honored to its end
 	}
 	issued := now.Truncate(time.Second)
 	token, err = issueLease(k.o.ClusterKey, Lease{
@@ -312,27 +325,71 @@ func (k *Keeper) Lease(id binnacle.NodeID, keyFP string, held, now time.Time) (t
 	}
 	k.leases.Inc()
 	k.givenMu.Lock()
-	k.given[id] = givenLease{l.ID, issued, end}
+	k.given[id] = givenLease{license: l.ID, issued: issued, expires: end, before: held, at: now}
 	k.givenMu.Unlock()
 	return token, api.LeaseInfo{Issued: issued, Expires: end}, true, nil
 }
 
+// Held returns what a node holds whose lease ends at held.
+func (k *Keeper) Held(id binnacle.NodeID, held time.Time) api.LeaseInfo {
+	given, known := k.givenTo(id)
+	return k.held(given, known, held)
+}
+
+func (k *Keeper) held(given givenLease, known bool, held time.Time) api.LeaseInfo {
+	switch {
+	case held.IsZero():
+		return api.LeaseInfo{}
+	case known && given.expires.Equal(held):
+		return api.LeaseInfo{Issued: given.issued, Expires: held}
+	}
+	return api.LeaseInfo{Issued: held.Add(-k.o.LeaseLife), Expires: held}
+}
+
+func (k *Keeper) givenTo(id binnacle.NodeID) (givenLease, bool) {
+	k.givenMu.Lock()
+	defer k.givenMu.Unlock()
+	g, ok := k.given[id]
+	return g, ok
+}
+
 // RenewIn returns how long a poll of a node whose lease ends at held may wait
 // before a fresh lease is due; 0 is at once, and a negative duration is never.
-func (k *Keeper) RenewIn(held, now time.Time) time.Duration {
-	l := k.current.Load().license
-	end, ok := leaseExpiry(l, k.o.LeaseLife, now)
+func (k *Keeper) RenewIn(id binnacle.NodeID, held, now time.Time) time.Duration {
+	given, known := k.givenTo(id)
+	return k.dueIn(k.current.Load(), given, known, held, now)
+}
+
+// again is how long a node that was just given a lease and still holds the one
+// before waits for another: the answer was lost, or it declines what it gets.
+const again = 5 * time.Second
+
+// aheadBy is how far beyond what could be given now a lease must end to be
+// taken for one that a wrong clock gave.
+const aheadBy = time.Hour
+
+func (k *Keeper) dueIn(f *inForce, given givenLease, known bool, held, now time.Time) time.Duration {
+	life := k.o.LeaseLife
+	end, ok := leaseExpiry(f.license, life, now)
 	if !ok {
 		return -1
 	}
-	if leaseDue(held, end, k.o.LeaseLife) {
+	same := known && given.expires.Equal(held)
+	declined := known && !same && given.before.Equal(held)
+	if wait := given.at.Add(min(again, life/10)).Sub(now); declined && wait > 0 && wait <= again {
+		return wait
+	}
+	switch {
+	case leaseDue(held, end, life),
+		same && given.license != f.license.ID,
+		!known && held.Add(-life).Before(f.installed.Truncate(time.Second)), // given under a license before
+		!same && !declined && held.Sub(now) > life+aheadBy:
 		return 0
 	}
-	at := held.Add(-k.o.LeaseLife + k.o.LeaseLife/10)
-	if last := l.End(); !last.IsZero() && last.Sub(held) < k.o.LeaseLife/10 {
+	if last := f.license.End(); !last.IsZero() && last.Sub(held) < life/10 {
 		return -1 // the license's end cuts it short
 	}
-	return max(at.Sub(now), 0)
+	return max(held.Add(-life+life/10).Sub(now), time.Millisecond)
 }
 
 // Forget drops what is known of a node's lease.
@@ -362,6 +419,12 @@ func (k *Keeper) register(set *vm.Set) {
 			return float64(e.Unix())
 		}
 		return 0
+	})
+	set.NewGauge("binnacle_license_expires_seconds", func() float64 {
+		if e := k.Summary().Expires; !e.IsZero() {
+			return time.Until(e).Seconds() // negative in the grace
+		}
+		return math.Inf(1)
 	})
 	for _, s := range []string{StateValid, StateWarning, StateExpired, StateMissing} {
 		set.NewGauge(fmt.Sprintf("binnacle_license_state{state=%q}", s), func() float64 {

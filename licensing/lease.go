@@ -17,6 +17,8 @@ const DefaultLeaseLife = 5 * 24 * time.Hour
 
 // Lease is the signed, time-limited right of one node to act as a full member.
 type Lease struct {
+	// ID tells this lease from the node's others.
+	ID      string
 	Cluster binnacle.ClusterID
 	Node    binnacle.NodeID
 	// KeyFP is the fingerprint of the node's key.
@@ -62,10 +64,9 @@ func issueLease(key ed25519.PrivateKey, l Lease) (string, error) {
 }
 
 // VerifyLease checks a lease on the node's side: that the cluster's key signed
-// it, for this cluster, this node and this key of it, and that it has not
-// ended at now. With ErrExpired the lease is returned, too, because its
-// fallback rate goes on to apply.
-func VerifyLease(token string, clusterKey ed25519.PublicKey, cluster binnacle.ClusterID, id binnacle.NodeID, keyFP string, now time.Time) (Lease, error) {
+// it, for this cluster, this node and this key of it. It does not ask a clock:
+// how much of a lease is left is counted by a Tenure.
+func VerifyLease(token string, clusterKey ed25519.PublicKey, cluster binnacle.ClusterID, id binnacle.NodeID, keyFP string) (Lease, error) {
 	var c leaseClaims
 	err := open(token, typLease, &c, func(string) (ed25519.PublicKey, error) {
 		if len(clusterKey) != ed25519.PublicKeySize {
@@ -86,18 +87,16 @@ func VerifyLease(token string, clusterKey ed25519.PublicKey, cluster binnacle.Cl
 		return Lease{}, wrong("node", c.Node, string(id))
 	case c.KeyFP != keyFP:
 		return Lease{}, wrong("key", c.KeyFP, keyFP)
+	case c.ID == "" || len(c.ID) > maxText:
+		return Lease{}, fmt.Errorf("the lease is not taken: %w: its id is missing or too long", ErrClaims)
 	case !c.Issued.ok() || !c.Expires.ok() || c.Expires <= c.Issued || !c.Fallback.ok():
 		return Lease{}, fmt.Errorf("the lease is not taken: %w: a time or the fallback rate is out of range", ErrClaims)
 	}
-	l := Lease{
-		Cluster: cluster, Node: id, KeyFP: keyFP, Epoch: c.Epoch, Plan: c.Plan,
+	return Lease{
+		ID: c.ID, Cluster: cluster, Node: id, KeyFP: keyFP, Epoch: c.Epoch, Plan: c.Plan,
 		Issued: c.Issued.time(), Expires: c.Expires.time(),
 		FallbackRate: c.Fallback.get(), Features: c.Features,
-	}
-	if !now.Before(l.Expires) {
-		return l, fmt.Errorf("the lease is over: %w at %s, and it is %s now: the node asks its manager for a new one", ErrExpired, stamp(l.Expires), stamp(now))
-	}
-	return l, nil
+	}, nil
 }
 
 // IsExpired reports whether err says that a token was good and has ended.

@@ -63,7 +63,7 @@ func (k *Keeper) loadStored(ctx context.Context) error {
 	}
 	now := k.current.Load()
 	if now.license == nil || now.license.Token != rec.Token {
-		k.set(&inForce{license: &l, told: rec.Told})
+		k.set(&inForce{license: &l, installed: rec.Installed, told: rec.Told})
 	} else if now.told != rec.Told {
 		next := *now
 		next.told = rec.Told

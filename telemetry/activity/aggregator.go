@@ -135,7 +135,8 @@ func (a *Aggregator) Unmanaged() []Sender {
 
 // Run ticks the windows, writes roll-ups and checkpoints, and forgets what is
 // old, until ctx ends; then it writes both once more, so that a restart
-// continues exactly. Stop feeding the Aggregator before ctx ends.
+// continues exactly. What comes in after that is told again by the next point
+// of each cumulative stream. The store must outlive Run.
 func (a *Aggregator) Run(ctx context.Context) error {
 	if err := a.refill(ctx); err != nil {
 		a.log.Warn("windows could not be refilled from the store: they fill up again as telemetry comes in", "err", err)

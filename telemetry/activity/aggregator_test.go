@@ -213,6 +213,28 @@ func TestOutage(t *testing.T) {
 	})
 }
 
+// TestIdleNode: a node that had no request for an hour has nothing to export;
+// its first requests are as live as any.
+func TestIdleNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		roll := &memRollups{}
+		a := open(t, Options{Rollups: roll})
+		run(t, a)
+		time.Sleep(time.Second)
+		n := newFakeNode("n1")
+		time.Sleep(time.Hour)
+		n.serve("/a", 200, 25, 0.01)
+		a.WriteMetrics(t.Context(), managed("n1", "default", 1), n.export(time.Now()))
+		time.Sleep(11 * time.Second)
+		if got := a.Nodes(time.Minute)["n1"]; requests(got) != 25 || total(got) != 25 {
+			t.Errorf("got %+v; want 25 of 25", got)
+		}
+		if got := roll.increase(binnacle.RollupGroup, nil); got != 25 {
+			t.Errorf("roll-up: got %d; want 25", got)
+		}
+	})
+}
+
 // TestBackfill: exports that a spool kept come in order but late; each is
 // booked at its own time.
 func TestBackfill(t *testing.T) {
@@ -327,7 +349,7 @@ func TestUnmanaged(t *testing.T) {
 		if len(got) != 2 || got[0].ID != "krakend-1" || !got[0].Gateway || got[1].Gateway || got[1].Service != "users" {
 			t.Errorf("Unmanaged: got %+v", got)
 		}
-		for _, s := range roll.series {
+		for _, s := range roll.all() {
 			if s.labels.Get("group") != "" || s.labels.Has("revision") {
 				t.Errorf("roll-up of an unmanaged sender: got %s; want no group and no revision", s.labels)
 			}

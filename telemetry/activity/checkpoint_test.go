@@ -12,7 +12,8 @@ import (
 // sample returns a checkpoint's bytes with something of everything.
 func sampleCheckpoint(t testing.TB) []byte {
 	a := open(t, Options{})
-	now := time.Now()
+	now := time.Unix(1_800_000_000, 0)
+	a.in.now = func() time.Time { return now }
 	for _, form := range []string{"exp", "explicit", "krakend", "delta"} {
 		n := newFakeNode("n-" + form)
 		n.form = form
@@ -76,17 +77,20 @@ func FuzzCheckpoint(f *testing.F) {
 	b := sampleCheckpoint(f)
 	f.Add(b[len(checkpointMagic) : len(b)-4])
 	f.Fuzz(func(t *testing.T, body []byte) {
+		// No map is walked here: the fuzzer takes a changing order for news.
 		c, err := decodeBody(body)
 		if err != nil {
 			return
 		}
-		a, err := Open(Options{})
-		if err != nil {
-			t.Fatal(err)
+		for _, k := range c.keys {
+			if k.id.kind >= numKinds {
+				t.Fatalf("a key of kind %d", k.id.kind)
+			}
 		}
-		a.adopt(c)
-		if _, err := decodeCheckpoint(a.encodeLocked(c.at, nil)); err != nil {
-			t.Fatalf("encoded again: %v", err)
+		for _, r := range c.rollups {
+			if h := r.cum.native(); h.Schema != scale {
+				t.Fatalf("a roll-up of schema %d", h.Schema)
+			}
 		}
 	})
 }

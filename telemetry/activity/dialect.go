@@ -85,7 +85,12 @@ func placeOf(m metric, attrs pcommon.Map) place {
 	if p.port < 0 || p.port > math.MaxUint16 {
 		p.port = 0
 	}
-	p.endpoint = route(strAttr(attrs, "binnacle.endpoint", "krakend.endpoint.route"))
+	// Our gateway names its own route; krakend-otel's http.route of a call is
+	// the backend's pattern.
+	p.endpoint = route(strAttr(attrs, "krakend.endpoint.route"))
+	if p.endpoint == "" && !m.krakend {
+		p.endpoint = route(strAttr(attrs, "http.route"))
+	}
 	return p
 }
 

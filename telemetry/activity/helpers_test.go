@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,8 +216,29 @@ func run(t testing.TB, a *Aggregator) (stop func()) {
 
 // memRollups keeps roll-ups in memory, as a store would.
 type memRollups struct {
+	mu     sync.Mutex
 	fail   error
 	series []*memSeries
+}
+
+// setFail makes Append fail, or work again.
+func (m *memRollups) setFail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = err
+}
+
+// gate is the way to a store that a killed manager does not find any more.
+type gate struct {
+	Rollups
+	shut atomic.Bool
+}
+
+func (g *gate) Append(samples []RollupSample) error {
+	if g.shut.Load() {
+		return nil
+	}
+	return g.Rollups.Append(samples)
 }
 
 type memSeries struct {
@@ -229,6 +252,8 @@ type memSample struct {
 }
 
 func (m *memRollups) Append(samples []RollupSample) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.fail != nil {
 		return m.fail
 	}
@@ -253,6 +278,27 @@ func (m *memRollups) get(l labels.Labels) *memSeries {
 	return s
 }
 
+// all returns the series as they are now.
+func (m *memRollups) all() []memSeries {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []memSeries
+	for _, s := range m.series {
+		out = append(out, memSeries{s.labels, slices.Clone(s.samples)})
+	}
+	return out
+}
+
+// one returns the series with these labels.
+func (m *memRollups) one(l labels.Labels) memSeries {
+	for _, s := range m.all() {
+		if labels.Equal(s.labels, l) {
+			return s
+		}
+	}
+	return memSeries{labels: l}
+}
+
 func (m *memRollups) Select(_ context.Context, name string, from, to int64, f func(labels.Labels, int64, *histogram.Histogram) bool) error {
 	for _, s := range m.series {
 		if s.labels.Get(labels.MetricName) != name {
@@ -271,6 +317,8 @@ func (m *memRollups) Select(_ context.Context, name string, from, to int64, f fu
 // sees: rises, and the whole after a fall. Nothing is added for a first
 // sample, as in PromQL.
 func (m *memRollups) increase(name string, match map[string]string) (count uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 series:
 	for _, s := range m.series {
 		if s.labels.Get(labels.MetricName) != name {

@@ -334,6 +334,9 @@ func (a *Aggregator) cumulative(st *stream, known bool) (inc increase, from int6
 		// process's last export, or the stream would have been in it.
 		inc, _ = subtract(nil, cur, &in.scratch)
 		from = max(cur.start, in.began)
+		if in.began == 0 {
+			from = a.firstFrom(cur)
+		}
 	} else {
 		var grown bool
 		inc, grown = subtract(&st.point, cur, &in.scratch)
@@ -352,6 +355,29 @@ func (a *Aggregator) cumulative(st *stream, known bool) (inc increase, from int6
 	st.point = *cur
 	st.n = append(keep[:0], cur.n...)
 	return inc, from, v
+}
+
+// firstFrom returns since when the counts of a process's first point are. A
+// process exports nothing of requests before it has had one, so that its
+// start says little: a node that was idle for an hour would have its first ten
+// seconds of traffic taken for an outage. But a managed node's exports come
+// whole and in order, from the agent's spool if need be, so that a first point
+// holds one interval, unless the process may have been heard by an earlier
+// life of this manager.
+func (a *Aggregator) firstFrom(p *point) int64 {
+	live := max(p.start, p.t-int64(rollupStep))
+	started := a.started.UnixNano()
+	switch {
+	case !a.in.sender.managed:
+		return p.start
+	case p.start >= started:
+		return live
+	case a.restored == 0: // what was heard before is not known
+		return p.start
+	case p.t-started < minLimit: // it may have begun after the checkpoint
+		return max(p.start, a.restored)
+	}
+	return live
 }
 
 // target resolves where the increases of a place go, now.

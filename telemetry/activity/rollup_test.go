@@ -84,7 +84,7 @@ func TestRollupsAreExactFromTheFirstSample(t *testing.T) {
 				t.Errorf("%s%v: got an increase of %d; want %d", tc.name, tc.match, got, tc.want)
 			}
 		}
-		for _, s := range roll.series {
+		for _, s := range roll.all() {
 			if s.samples[0].h.Count != 0 {
 				t.Errorf("%s begins with %d; want a zero sample", s.labels, s.samples[0].h.Count)
 			}
@@ -111,7 +111,7 @@ func TestRollupsEndWithTheirSenders(t *testing.T) {
 			export()
 		}
 		time.Sleep(5 * time.Minute)
-		for _, s := range roll.series {
+		for _, s := range roll.all() {
 			if last := s.samples[len(s.samples)-1]; last.h != nil {
 				t.Errorf("%s: the newest sample is no stale marker", s.labels)
 			}
@@ -148,7 +148,7 @@ func TestBakeWritesEveryTwoSeconds(t *testing.T) {
 		}
 		time.Sleep(11 * time.Second)
 		for g, atLeast := range map[string]int{"canary": 30, "default": 6} {
-			s := roll.get(labels.FromStrings("__name__", binnacle.RollupGroup, "group", g, "outcome", "ok", "revision", "1"))
+			s := roll.one(labels.FromStrings("__name__", binnacle.RollupGroup, "group", g, "outcome", "ok", "revision", "1"))
 			if got := len(s.samples); got < atLeast || g == "default" && got > 9 {
 				t.Errorf("%s: got %d samples; want about %d", g, got, atLeast)
 			}
@@ -169,7 +169,7 @@ func TestStoreRefusesForAWhile(t *testing.T) {
 		for i := range 9 {
 			time.Sleep(10 * time.Second)
 			if i == 5 {
-				roll.fail = nil
+				roll.setFail(nil)
 			}
 			n.serve("/a", 200, 10, 0.01)
 			a.WriteMetrics(t.Context(), managed("n1", "default", 1), n.export(time.Now()))
@@ -186,21 +186,25 @@ type life struct {
 	t    *testing.T
 	dir  string
 	roll *memRollups
+	way  *gate
 	a    *Aggregator
 	stop func()
 }
 
 func (l *life) start() {
-	l.a = open(l.t, Options{Dir: l.dir, Rollups: l.roll})
+	l.way = &gate{Rollups: l.roll}
+	l.a = open(l.t, Options{Dir: l.dir, Rollups: l.way})
 	l.stop = run(l.t, l.a)
 }
 
-// kill abandons the aggregator as kill -9 does: what it would write at its end
-// goes nowhere.
-func (l *life) kill() {
-	l.a.o.Rollups = &memRollups{}
-	l.a.o.Dir = l.t.TempDir()
+// kill abandons the aggregator as kill -9 does: what it writes at its end goes
+// nowhere, and the checkpoint is the one given.
+func (l *life) kill(checkpoint []byte) {
+	l.way.shut.Store(true)
 	l.stop()
+	if err := os.WriteFile(filepath.Join(l.dir, checkpointFile), checkpoint, 0o600); err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 // TestRestarts sends a steady load through clean and hard restarts, short and
@@ -257,17 +261,13 @@ func TestRestarts(t *testing.T) {
 				}
 				l.start()
 				pass(time.Duration(203-tc.old)*time.Second, true)
-				path := filepath.Join(l.dir, checkpointFile)
-				old, err := os.ReadFile(path)
+				old, err := os.ReadFile(filepath.Join(l.dir, checkpointFile))
 				if err != nil {
 					t.Fatal(err)
 				}
 				pass(time.Duration(tc.old)*time.Second, true)
 				if tc.kill {
-					l.kill()
-					if err := os.WriteFile(path, old, 0o600); err != nil {
-						t.Fatal(err)
-					}
+					l.kill(old)
 				} else {
 					l.stop()
 				}
