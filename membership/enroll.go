@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/binnacle-project/binnacle"
@@ -217,11 +218,16 @@ func (r *Registry) chooseName(asked string, id binnacle.NodeID, now time.Time) s
 		return string(id)
 	}
 	taken := map[string]bool{}
-	for _, n := range r.list(now, func(n api.Node, _ Verdict) bool {
-		return n.ID != id && (n.State == api.Alive || n.State == api.Suspect)
-	}) {
-		taken[n.Name] = true
+	r.mu.RLock()
+	for _, n := range r.nodes {
+		if n.rec.ID == id || !n.rec.Revoked.IsZero() || !strings.HasPrefix(n.rec.Name, asked[:min(len(asked), 50)]) {
+			continue
+		}
+		if v := lifeOf(n.signs, now, r.o.Periods); v.State == api.Alive || v.State == api.Suspect {
+			taken[n.rec.Name] = true
+		}
 	}
+	r.mu.RUnlock()
 	name := asked
 	for i := 2; taken[name]; i++ {
 		suffix := fmt.Sprintf("-%d", i)

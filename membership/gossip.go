@@ -470,13 +470,13 @@ func checkGossipKeys(keys []api.GossipKey) error {
 // life as Close does. It waits at most timeout for the news to be sent.
 func (g *Gossip) Leave(timeout time.Duration) error {
 	g.mu.Lock()
-	closed, m := g.closed, g.meta
+	closed := g.closed
+	g.meta.Leaving = true
 	g.mu.Unlock()
 	if closed {
 		return nil
 	}
-	m.Leaving = true
-	err := g.seal(m)
+	err := g.reseal()
 	// First the record that says so, for those who ask why it is gone, then
 	// the message that takes it off the list.
 	err = errors.Join(err, g.update(timeout/2), g.list.Leave(timeout/2))

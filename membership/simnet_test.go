@@ -41,6 +41,8 @@ type simHost struct {
 	closed  chan struct{}
 	once    sync.Once
 
+	// stub, if not nil, takes packets in place of a memberlist.
+	stub       func(b []byte, from netip.AddrPort)
 	side       int       // for cuts
 	stallUntil time.Time // guarded by net.mu
 }
@@ -52,6 +54,15 @@ func (n *simNet) host(addr netip.AddrPort) *simHost {
 		// As much as a socket buffer of 2 MiB holds.
 		packets: make(chan *memberlist.Packet, 4096), streams: make(chan net.Conn),
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hosts[addr] = h
+	return h
+}
+
+// stub plugs in a machine that answers packets by f and nothing else.
+func (n *simNet) stub(addr netip.AddrPort, f func(b []byte, from netip.AddrPort)) *simHost {
+	h := &simHost{net: n, addr: addr, closed: make(chan struct{}), streams: make(chan net.Conn), stub: f}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.hosts[addr] = h
@@ -119,6 +130,10 @@ func (h *simHost) WriteTo(b []byte, to string) (time.Time, error) {
 	}
 	p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(h.addr)}
 	time.AfterFunc(delay, func() {
+		if dst.stub != nil {
+			dst.stub(p.Buf, h.addr)
+			return
+		}
 		p.Timestamp = time.Now()
 		select {
 		case <-dst.closed:
