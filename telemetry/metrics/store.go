@@ -18,6 +18,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -26,6 +28,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/fileutil"
 	"github.com/prometheus/prometheus/util/compression"
 )
 
@@ -33,6 +36,7 @@ import (
 type Store struct {
 	opts    Options
 	log     *slog.Logger
+	lock    fileutil.Releaser
 	db      *tsdb.DB
 	reg     *prometheus.Registry // the TSDB's and the engine's own metrics
 	parser  parser.Parser
@@ -51,7 +55,8 @@ type Store struct {
 
 // Open opens or creates the store in o.Dir and replays its log. A store whose
 // log ends in a torn record loses that record only; a block that cannot be
-// read is put aside under Dir/corrupt, named in the log, and the rest opens.
+// read, or a log that cannot be repaired, is put aside under Dir/corrupt and
+// named in the log, and the rest opens.
 func Open(o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -79,17 +84,39 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// openDB opens the TSDB over the blocks that can be read. The others are looked
-// for beforehand, although that opens each block twice: a failed tsdb.Open
-// keeps its lock on the directory, so there is no second try.
-func (s *Store) openDB() error {
+// openDB locks the directory and opens the TSDB over what can be read.
+func (s *Store) openDB() (err error) {
+	if err := os.MkdirAll(s.opts.Dir, 0o700); err != nil {
+		return err
+	}
+	lock, _, err := fileutil.Flock(filepath.Join(s.opts.Dir, "lock"))
+	if err != nil {
+		return fmt.Errorf("another process uses it: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Release())
+		}
+	}()
+	s.lock = lock
 	n, err := quarantine(s.opts.Dir, s.log)
 	if err != nil {
 		return err
 	}
 	s.self.quarantined.Add(n)
-	s.reg = prometheus.NewRegistry()
-	s.db, err = tsdb.Open(s.opts.Dir, s.log.With("part", "tsdb"), s.reg, dbOptions(s.opts, s.table), nil)
+	for _, suspects := range suspects {
+		if n, err := putAside(s.opts.Dir, suspects, s.log); err != nil {
+			return err
+		} else if s.self.quarantined.Add(n); n == 0 && len(suspects) > 0 {
+			continue
+		}
+		s.reg = prometheus.NewRegistry()
+		s.db, err = tsdb.Open(s.opts.Dir, s.log.With("part", "tsdb"), s.reg, dbOptions(s.opts, s.table), nil)
+		if err == nil || environmental(err) {
+			return err
+		}
+		s.log.Error("the metrics store does not open", "dir", s.opts.Dir, "error", err)
+	}
 	return err
 }
 
@@ -101,6 +128,7 @@ func dbOptions(o Options, t *table) *tsdb.Options {
 	d.WALCompression = compression.Snappy
 	d.OutOfOrderTimeWindow = o.OutOfOrder.Milliseconds()
 	d.EnableExemplarStorage = true
+	d.NoLockfile = true // the store holds its own: the TSDB's stays locked after an Open that failed
 	d.MaxExemplars = int64(o.MaxExemplars)
 	d.SeriesLifecycleCallback = t
 
@@ -139,7 +167,7 @@ func (s *Store) Run(ctx context.Context) error {
 // is safe to call twice.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
-		s.closeErr = errors.Join(s.engine.Close(), s.db.Close())
+		s.closeErr = errors.Join(s.engine.Close(), s.db.Close(), s.lock.Release())
 		if s.closeErr != nil {
 			s.closeErr = fmt.Errorf("close metrics store in %s: %w", s.opts.Dir, s.closeErr)
 		}
