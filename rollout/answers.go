@@ -95,8 +95,10 @@ func (r *rollout) lost(id binnacle.NodeID, n *node, is answer, isConfirmed bool)
 	case n.ledger.Crashes > before:
 		why = fmt.Sprintf("its worker crashed %d times since it got revision %d", n.ledger.Crashes-before, r.rec.To)
 	}
-	if isConfirmed && is == refused {
-		why = n.ledger.Attempted.Error
+	a := n.ledger.Attempted
+	if isConfirmed && a != nil && a.Error != "" && a.SHA256 == r.rec.SHA256 &&
+		(is == refused || n.ledger.Applied != nil && a.Time.After(n.ledger.Applied.Time)) {
+		why = a.Error
 	}
 	if why == "" || r.rec.Lost[id] != "" {
 		return false

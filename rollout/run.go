@@ -46,6 +46,7 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
+			s.keepBakes()
 			s.settle(last)
 			return s.flushLedgers(last)
 		case <-s.kick:

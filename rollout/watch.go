@@ -70,6 +70,15 @@ func (s *Service) bakesUnderWay() []*rollout {
 	return out
 }
 
+// keepBakes has what gates found be stored, however little.
+func (s *Service) keepBakes() {
+	for _, r := range s.bakesUnderWay() {
+		s.mu.Lock()
+		r.unstored = true
+		s.mu.Unlock()
+	}
+}
+
 // look has the gate of one rollout look once. What it finds is dropped if the
 // rollout has moved meanwhile.
 func (w *watcher) look(ctx context.Context, r *rollout) {
