@@ -49,6 +49,7 @@ func TestEndToEnd(t *testing.T) {
 	t.Run("own telemetry", func(t *testing.T) { checkOwnTelemetry(t, c) })
 	t.Run("page", func(t *testing.T) { checkPage(t, c, b) })
 	t.Run("configuration", func(t *testing.T) { checkConfiguration(t, c, b) })
+	t.Run("dashboards", func(t *testing.T) { checkDashboards(t, c) })
 	t.Run("membership", func(t *testing.T) { checkMembership(t, c, nodes) })
 }
 

@@ -2,36 +2,6 @@ package grafana
 
 import "github.com/binnacle-project/binnacle"
 
-// Parts of queries. All of them read roll-ups: a few series for a whole fleet,
-// and the only ones in which exponential and explicit buckets add up.
-const (
-	inGroup = `{group=~"$group"}`
-	errorsI = `{group=~"$group",outcome="error"}`
-	window  = `[$__rate_interval]`
-)
-
-// perSecond counts the observations of a roll-up per second.
-func perSecond(metric, matchers, by string) string {
-	if by != "" {
-		by = " by (" + by + ") "
-	}
-	return "histogram_count(sum" + by + "(rate(" + metric + matchers + window + ")))"
-}
-
-// share is the part of the requests that failed.
-func share(metric, by string) string {
-	return perSecond(metric, errorsI, by) + " / " + perSecond(metric, inGroup, by)
-}
-
-func quantile(q, metric, by string) string {
-	if by != "" {
-		by = " by (" + by + ") "
-	}
-	return "histogram_quantile(" + q + ", sum" + by + "(rate(" + metric + inGroup + window + ")))"
-}
-
-func above(v float64, color string) Threshold { return Threshold{Color: color, Value: &v} }
-
 // fleet is the dashboard of the whole cluster: the golden signals, then nodes,
 // then backends.
 func fleet() Dashboard {
@@ -72,21 +42,7 @@ func fleet() Dashboard {
 	g.add(series("Latency p99 by backend", "99 of 100 calls are answered faster.", "s", false,
 		query(quantile("0.99", binnacle.RollupBackend, backend), "{{server_address}}:{{server_port}}")), 8, 9)
 
-	return Dashboard{
-		UID: "binnacle-fleet", Title: "Binnacle / Fleet", Tags: []string{"binnacle"}, Timezone: "browser",
-		Description:   "All gateways of the cluster, from the roll-ups that the manager writes.",
-		SchemaVersion: 39, Version: 1, Refresh: "10s", Editable: true, GraphTooltip: 1,
-		Time: TimeRange{From: "now-1h", To: "now"},
-		Templating: Templating{List: []Variable{{
-			Name: "group", Label: "Group", Type: "query", Datasource: metricsSource,
-			Query: "label_values(" + binnacle.RollupGroup + ", group)", Refresh: 2, Multi: true, IncludeAll: true, AllValue: ".*", Sort: 1,
-			Current: map[string]any{"text": "All", "value": "$__all"},
-		}}},
-		Annotations: Annotations{List: []Annotation{{
-			Name: "Events", Datasource: metricsSource, Enable: true, IconColor: "blue", Step: "15s",
-			Expr:      `changes(binnacle_events_total{kind=~"rollout.*|node.*|license.*"}[$__interval]) > 0`,
-			TitleText: "{{kind}}", TextFormat: "{{group}}", TagKeys: "kind,group",
-		}}},
-		Panels: g.panels,
-	}
+	d := dashboard("fleet", "Fleet", "All gateways of the cluster, from the roll-ups that the manager writes.", g)
+	d.Templating.List = []Variable{groupVariable}
+	return d
 }

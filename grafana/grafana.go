@@ -25,7 +25,16 @@ const (
 
 // Dashboards returns all dashboards by the name of their file.
 func Dashboards() map[string]Dashboard {
-	return map[string]Dashboard{"fleet.json": fleet()}
+	return map[string]Dashboard{
+		"fleet.json":      fleet(),
+		"node.json":       node(),
+		"backend.json":    backend(),
+		"endpoint.json":   endpoint(),
+		"rollout.json":    rollout(),
+		"manager.json":    internals(),
+		"membership.json": membership(),
+		"stock.json":      stock(),
+	}
 }
 
 // Encode returns a dashboard as its file has it.

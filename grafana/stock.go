@@ -1,0 +1,25 @@
+package grafana
+
+// stock reads the names that krakend-otel gives, for gateways that only send
+// OTLP. It asks for classic buckets, which are served over native storage too.
+func stock() Dashboard {
+	var g grid
+	of := `{instance=~"$instance"}`
+	count := func(metric, by string) string {
+		return "sum by (" + by + ") (rate(" + metric + "_count" + of + window + "))"
+	}
+	p := func(q, metric, by string) string {
+		return "histogram_quantile(" + q + ", sum by (le, " + by + ") (rate(" + metric + "_bucket" + of + window + ")))"
+	}
+	g.add(series("Requests by route", "Requests per second that the gateway answered.", "reqps", false,
+		query(count("http_server_duration", "http_route"), "{{http_route}}")), 12, 9)
+	g.add(series("Answers by status", "Answers per second by status code.", "reqps", true,
+		query(count("http_server_duration", "http_response_status_code"), "{{http_response_status_code}}")), 12, 9)
+	g.add(series("Latency p99 by route", "99 of 100 requests are answered faster; nothing below 10 ms is told apart.", "s", false,
+		query(p("0.99", "http_server_duration", "http_route"), "{{http_route}}")), 12, 9)
+	g.add(series("Requests by gateway", "Even load shows as lines that lie on each other.", "reqps", false,
+		query(count("http_server_duration", "instance"), "{{instance}}")), 12, 9)
+	d := dashboard("stock", "Stock KrakenD", "Gateways that only send OTLP, by krakend-otel's names.", g)
+	d.Templating.List = []Variable{choice("instance", "Gateway", "label_values(http_server_duration, instance)")}
+	return d
+}
