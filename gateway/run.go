@@ -77,6 +77,11 @@ func runMember(ctx context.Context, o Options, block *Block) error {
 	ao.LogFormat, ao.LogLevel = o.LogFormat, o.LogLevel
 	ao.Log, ao.Metrics = o.Log, o.Metrics
 	ao.VerifyLease = verifyLease
+	return runAgent(ctx, ao, o.Reload)
+}
+
+// runAgent runs an agent; reload makes it read the own file again.
+func runAgent(ctx context.Context, ao agent.Options, reload <-chan os.Signal) error {
 	a, err := agent.New(ao)
 	if err != nil {
 		return err
@@ -86,7 +91,7 @@ func runMember(ctx context.Context, o Options, block *Block) error {
 	go func() {
 		for {
 			select {
-			case <-o.Reload: // a nil channel never speaks
+			case <-reload: // a nil channel never speaks
 				a.Reload()
 			case <-done:
 				return

@@ -23,6 +23,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/gateway/control"
+	"github.com/binnacle-project/binnacle/gateway/engine"
 	"github.com/binnacle-project/binnacle/gateway/worker"
 	"github.com/binnacle-project/binnacle/membership"
 )
@@ -341,6 +342,8 @@ type node struct {
 	port    int
 	backend *httptest.Server
 	gossip  string
+	program *Program
+	allow   engine.AllowList
 
 	agent *Agent
 	stop  func() error
@@ -402,6 +405,7 @@ func (n *node) run() *node {
 	o := DefaultOptions()
 	o.ConfigFile, o.Managers, o.TokenFile, o.StateDir = n.file, []string{n.m.addr}, n.token, n.state
 	o.Name, o.Gossip = "node-a", n.gossip
+	o.Program, o.Allow = n.program, n.allow
 	o.WorkerCommand, o.DieWithParent = []string{exe}, true
 	o.LogLevel = "INFO"
 	o.ServedAfter = 50 * time.Millisecond
