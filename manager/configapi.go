@@ -3,6 +3,7 @@ package manager
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"io"
 	"net/http"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership"
 )
 
 // maxConfigBytes bounds a pushed configuration; rollout checks its own bound
@@ -164,10 +166,72 @@ func (m *Manager) handleRollout(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, ro)
 }
 
-func (m *Manager) handleAbortRollout(w http.ResponseWriter, r *http.Request) error {
-	ro, err := m.rollout.Abort(r.Context(), r.PathValue("id"), principal(r.Context()).Name)
+// steerRollout adapts pause, resume, promote and abort.
+func (m *Manager) steerRollout(do func(ctx context.Context, id, actor string) (api.Rollout, error)) handlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		ro, err := do(r.Context(), r.PathValue("id"), principal(r.Context()).Name)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, ro)
+	}
+}
+
+func (m *Manager) handleRestartGroup(w http.ResponseWriter, r *http.Request) error {
+	g, err := pathGroup(r)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, ro)
+	ro, err := m.rollout.RestartGroup(r.Context(), g, principal(r.Context()).Name)
+	if err != nil {
+		return err
+	}
+	return writeJSONStatus(w, http.StatusCreated, ro)
+}
+
+// handleDiff compares two revisions.
+func (m *Manager) handleDiff(w http.ResponseWriter, r *http.Request) error {
+	g, err := pathGroup(r)
+	if err != nil {
+		return err
+	}
+	const most = 1 << 30
+	from, err := queryInt(r, "from", 0, 0, most)
+	if err != nil {
+		return err
+	}
+	to, err := queryInt(r, "to", 0, 0, most)
+	if err != nil {
+		return err
+	}
+	d, err := m.rollout.Diff(r.Context(), g, binnacle.Revision(from), binnacle.Revision(to))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, d)
+}
+
+// handleDiffConfig compares what a group should run with the body.
+func (m *Manager) handleDiffConfig(w http.ResponseWriter, r *http.Request) error {
+	g, err := pathGroup(r)
+	if err != nil {
+		return err
+	}
+	conf, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxConfigBytes))
+	if err != nil {
+		return err
+	}
+	d, err := m.rollout.DiffConfig(r.Context(), g, conf)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, d)
+}
+
+// nodeLabels shows rollouts what operators say of a node.
+type nodeLabels struct{ registry *membership.Registry }
+
+func (l nodeLabels) Labels(id binnacle.NodeID) map[string]string {
+	rec, _ := l.registry.Record(id)
+	return rec.Labels
 }

@@ -187,7 +187,8 @@ func New(o Options) (_ *Manager, err error) {
 	// Configurations, and the gossip whose keys the plans carry.
 	if m.rollout, err = rollout.Open(ctx, rollout.Options{
 		Store: m.store, Events: m.events, Cluster: m.authority.Cluster(), Key: m.authority.Key(),
-		GatewayBinary: o.gatewayBinary(), Nodes: members{m.registry}, Gossip: m.keys, Log: o.Log, Metrics: m.set,
+		GatewayBinary: o.gatewayBinary(), Nodes: members{m.registry}, Labels: nodeLabels{m.registry},
+		Telemetry: m.metrics, Bakes: m.activity, Gossip: m.keys, Log: o.Log, Metrics: m.set,
 	}); err != nil {
 		return nil, fmt.Errorf("open the configurations: %w", err)
 	}

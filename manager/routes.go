@@ -56,16 +56,17 @@ func (m *Manager) routes() []route {
 		{"POST /v1/groups/{group}/revisions", access.Operator, "", m.handleCreateRevision},
 		{"GET /v1/groups/{group}/revisions/{n}", access.Operator, "", m.handleRevision},
 		{"GET /v1/configs/{sha256}", access.Operator, "", m.handleConfig},
-		{"GET /v1/groups/{group}/diff", access.Operator, "", notYet("the structural diff")},
+		{"GET /v1/groups/{group}/diff", access.Operator, "", m.handleDiff},
+		{"POST /v1/groups/{group}/diff", access.Operator, "", m.handleDiffConfig},
 		{"POST /v1/groups/{group}/rollouts", access.Operator, "", m.handleStartRollout},
 		{"POST /v1/groups/{group}/rollback", access.Operator, "", m.handleRollback},
-		{"POST /v1/groups/{group}/restart", access.Operator, "", notYet("the rolling restart of a group")},
+		{"POST /v1/groups/{group}/restart", access.Operator, "", m.handleRestartGroup},
 		{"GET /v1/rollouts", access.Operator, "", m.handleRollouts},
 		{"GET /v1/rollouts/{id}", access.Operator, "", m.handleRollout},
-		{"POST /v1/rollouts/{id}/abort", access.Operator, "", m.handleAbortRollout},
-		{"POST /v1/rollouts/{id}/pause", access.Operator, "", notYet("pausing a rollout")},
-		{"POST /v1/rollouts/{id}/resume", access.Operator, "", notYet("resuming a rollout")},
-		{"POST /v1/rollouts/{id}/promote", access.Operator, "", notYet("promoting a rollout")},
+		{"POST /v1/rollouts/{id}/abort", access.Operator, "", m.steerRollout(m.rollout.Abort)},
+		{"POST /v1/rollouts/{id}/pause", access.Operator, "", m.steerRollout(m.rollout.Pause)},
+		{"POST /v1/rollouts/{id}/resume", access.Operator, "", m.steerRollout(m.rollout.Resume)},
+		{"POST /v1/rollouts/{id}/promote", access.Operator, "", m.steerRollout(m.rollout.Promote)},
 		{"POST /v1/nodes/{id}/drain", access.Operator, "", m.handleDrain(true)},
 		{"POST /v1/nodes/{id}/undrain", access.Operator, "", m.handleDrain(false)},
 		{"POST /v1/nodes/{id}/restart", access.Operator, "", m.handleRestart},
@@ -103,13 +104,6 @@ func plain(h http.Handler) handlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		h.ServeHTTP(w, r)
 		return nil
-	}
-}
-
-// notYet answers for what the API promises and this version does not have.
-func notYet(what string) handlerFunc {
-	return func(http.ResponseWriter, *http.Request) error {
-		return fail(http.StatusNotImplemented, "%s is not in this version of Binnacle", what)
 	}
 }
 
