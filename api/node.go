@@ -65,6 +65,9 @@ type Node struct {
 type LeaseInfo struct {
 	Issued  time.Time `json:"issued"`
 	Expires time.Time `json:"expires"`
+	// State is valid, warning (half of its life is gone, or its last day runs)
+	// or fallen, by the manager's clock; empty where the node itself counts.
+	State string `json:"state,omitempty"`
 }
 
 // RevisionRef names one configuration of a group.
@@ -110,6 +113,9 @@ type Status struct {
 	// Crashes counts workers that ended without being asked to, since the agent
 	// began.
 	Crashes uint64 `json:"crashes,omitempty"`
+	// LeaseEnded is true of a node that has no valid lease: it has left the
+	// gossip, is under its fallback rate and takes no configuration.
+	LeaseEnded bool `json:"lease_ended,omitempty"`
 	// Leaving is set in the last status before a clean stop.
 	Leaving bool `json:"leaving,omitempty"`
 }

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,13 +13,11 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
-	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/gateway/agent"
 	"github.com/binnacle-project/binnacle/gateway/engine"
 	"github.com/binnacle-project/binnacle/gateway/engine/configfile"
 	"github.com/binnacle-project/binnacle/gateway/worker"
-	"github.com/binnacle-project/binnacle/licensing"
 )
 
 // Options say how to run a node.
@@ -76,7 +73,6 @@ func runMember(ctx context.Context, o Options, block *Block) error {
 	ao.DieWithParent, ao.WorkerCommand = o.DieWithParent, o.WorkerCommand
 	ao.LogFormat, ao.LogLevel = o.LogFormat, o.LogLevel
 	ao.Log, ao.Metrics = o.Log, o.Metrics
-	ao.VerifyLease = verifyLease
 	return runAgent(ctx, ao, o.Reload)
 }
 
@@ -99,12 +95,6 @@ func runAgent(ctx context.Context, ao agent.Options, reload <-chan os.Signal) er
 		}
 	}()
 	return a.Run(ctx)
-}
-
-// verifyLease lets licensing judge a lease.
-func verifyLease(token string, clusterKey ed25519.PublicKey, cluster binnacle.ClusterID, id binnacle.NodeID, keyFP string, now time.Time) (api.LeaseInfo, error) {
-	l, err := licensing.VerifyLease(token, clusterKey, cluster, id, keyFP, now)
-	return api.LeaseInfo{Issued: l.Issued, Expires: l.Expires}, err
 }
 
 // drainTime bounds what a standalone gateway waits for at its end if its

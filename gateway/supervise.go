@@ -60,6 +60,5 @@ func Supervise(ctx context.Context, o SuperviseOptions) error {
 	ao.Program = &o.Program
 	ao.DieWithParent = o.DieWithParent
 	ao.Log, ao.Metrics = o.Log, o.Metrics
-	ao.VerifyLease = verifyLease
 	return runAgent(ctx, ao, o.Reload)
 }

@@ -120,7 +120,7 @@ func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membershi
 	m.leases.set(n.ID, info)
 	if due {
 		wait = 0
-	} else if in := m.keeper.RenewIn(held, now); in >= 0 {
+	} else if in := m.keeper.RenewIn(n.ID, held, now); in >= 0 {
 		wait = min(wait, in)
 	}
 

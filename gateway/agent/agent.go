@@ -66,6 +66,7 @@ const (
 	joinWaiting = "standalone" // not enrolled yet
 	joinMember  = "member"
 	joinAway    = "manager away" // enrolled, but no manager answers
+	joinLeft    = "left"         // enrolled, but without a valid lease
 )
 
 // New opens the state folder and reads all that is kept there. It starts
@@ -91,7 +92,7 @@ func New(o Options) (_ *Agent, err error) {
 		}
 	}()
 	a.managers = newManagers(o.Managers)
-	a.lease = &leaseBox{state: a.state, verify: o.VerifyLease, log: a.log}
+	a.lease = newLeaseBox(a.state, o.VerifyLease, o.Metrics, a.log)
 	a.relay = &relay{
 		log:     a.log,
 		queue:   newMemoryQueue(o.QueueBytes, a.metric("binnacle_agent_relay_dropped_total")),
@@ -119,6 +120,7 @@ func New(o Options) (_ *Agent, err error) {
 		a.trafficPort.Store(int32(o.Program.port()))
 	}
 	a.helm.own = own
+	a.lease.changed = a.leaseChanged
 	return a, a.remember()
 }
 
@@ -213,6 +215,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	wg.Go(func() { a.belong(bg) })
 	wg.Go(func() { a.reporter.run(bg) })
 	wg.Go(func() { a.gossip.run(bg) })
+	wg.Go(func() { a.lease.run(bg) })
 	relayCtx, stopRelay := context.WithCancel(bg)
 	relayDone := make(chan struct{})
 	go func() {
@@ -240,7 +243,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	fcancel()
 	last.Serving, last.Leaving = false, true
 	a.sayLast(bg, last)
-	a.gossip.end(true)
+	a.gossip.end(true, true)
 	cancel()
 	wg.Wait()
 	if stopErr != nil {
@@ -292,7 +295,7 @@ func (a *Agent) belong(ctx context.Context) {
 			a.become(id)
 			a.setJoin(joinMember, "")
 			if resp != nil {
-				a.lease.offer(resp.Lease, id)
+				a.lease.offer(resp.Lease, id, 0, time.Time{})
 				a.takePlan(resp.Plan)
 			}
 			a.reporter.again()
@@ -307,7 +310,7 @@ func (a *Agent) belong(ctx context.Context) {
 		a.setJoin(joinWaiting, err.Error())
 		// The disk keeps what it has until an enrollment replaces it.
 		former = a.identity.Swap(nil)
-		a.gossip.end(false)
+		a.gossip.end(false, false)
 	}
 }
 

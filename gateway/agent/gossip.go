@@ -99,6 +99,14 @@ func (g *gossiper) step(ctx context.Context) error {
 	if ended {
 		return nil
 	}
+	if !g.a.lease.member() {
+		if life != nil {
+			g.log.Info("leaving the gossip: there is no valid lease")
+			g.end(true, false)
+			g.a.helm.wakeUp() // the status says so
+		}
+		return nil // back with a lease, in a new life
+	}
 	if life == nil {
 		life, err := membership.StartGossip(ctx, membership.GossipOptions{
 			Identity: membership.Identity{ID: id.NodeID, Key: id.key, Cert: id.membership},
@@ -112,12 +120,12 @@ func (g *gossiper) step(ctx context.Context) error {
 		}
 		g.mu.Lock()
 		now := g.a.identity.Load()
-		stale := g.ended || now == nil || now.NodeID != id.NodeID
+		stale := g.ended || now == nil || now.NodeID != id.NodeID || !g.a.lease.member()
 		if !stale {
 			g.life = life
 		}
 		g.mu.Unlock()
-		if stale { // ended or became another node meanwhile
+		if stale { // ended, or became another node, or lost its lease meanwhile
 			return life.Close()
 		}
 		g.a.helm.wakeUp() // the status names the key and the address
@@ -160,13 +168,13 @@ func (g *gossiper) metaLocked() membership.Metadata {
 	return m
 }
 
-// end closes the gossip: with a good-bye when the node stops, without one when
-// it becomes another node.
-func (g *gossiper) end(leave bool) {
+// end closes the gossip: with a good-bye when the node stops, which is for good,
+// or leaves the cluster, without one when it becomes another node.
+func (g *gossiper) end(leave, forGood bool) {
 	g.mu.Lock()
 	life := g.life
 	g.life = nil
-	g.ended = g.ended || leave
+	g.ended = g.ended || forGood
 	g.mu.Unlock()
 	if life == nil {
 		return

@@ -25,6 +25,7 @@ import (
 	"github.com/binnacle-project/binnacle/gateway/control"
 	"github.com/binnacle-project/binnacle/gateway/engine"
 	"github.com/binnacle-project/binnacle/gateway/worker"
+	"github.com/binnacle-project/binnacle/licensing"
 	"github.com/binnacle-project/binnacle/membership"
 )
 
@@ -409,11 +410,12 @@ func (n *node) run() *node {
 	o.WorkerCommand, o.DieWithParent = []string{exe}, true
 	o.LogLevel = "INFO"
 	o.ServedAfter = 50 * time.Millisecond
-	o.VerifyLease = func(token string, _ ed25519.PublicKey, _ binnacle.ClusterID, _ binnacle.NodeID, _ string, now time.Time) (api.LeaseInfo, error) {
+	o.VerifyLease = func(token string, _ ed25519.PublicKey, _ binnacle.ClusterID, _ binnacle.NodeID, _ string) (licensing.Lease, error) {
 		if !strings.HasPrefix(token, "lease") {
-			return api.LeaseInfo{}, errors.New("no lease")
+			return licensing.Lease{}, errors.New("no lease")
 		}
-		return api.LeaseInfo{Issued: now, Expires: now.Add(time.Hour)}, nil
+		now := time.Now()
+		return licensing.Lease{ID: token, Epoch: 1 << 40, Issued: now, Expires: now.Add(time.Hour)}, nil
 	}
 	o.Log = testLog(n.t)
 	a, err := New(o)

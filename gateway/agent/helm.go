@@ -64,6 +64,7 @@ type helm struct {
 type told struct {
 	draining bool
 	interval time.Duration
+	limit    *float64
 }
 
 // refusal remembers a revision that failed, so that it is not tried again
@@ -238,9 +239,10 @@ func (h *helm) steer(ctx context.Context) {
 		}
 		h.revive(ctx)
 	}
+	h.tellLimit(ctx)
 	p := h.a.plan.Load()
-	if p == nil || h.worker == nil {
-		return
+	if p == nil || h.worker == nil || !h.a.lease.member() {
+		return // without a lease nothing that the manager wants is done
 	}
 	if id := h.a.identity.Load(); id != nil {
 		h.toDesired(ctx, *p, id)
@@ -528,6 +530,13 @@ func (h *helm) replace(ctx context.Context, ref api.RevisionRef, raw []byte, aga
 		return err
 	}
 	h.a.metric("binnacle_agent_worker_starts_total").Inc()
+	limit := h.a.lease.limit()
+	if limit != nil { // before it serves
+		if err := p.setLimit(actx, limit); err != nil {
+			h.log.Warn("a new worker did not take the fallback rate", "err", err)
+			limit = nil // and is told again
+		}
+	}
 	if err := p.apply(actx, ref, next.effective); err != nil {
 		if errors.Is(err, control.ErrClosed) {
 			select {
@@ -543,7 +552,7 @@ func (h *helm) replace(ctx context.Context, ref api.RevisionRef, raw []byte, aga
 		return err
 	}
 	old := h.worker
-	h.worker, h.told = p, told{interval: h.interval()}
+	h.worker, h.told = p, told{interval: h.interval(), limit: limit}
 	if ln != h.listener {
 		h.log.Info("listening on another address", "from", h.listener.Addr().String(), "to", ln.Addr().String())
 		h.listener.Close()
@@ -649,6 +658,22 @@ func (h *helm) tell(ctx context.Context, p api.Plan) {
 	}
 }
 
+// tellLimit passes the fallback rate on, or that there is none any more.
+func (h *helm) tellLimit(ctx context.Context) {
+	limit := h.a.lease.limit()
+	if h.worker == nil || sameRate(limit, h.told.limit) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	if err := h.worker.setLimit(ctx, limit); err != nil {
+		h.log.Warn("the worker did not take the fallback rate", "err", err)
+		return
+	}
+	h.told.limit = limit
+	h.log.Info("the worker's limit changed", "limit", rateText(limit))
+}
+
 // probe asks the worker, beside the loop, whether what runs answers.
 func (h *helm) probe() {
 	if h.probeBusy || h.worker == nil {
@@ -744,8 +769,8 @@ func (h *helm) report() {
 	}
 	s := api.Status{
 		Version: binnacle.Version, Address: h.a.advertised(), GossipAddress: h.a.gossipAdvertised(),
-		Serving:   h.worker != nil && h.run != nil && !h.worker.gone() && (h.program == nil || h.healthy),
-		Draining:  h.told.draining,
+		Serving:  h.worker != nil && h.run != nil && !h.worker.gone() && (h.program == nil || h.healthy),
+		Draining: h.told.draining, LeaseEnded: !h.a.lease.member(),
 		Attempted: h.ledger.Attempted, Applied: h.ledger.Applied, LastGood: h.ledger.lastGood(),
 		RestartDone: h.ledger.RestartDone, GossipKeyID: h.a.gossip.keyID(),
 		Crashes: h.a.metric("binnacle_agent_worker_crashes_total").Get(),

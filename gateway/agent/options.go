@@ -13,6 +13,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/gateway/engine"
+	"github.com/binnacle-project/binnacle/licensing"
 )
 
 // GossipOff as Options.Gossip makes a node poll only, for networks where
@@ -71,7 +72,7 @@ type Options struct {
 	// there: a longer outage then leaves a gap.
 	SpoolBytes int64
 
-	// VerifyLease checks leases; nil keeps none.
+	// VerifyLease checks leases; nil is licensing.VerifyLease.
 	VerifyLease VerifyLease
 
 	Log     *slog.Logger
@@ -96,6 +97,9 @@ func (o *Options) validate() error {
 	}
 	if o.Metrics == nil {
 		o.Metrics = metrics.NewSet()
+	}
+	if o.VerifyLease == nil {
+		o.VerifyLease = licensing.VerifyLease
 	}
 	if len(o.WorkerCommand) == 0 {
 		exe, err := os.Executable()

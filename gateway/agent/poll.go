@@ -96,7 +96,7 @@ func (a *Agent) poll(ctx context.Context, id *identity) error {
 		a.setJoin(joinMember, "")
 		a.lastPoll.Store(time.Now().UnixNano())
 		etag = ans.ETag
-		a.lease.offer(ans.Lease, id)
+		a.lease.offer(ans.Lease, id, a.epoch(), ans.Date)
 		if ans.Plan != nil && a.takePlan(*ans.Plan) == planNew {
 			continue
 		}

@@ -32,6 +32,8 @@ type conductor interface {
 	probe(ctx context.Context) error
 	drain(ctx context.Context, on bool) error
 	setInterval(ctx context.Context, d time.Duration) error
+	// setLimit holds it to a rate, in requests per second; nil is none.
+	setLimit(ctx context.Context, rate *float64) error
 	// askToStop begins an orderly end that takes at most limit.
 	askToStop(ctx context.Context, limit time.Duration) error
 	// release ends the directing, not the process.
@@ -55,6 +57,10 @@ func (c workerConductor) drain(ctx context.Context, on bool) error {
 
 func (c workerConductor) setInterval(ctx context.Context, d time.Duration) error {
 	return c.client.Call(ctx, control.MethodInterval, control.Interval{Seconds: d.Seconds()}, nil)
+}
+
+func (c workerConductor) setLimit(ctx context.Context, rate *float64) error {
+	return c.client.Call(ctx, control.MethodLimit, control.Limit{Rate: rate}, nil)
 }
 
 func (c workerConductor) askToStop(ctx context.Context, limit time.Duration) error {

@@ -528,6 +528,9 @@ func (c *programConductor) drain(context.Context, bool) error { return nil }
 // setInterval does nothing: a program exports when it wants to.
 func (c *programConductor) setInterval(context.Context, time.Duration) error { return nil }
 
+// setLimit does nothing: another program's requests do not pass through us.
+func (c *programConductor) setLimit(context.Context, *float64) error { return nil }
+
 func (c *programConductor) askToStop(context.Context, time.Duration) error {
 	if err := syscall.Kill(c.p.pid, c.pr.StopSignal); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err

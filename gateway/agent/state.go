@@ -39,7 +39,7 @@ const (
 	fileIdentity = "identity.json"
 	filePlan     = "plan.json"
 	fileLedger   = "ledger.json"
-	fileLease    = "lease.jwt"
+	fileLease    = "lease.json"
 	fileLock     = "agent.lock"
 	filePeers    = "peers.json"
 	dirConfigs   = "configs"

@@ -18,8 +18,8 @@ type NodeStatus struct {
 	Version string    `json:"version"`
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
-	// Membership is "standalone", "member" or "manager away"; Detail says why
-	// it is not "member".
+	// Membership is "standalone", "member", "manager away" or "left"; Detail says
+	// why it is not "member".
 	Membership string             `json:"membership"`
 	Detail     string             `json:"detail,omitempty"`
 	Node       binnacle.NodeID    `json:"node,omitempty"`
@@ -51,17 +51,6 @@ type WorkerInfo struct {
 	Started time.Time `json:"started,omitzero"`
 	Serving bool      `json:"serving"`
 	Crashes uint64    `json:"crashes"`
-}
-
-// LeaseNote tells of the lease held.
-type LeaseNote struct {
-	*api.LeaseInfo
-	// State is none, valid or ended.
-	State string `json:"state"`
-	// Note says what follows from it.
-	Note string `json:"note"`
-	// Refused says why the newest lease offered was not taken.
-	Refused string `json:"refused,omitempty"`
 }
 
 // GossipInfo tells of the gossip.
@@ -105,8 +94,10 @@ func (a *Agent) Status() NodeStatus {
 	if p := a.plan.Load(); p != nil {
 		s.Epoch, s.Serial = p.Epoch, p.Serial
 	}
-	info, refused := a.lease.get()
-	s.Lease = noteLease(info, refused, time.Now())
+	s.Lease = a.lease.note()
+	if s.Node != "" && !a.lease.member() {
+		s.Membership, s.Detail = joinLeft, joinDetail("lease "+s.Lease.State, s.Membership, s.Detail)
+	}
 	s.Gossip.Address, s.Gossip.On = a.gossip.addr()
 	s.Gossip.Members = len(a.gossip.members())
 	s.Relay.Waiting, s.Relay.WaitingBytes = a.relay.queue.size()
@@ -115,21 +106,6 @@ func (a *Agent) Status() NodeStatus {
 	s.Relay.Dropped = a.metric("binnacle_agent_relay_dropped_total").Get() + a.relay.spool.m.dropped.Get()
 	s.Relay.Damaged = a.relay.spool.m.damaged.Get()
 	return s
-}
-
-// noteLease says what a lease means at now.
-func noteLease(info *api.LeaseInfo, refused string, now time.Time) LeaseNote {
-	n := LeaseNote{LeaseInfo: info, Refused: refused, State: "none", Note: "no lease held; this version limits nothing without one"}
-	switch {
-	case info == nil:
-	case now.Before(info.Expires):
-		n.State = "valid"
-		n.Note = fmt.Sprintf("valid for another %v; this version limits nothing at its end", info.Expires.Sub(now).Round(time.Minute))
-	default:
-		n.State = "ended"
-		n.Note = "ended; this version limits nothing then"
-	}
-	return n
 }
 
 // answer serves the agent's own socket.

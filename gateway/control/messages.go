@@ -22,6 +22,8 @@ const (
 	MethodInterval = "interval"
 	// MethodDrain takes a Drain: stay up, answer "Connection: close".
 	MethodDrain = "drain"
+	// MethodLimit takes a Limit, also before the first apply.
+	MethodLimit = "limit"
 	// MethodStop takes a Stop: close the listening sockets, finish what is in
 	// flight, flush, exit.
 	MethodStop = "stop"
@@ -68,6 +70,12 @@ type Interval struct {
 // Drain sets or ends draining.
 type Drain struct {
 	On bool `json:"on"`
+}
+
+// Limit sets the fallback rate of a node without a valid lease.
+type Limit struct {
+	// Rate is in requests per second; null is no limit.
+	Rate *float64 `json:"rate"`
 }
 
 // Stop ends the worker within the given time.

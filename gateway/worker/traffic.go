@@ -48,6 +48,7 @@ type Traffic struct {
 	resource engine.TelemetrySettings
 	interval time.Duration
 	draining bool
+	limit    *float64 // the fallback rate; nil is none
 	stopping bool
 	broken   error // why accepting ended, if it did by itself
 	wg       sync.WaitGroup
@@ -163,6 +164,7 @@ func (t *Traffic) first(ctx context.Context, raw []byte, ref api.RevisionRef, se
 		return ErrStopping
 	}
 	eng.SetDraining(t.draining)
+	eng.SetLimit(t.limit)
 	t.engine, t.server, t.tel, t.settings, t.resource = eng, srv, tel, settings, resource
 	for _, ln := range t.listeners {
 		t.wg.Go(func() { t.accept(srv, ln) })
@@ -296,6 +298,17 @@ func (t *Traffic) SetDraining(on bool) {
 	t.draining = on
 	if t.engine != nil {
 		t.engine.SetDraining(on)
+	}
+}
+
+// SetLimit puts the fallback rate, in requests per second, in front of all
+// endpoints, from the next request on and over all applies; nil takes it away.
+func (t *Traffic) SetLimit(rate *float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.limit = rate
+	if t.engine != nil {
+		t.engine.SetLimit(rate)
 	}
 }
 

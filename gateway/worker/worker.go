@@ -216,6 +216,13 @@ func (w *worker) handle(ctx context.Context, method string, body json.RawMessage
 		}
 		w.traffic.SetDraining(d.On)
 		return w.status(), nil, nil
+	case control.MethodLimit:
+		var l control.Limit
+		if err := unmarshal(method, body, &l); err != nil {
+			return nil, nil, err
+		}
+		w.traffic.SetLimit(l.Rate)
+		return w.status(), nil, nil
 	case control.MethodStop:
 		var s control.Stop
 		if err := unmarshal(method, body, &s); err != nil {
