@@ -61,7 +61,7 @@ func (c detachedContext) AfterFunc(f func()) (stop func() bool) {
 func (b *builder) backendFactory(remote *config.Backend) proxy.Proxy {
 	executor := b.executor(remote)
 	if remote.Encoding == encoding.NOOP {
-		return proxy.NewHTTPProxyDetailed(remote, executor, client.NoOpHTTPStatusHandler, proxy.NoOpHTTPResponseParser)
+		return proxy.NewHTTPProxyDetailed(remote, executor, client.NoOpHTTPStatusHandler, passThrough)
 	}
 	parser := proxy.DefaultHTTPResponseParserFactory(proxy.HTTPResponseParserConfig{
 		Decoder: remote.Decoder, EntityFormatter: proxy.NewEntityFormatter(remote),
