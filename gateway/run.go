@@ -78,9 +78,15 @@ func runMember(ctx context.Context, o Options, block *Block) error {
 
 // runAgent runs an agent; reload makes it read the own file again.
 func runAgent(ctx context.Context, ao agent.Options, reload <-chan os.Signal) error {
+	ao.Notify = notifyService
 	a, err := agent.New(ao)
 	if err != nil {
 		return err
+	}
+	if os.Getpid() == 1 {
+		rctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+		defer stop()
+		go reapOrphans(rctx, reapEvery)
 	}
 	done := make(chan struct{})
 	defer close(done)
@@ -129,12 +135,16 @@ func runStandalone(ctx context.Context, o Options, raw []byte) error {
 		return errors.Join(fmt.Errorf("%s: %w", o.ConfigFile, err), stop())
 	}
 	log.Info("serving standalone", "address", ln.Addr().String(), "file", o.ConfigFile)
+	notifyService(agent.PhaseReady)
 	for {
 		select {
 		case <-o.Reload:
+			notifyService(agent.PhaseReloading)
 			reloadStandalone(ctx, o, t, log)
+			notifyService(agent.PhaseReady)
 		case <-ctx.Done():
 			log.Info("stopping", "drain_timeout", limit)
+			notifyService(agent.PhaseStopping)
 			return stop()
 		}
 	}

@@ -197,6 +197,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		}
 		return err
 	}
+	a.opts.Notify(PhaseReady)
 	// What follows outlives ctx until the worker has drained.
 	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
@@ -226,6 +227,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.helm.loop(ctx)
 
 	a.log.Info("stopping", "drain_timeout", a.opts.DrainTimeout)
+	a.opts.Notify(PhaseStopping)
 	a.mu.Lock()
 	a.stopping = true
 	a.mu.Unlock()

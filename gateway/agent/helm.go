@@ -205,7 +205,9 @@ func (h *helm) loop(ctx context.Context) {
 		case <-exited:
 			h.crashed()
 		case <-h.hup:
+			h.a.opts.Notify(PhaseReloading)
 			h.reread(ctx)
+			h.a.opts.Notify(PhaseReady)
 		case <-tick.C:
 			h.probe()
 		case r := <-h.probed:

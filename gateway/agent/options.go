@@ -75,9 +75,23 @@ type Options struct {
 	// VerifyLease checks leases; nil is licensing.VerifyLease.
 	VerifyLease VerifyLease
 
+	// Notify is told of the phases of the node's life, in their order; nil tells
+	// nobody.
+	Notify func(Phase)
+
 	Log     *slog.Logger
 	Metrics *metrics.Set
 }
+
+// Phase is how far a node is in its life, for who manages services.
+type Phase int
+
+// The phases. PhaseReady comes at the start and after each PhaseReloading.
+const (
+	PhaseReady Phase = iota + 1
+	PhaseReloading
+	PhaseStopping
+)
 
 // DefaultOptions is the one home of defaults.
 func DefaultOptions() Options {
@@ -97,6 +111,9 @@ func (o *Options) validate() error {
 	}
 	if o.Metrics == nil {
 		o.Metrics = metrics.NewSet()
+	}
+	if o.Notify == nil {
+		o.Notify = func(Phase) {}
 	}
 	if o.VerifyLease == nil {
 		o.VerifyLease = licensing.VerifyLease
