@@ -8,6 +8,7 @@ type meters struct {
 	blocks, blockBytes        *metrics.Counter
 	failed, dropped           *metrics.Counter
 	truncated, corrupt        *metrics.Counter
+	quarantined               *metrics.Counter
 	seal, query               *metrics.Histogram
 }
 
@@ -38,16 +39,17 @@ func newMeters(set *metrics.Set, s *Store) meters {
 		return 0
 	})
 	return meters{
-		written:    set.GetOrCreateCounter("binnacle_traces_spans_written_total"),
-		invalid:    set.GetOrCreateCounter("binnacle_traces_spans_invalid_total"),
-		refused:    set.GetOrCreateCounter("binnacle_traces_spans_refused_total"),
-		blocks:     set.GetOrCreateCounter("binnacle_traces_blocks_written_total"),
-		blockBytes: set.GetOrCreateCounter("binnacle_traces_block_bytes_written_total"),
-		failed:     set.GetOrCreateCounter("binnacle_traces_write_errors_total"),
-		dropped:    set.GetOrCreateCounter("binnacle_traces_partitions_dropped_total"),
-		truncated:  set.GetOrCreateCounter("binnacle_traces_searches_truncated_total"),
-		corrupt:    set.GetOrCreateCounter("binnacle_traces_corrupt_blocks_total"),
-		seal:       set.GetOrCreateHistogram("binnacle_traces_seal_duration_seconds"),
-		query:      set.GetOrCreateHistogram("binnacle_traces_query_duration_seconds"),
+		written:     set.GetOrCreateCounter("binnacle_traces_spans_written_total"),
+		invalid:     set.GetOrCreateCounter("binnacle_traces_spans_invalid_total"),
+		refused:     set.GetOrCreateCounter("binnacle_traces_spans_refused_total"),
+		blocks:      set.GetOrCreateCounter("binnacle_traces_blocks_written_total"),
+		blockBytes:  set.GetOrCreateCounter("binnacle_traces_block_bytes_written_total"),
+		failed:      set.GetOrCreateCounter("binnacle_traces_write_errors_total"),
+		dropped:     set.GetOrCreateCounter("binnacle_traces_partitions_dropped_total"),
+		truncated:   set.GetOrCreateCounter("binnacle_traces_searches_truncated_total"),
+		corrupt:     set.GetOrCreateCounter("binnacle_traces_corrupt_blocks_total"),
+		quarantined: set.GetOrCreateCounter("binnacle_traces_files_quarantined_total"),
+		seal:        set.GetOrCreateHistogram("binnacle_traces_seal_duration_seconds"),
+		query:       set.GetOrCreateHistogram("binnacle_traces_query_duration_seconds"),
 	}
 }

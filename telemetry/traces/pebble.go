@@ -10,10 +10,12 @@ import (
 
 // pebbleOptions tunes Pebble for few large values that are compressed already
 // and many small keys that are random.
-func pebbleOptions(o Options, log *slog.Logger) *pebble.Options {
+func pebbleOptions(o Options, log *slog.Logger, c corruptions) *pebble.Options {
 	opts := &pebble.Options{
-		FS:                 o.fs,
-		Logger:             pebbleLogger{log},
+		FS:     o.fs,
+		Logger: pebbleLogger{log},
+		// The default ends the process, at each start anew.
+		EventListener:      &pebble.EventListener{DataCorruption: c.found},
 		FormatMajorVersion: pebble.FormatNewest,
 		// A memtable also bounds the log beside it, of which two or three
 		// files of its size exist.

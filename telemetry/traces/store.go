@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -97,9 +98,12 @@ type Store struct {
 	o      Options
 	log    *slog.Logger
 	db     *pebble.DB
+	lock   *pebble.Lock
 	cache  *blockCache
 	names  *names
 	meters meters
+
+	corruptions corruptions
 
 	life sync.RWMutex // held for reading by queries, for writing by Close
 
@@ -126,7 +130,8 @@ type sealingBlock struct {
 
 // Open opens or makes the store in o.Dir. Spans become durable and old ones go
 // while Run runs. A store whose files are corrupt is put aside under another
-// name, said in an error of the log, and a new one begins.
+// name, said in an error of the log, and a new one begins; where only some files
+// are, these are put aside.
 func Open(o Options) (*Store, error) {
 	o = o.withDefaults()
 	s := &Store{
@@ -135,12 +140,15 @@ func Open(o Options) (*Store, error) {
 		cache: newBlockCache(o.CacheBytes),
 		names: newNames(),
 		open:  newBlock(),
+
+		corruptions: make(corruptions, 64),
 	}
+	s.meters = newMeters(o.Metrics, s)
 	if err := o.fs.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open trace store: %w", err)
 	}
 	db, err := s.openDB()
-	if err != nil && pebble.IsCorruptionError(err) {
+	if err != nil && !errors.Is(err, errInUse) && !environmental(err) {
 		aside := fmt.Sprintf("%s.corrupt-%d", filepath.Clean(o.Dir), o.now().Unix())
 		s.log.Error("trace store is corrupt; put aside, a new one begins", "dir", o.Dir, "aside", aside, "error", err)
 		if err := o.fs.Rename(o.Dir, aside); err != nil {
@@ -152,17 +160,37 @@ func Open(o Options) (*Store, error) {
 		db, err = s.openDB()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open trace store in %s: %w (is another process using it?)", o.Dir, err)
+		return nil, fmt.Errorf("open trace store in %s: %w", o.Dir, err)
 	}
 	s.db = db
-	if err := s.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open trace store in %s: %w", o.Dir, err), db.Close())
+	for {
+		err := s.load()
+		if err == nil {
+			return s, nil
+		}
+		if s.heal(context.Background()) == 0 {
+			return nil, errors.Join(fmt.Errorf("open trace store in %s: %w", o.Dir, err), db.Close(), s.lock.Close())
+		}
 	}
-	s.meters = newMeters(o.Metrics, s)
-	return s, nil
 }
 
-func (s *Store) openDB() (*pebble.DB, error) { return pebble.Open(s.o.Dir, pebbleOptions(s.o, s.log)) }
+// errInUse says that another process has the store open.
+var errInUse = errors.New("another process uses it")
+
+func (s *Store) openDB() (*pebble.DB, error) {
+	opts := pebbleOptions(s.o, s.log, s.corruptions)
+	lock, err := pebble.LockDirectory(s.o.Dir, s.o.fs)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errInUse, err)
+	}
+	opts.Lock = lock
+	db, err := pebble.Open(s.o.Dir, opts)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	s.lock = lock
+	return db, nil
+}
 
 // load reads what is kept in memory: the bounds of the partitions, the names
 // of services and operations, the last block's number.
@@ -186,7 +214,7 @@ func (s *Store) load() error {
 }
 
 func (s *Store) loadPartition(it *pebble.Iterator, p partition) error {
-	b := bounds{}
+	b := bounds{0, math.MaxUint64} // where a damaged file took them with it
 	if it.SeekGE(key(p, kindBounds)) && string(it.Key()) == string(key(p, kindBounds)) {
 		v, err := it.ValueAndErr()
 		if err != nil {
@@ -235,6 +263,7 @@ func (s *Store) Run(ctx context.Context) error {
 				s.log.Error("spans not written, will try again", "error", err)
 			}
 			s.checkSpace()
+			s.heal(ctx)
 		case <-retain.C:
 			s.retain()
 		}
@@ -253,7 +282,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.life.Lock()
 	defer s.life.Unlock()
-	return errors.Join(s.flush(), s.db.Close())
+	return errors.Join(s.flush(), s.db.Close(), s.lock.Close())
 }
 
 // WriteTraces keeps the spans of td, which are readable at once and durable
