@@ -55,6 +55,16 @@ func Pages() []string {
 		"/nodes/{id}",
 		"/backends",
 		"/backends/{id}",
+		"/matrix",
+		"/config",
+		"/config/{id}",
+		"/config/{id}/upload",
+		"/config/{id}/diff",
+		"/rollouts/{id}",
+		"/traces",
+		"/traces/{id}",
+		"/license",
+		"/tokens",
 		"/events",
 	}
 }

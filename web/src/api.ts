@@ -85,7 +85,9 @@ export interface Backend {
   address: string;
   port?: number;
   activity: Activity | null;
-  /** The backend's row of the node x backend matrix. */
+  /** How many nodes called it in the window. */
+  callers: number;
+  /** The backend's row of the node x backend matrix; in an overview only its cells with errors. */
   nodes?: ActivityRow[];
   endpoints?: string[];
 }
@@ -99,20 +101,259 @@ export interface LicenseSummary {
   expires?: string;
 }
 
+export type RolloutState = "queued" | "running" | "paused" | "rolling_back" | "completed" | "failed" | "aborted" | "superseded";
+
+/** Brings a group from one revision to another, or restarts its nodes one after the other (strategy "restart"). */
 export interface Rollout {
   id: string;
   group: string;
   from: number;
   to: number;
   strategy: string;
-  state: "running" | "completed" | "failed" | "aborted" | "superseded";
+  state: RolloutState;
   author?: string;
   started: string;
   ended?: string;
   confirmed: string[] | null;
   refused?: Record<string, string>;
+  /** Told and not answered yet; a node of a later step is in no list. */
   pending: string[] | null;
   reason?: string;
+  /** Of strategy "steps"; step is the index of the one under way. */
+  steps?: RolloutStep[];
+  step?: number;
+  max_unavailable?: number;
+  /** Nodes that confirmed the way back after a failure. */
+  returned?: string[];
+  report?: RolloutReport;
+}
+
+/** A step has nodes or percent; bake is in seconds, 0 means that it has no gate. */
+export interface NewStep {
+  nodes?: number;
+  percent?: number;
+  bake: number;
+}
+
+export interface NewRollout {
+  revision: number;
+  strategy: string;
+  steps?: NewStep[];
+}
+
+export type StepState = "waiting" | "rolling" | "baking" | "asking" | "passed" | "failed";
+
+export interface RolloutStep extends NewStep {
+  state: StepState;
+  added?: string[];
+  started?: string;
+  bake_started?: string;
+  ended?: string;
+  verdict?: Verdict;
+  promoted_by?: string;
+}
+
+export type VerdictResult = "pass" | "fail" | "inconclusive";
+
+/** What a gate found, with its evidence. */
+export interface Verdict {
+  result: VerdictResult;
+  reason: string;
+  at: string;
+  /** "nodes", or "before" where the canaries' own minutes before the step took the place of others. */
+  control?: string;
+  canaries?: string[];
+  controls?: string[];
+  from?: string;
+  baseline_from?: string;
+  looks: number;
+  test?: string;
+  budget?: number;
+  comparisons?: Comparison[];
+  left_out?: number;
+}
+
+export interface Sample {
+  requests: number;
+  bad: number;
+}
+
+export interface Comparison {
+  what: string;
+  /** Empty for all traffic. */
+  endpoint?: string;
+  /** Seconds: what "slow" means here. */
+  threshold?: number;
+  canary_query: string;
+  control_query: string;
+  canary: Sample;
+  control: Sample;
+  baseline?: Sample;
+  evidence: number;
+  needed: number;
+  upper?: number;
+  result: VerdictResult;
+  note?: string;
+}
+
+export interface RolloutReport {
+  before_from: string;
+  before_to: string;
+  after_from: string;
+  after_to: string;
+  all: ReportLine;
+  endpoints?: ReportLine[];
+  note?: string;
+}
+
+export interface ReportLine {
+  endpoint?: string;
+  before: ReportSide;
+  after: ReportSide;
+}
+
+export interface ReportSide {
+  requests: number;
+  errors: number;
+  client_errors: number;
+  error_ratio: number | null;
+  p50: number | null;
+  p99: number | null;
+}
+
+/** A configuration line. */
+export interface Group {
+  name: string;
+  format: string;
+  /** What its nodes should run; 0 is their own file. */
+  desired: number;
+  revisions: number;
+  nodes: number;
+  activity: Activity | null;
+}
+
+export interface Revision {
+  number: number;
+  sha256: string;
+  group: string;
+  parent: number;
+  author?: string;
+  message?: string;
+  created: string;
+  bytes: number;
+  warnings?: Fault[];
+}
+
+export interface CreatedRevision extends Revision {
+  existing: boolean;
+}
+
+/** One reason why a configuration is refused. */
+export interface Fault {
+  stage: string;
+  /** 1-based, absent when unknown. */
+  line?: number;
+  column?: number;
+  path?: string;
+  message: string;
+}
+
+export interface Diff {
+  group: string;
+  from: number;
+  to: number;
+  traffic_from: string;
+  traffic_to: string;
+  endpoints: EndpointDiff[] | null;
+  service: FieldDiff[] | null;
+  lines?: string;
+  removes_traffic: boolean;
+  note?: string;
+}
+
+export interface EndpointDiff {
+  endpoint: string;
+  change: string;
+  fields?: FieldDiff[];
+  traffic: { requests: number; requests_per_second: number; error_ratio: number; last_seen?: string } | null;
+}
+
+export interface FieldDiff {
+  path: string;
+  before?: string;
+  after?: string;
+}
+
+/** Answer of GET /v1/license. */
+export interface License extends LicenseSummary {
+  id: string;
+  customer: string;
+  issuer: string;
+  features: string[] | null;
+  cluster?: string;
+  not_before?: string;
+  /** Seconds. */
+  grace: number;
+  /** Requests per second per node; null means no limit. */
+  fallback_rate: number | null;
+  problem?: string;
+}
+
+export interface Token {
+  id: string;
+  kind: "join" | "api";
+  name?: string;
+  role?: string;
+  rights?: string[];
+  group?: string;
+  created: string;
+  expires?: string;
+  uses: number;
+  /** 0 means no limit. */
+  uses_max: number;
+}
+
+export interface CreatedToken extends Token {
+  secret: string;
+}
+
+/** Answer of GET /v1/activity. */
+export interface ActivityList {
+  by: string;
+  window: number;
+  time: string;
+  rows: ActivityRow[] | null;
+}
+
+/** Answers of Jaeger's query API. Times and durations are microseconds. */
+export interface JaegerList<T> {
+  data: T[] | null;
+  errors?: { code: number; msg: string }[] | null;
+}
+
+export interface JaegerTrace {
+  traceID: string;
+  spans: JaegerSpan[];
+  processes: Record<string, { serviceName: string; tags: JaegerTag[] | null }>;
+  warnings?: string[] | null;
+}
+
+export interface JaegerSpan {
+  spanID: string;
+  operationName: string;
+  references: { refType: string; traceID: string; spanID: string }[] | null;
+  startTime: number;
+  duration: number;
+  tags: JaegerTag[] | null;
+  logs?: { timestamp: number; fields: JaegerTag[] | null }[] | null;
+  processID: string;
+  warnings?: string[] | null;
+}
+
+export interface JaegerTag {
+  key: string;
+  type: string;
+  value: string | number | boolean;
 }
 
 export interface Manager {
@@ -174,4 +415,6 @@ export interface Problem {
   title: string;
   status: number;
   detail?: string;
+  /** Every reason why a configuration was refused. */
+  faults?: Fault[];
 }

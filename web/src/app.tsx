@@ -1,30 +1,45 @@
 // The frame around every view: name, navigation, how fresh the data are.
 
 import type { ComponentChildren } from "preact";
+import { anonymous, lacks } from "./access";
 import { span } from "./format";
+import { ConfigPage } from "./pages/config";
 import { BackendPage, NodePage } from "./pages/details";
+import { DiffPage } from "./pages/diff";
 import { EventsPage } from "./pages/events";
+import { GroupPage } from "./pages/group";
+import { LicensePage } from "./pages/license";
 import { BackendsPage, NodesPage } from "./pages/lists";
+import { MatrixPage } from "./pages/matrix";
 import { OverviewPage } from "./pages/overview";
+import { RolloutPage } from "./pages/rollout";
+import { TokensPage } from "./pages/tokens";
+import { TracePage, TracesPage } from "./pages/traces";
+import { UploadPage } from "./pages/upload";
 import type { Page, Route } from "./routes";
 import { staleFor, type Store, useNow, useStore } from "./store";
 
-const NAV: readonly { href: string; label: string; pages: readonly Page[] }[] = [
+const NAV: readonly { href: string; label: string; pages: readonly [Page, ...Page[]] }[] = [
   { href: "/", label: "Overview", pages: ["overview"] },
   { href: "/nodes", label: "Nodes", pages: ["nodes", "node"] },
-  { href: "/backends", label: "Backends", pages: ["backends", "backend"] },
+  { href: "/backends", label: "Backends", pages: ["backends", "backend", "matrix"] },
+  { href: "/config", label: "Configuration", pages: ["config", "group", "upload", "diff", "rollout"] },
+  { href: "/traces", label: "Traces", pages: ["traces", "trace"] },
   { href: "/events", label: "Events", pages: ["events"] },
+  { href: "/license", label: "License", pages: ["license"] },
+  { href: "/tokens", label: "Tokens", pages: ["tokens"] },
 ];
 
 export function App({ store }: { store: Store }) {
   const route = useStore(store, (s) => s.route);
+  const me = useStore(store, (s) => s.me);
   return (
     <>
       <a class="skip" href="#main">Skip to content</a>
       <header class="top">
         <a class="brand" href="/"><img src="/favicon.svg" alt="" width="22" height="22" /> Binnacle</a>
         <nav aria-label="Views">
-          {NAV.map((n) => (
+          {NAV.filter((n) => lacks(me, n.pages[0]) === undefined).map((n) => (
             <a key={n.href} href={n.href} aria-current={route.page && n.pages.includes(route.page) ? "page" : undefined}>{n.label}</a>
           ))}
         </nav>
@@ -37,6 +52,16 @@ export function App({ store }: { store: Store }) {
 }
 
 function view(store: Store, route: Route) {
+  const { me } = store.state;
+  const need = route.page && lacks(me, route.page);
+  if (need) {
+    return (
+      <section class="gone" data-testid="refused">
+        <h1>{me ? `This view needs the role ${need}` : "One moment…"}</h1>
+        {me && <p>{anonymous(me) ? "You are not logged in." : `${me.name} has the role ${me.role}.`} <a href={`/login?next=${encodeURIComponent(location.pathname + location.search)}`}>Log in</a> with a token that has it.</p>}
+      </section>
+    );
+  }
   switch (route.page) {
     case "overview":
       return <OverviewPage store={store} />;
@@ -48,6 +73,26 @@ function view(store: Store, route: Route) {
       return <BackendsPage store={store} />;
     case "backend":
       return <BackendPage store={store} id={route.id} key={route.id} />;
+    case "matrix":
+      return <MatrixPage store={store} />;
+    case "config":
+      return <ConfigPage store={store} />;
+    case "group":
+      return <GroupPage store={store} id={route.id} key={route.id} />;
+    case "upload":
+      return <UploadPage store={store} id={route.id} key={route.id} />;
+    case "diff":
+      return <DiffPage store={store} id={route.id} />;
+    case "rollout":
+      return <RolloutPage store={store} id={route.id} key={route.id} />;
+    case "traces":
+      return <TracesPage store={store} />;
+    case "trace":
+      return <TracePage store={store} id={route.id} key={route.id} />;
+    case "license":
+      return <LicensePage store={store} />;
+    case "tokens":
+      return <TokensPage store={store} />;
     case "events":
       return <EventsPage store={store} />;
     case undefined:
@@ -75,10 +120,11 @@ function Status({ store }: { store: Store }) {
   );
 }
 
-/** Who is logged in, with the way out; nothing for anonymous visitors. */
+/** Who is logged in, with the way out; for anonymous visitors the way in. */
 function Visitor({ store }: { store: Store }) {
   const me = useStore(store, (s) => s.me);
-  if (!me || me.name === "" || me.name === "anonymous") return null;
+  if (!me) return null;
+  if (anonymous(me)) return <a class="visitor" href={`/login?next=${encodeURIComponent(location.pathname + location.search)}`} title={`role ${me.role}`} data-testid="log-in">Log in</a>;
   return (
     <form class="visitor" method="post" action="/logout">
       <span title={`role ${me.role}`}>{me.name}</span>

@@ -22,7 +22,7 @@ export function node(id: string, over: Partial<Node> = {}): Node {
 }
 
 export function backend(id: string, over: Partial<Backend> = {}): Backend {
-  return { id, address: id.split(":")[0] ?? id, activity: activity(), ...over };
+  return { id, address: id.split(":")[0] ?? id, activity: activity(), callers: over.nodes?.filter((r) => (r.activity?.requests ?? 0) > 0).length ?? 0, ...over };
 }
 
 export function overview(nodes: Node[], backends: Backend[] = [], over: Partial<Overview["cluster"]> = {}): Overview {

@@ -37,7 +37,7 @@ describe("from where a backend fails", () => {
     ["one of three", [row("a", 3), row("b", 0), row("c", 0)], " from a"],
     ["two of three, idle ones left out", [row("b", 3), row("a", 1), row("c", 0), row("d", 0, 0)], " from a and b"],
     ["many of more", ["a", "b", "c", "d", "e"].map((id) => row(id, id === "e" ? 0 : 1)), " from 4 of 5 nodes"],
-  ])("%s", (_name, rows, want) => expect(failsFrom(rows, name)).toBe(want));
+  ])("%s", (_name, rows, want) => expect(failsFrom(backend("b:1", { nodes: rows }), name)).toBe(want));
 });
 
 describe("the sentence", () => {

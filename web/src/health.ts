@@ -1,9 +1,9 @@
 // What is wrong, where and since when: pure functions from the overview to the
 // sentence at the top of the page and to the list of what needs attention.
 
-import type { Activity, ActivityRow, Backend, Node, Overview } from "./api";
+import type { Activity, ActivityRow, Backend, Node, Overview, RolloutState } from "./api";
 import { and, exact, parseTime, plural, ratio, roughly, when } from "./format";
-import { backendHref, nodeHref } from "./routes";
+import { backendHref, nodeHref, rolloutHref } from "./routes";
 
 /** bad needs a person now, warn soon; info is going on. */
 export type Tone = "bad" | "warn" | "info";
@@ -65,14 +65,16 @@ export function expected(nodes: readonly Node[]): Node[] {
 }
 
 /** Says from where a backend fails: "from all 3 nodes", "from gw-2", "from 5 of 12 nodes". */
-export function failsFrom(rows: readonly ActivityRow[], nameOf: (id: string) => string): string {
-  const called = rows.filter((r) => r.activity !== null && r.activity.requests > 0);
-  const failing = called.filter((r) => (r.activity?.errors ?? 0) > 0);
+export function failsFrom(b: Pick<Backend, "nodes" | "callers">, nameOf: (id: string) => string): string {
+  const failing = failingCells(b);
   if (failing.length === 0) return "";
-  if (failing.length === called.length && called.length > 1) return ` from all ${called.length} nodes`;
+  if (failing.length === b.callers && b.callers > 1) return ` from all ${b.callers} nodes`;
   if (failing.length <= 3) return ` from ${and(failing.map((r) => nameOf(r.node ?? "")).sort())}`;
-  return ` from ${failing.length} of ${called.length} nodes`;
+  return ` from ${failing.length} of ${b.callers} nodes`;
 }
+
+/** The nodes that saw errors of a backend; an overview brings no others. */
+export const failingCells = (b: Pick<Backend, "nodes">): ActivityRow[] => (b.nodes ?? []).filter((r) => (r.activity?.errors ?? 0) > 0);
 
 /** Adds since only when it is known. */
 function item(base: Omit<Item, "since">, since: number | undefined): Item {
@@ -134,27 +136,38 @@ const CONDITIONS: Record<string, readonly [Tone, string]> = {
 function backendItem(b: Backend, nameOf: (id: string) => string): Item[] {
   const l = level(b.activity);
   if (!l || !b.activity) return [];
-  const from = failsFrom(b.nodes ?? [], nameOf);
+  const from = failsFrom(b, nameOf);
   const text = `fails ${ratio(b.activity.error_ratio)} of calls${from}`;
   const brief = `fails ${roughly(b.activity.error_ratio ?? 0)} of calls${from}`;
   return [{ key: `backend/${b.id}`, tone: l, subject: b.id, text, brief, href: backendHref(b.id) }];
 }
 
+/** The states of a rollout that is under way, as a sentence says them. */
+export const UNDER_WAY: Partial<Record<RolloutState, string>> = { queued: "is queued", running: "is running", paused: "is paused", rolling_back: "failed and is rolling back" };
+
 function rolloutItems(o: Overview, now: number): Item[] {
   return (o.cluster.rollouts ?? []).flatMap((r): Item[] => {
-    const subject = `Rollout of revision ${r.to} to ${r.group}`;
+    const subject = r.strategy === "restart" ? `Restart of ${r.group}` : `Rollout of revision ${r.to} to ${r.group}`;
     const key = `rollout/${r.id}`;
+    const href = rolloutHref(r.id);
     const refused = Object.keys(r.refused ?? {}).length;
     const since = parseTime(r.ended) ?? parseTime(r.started);
     const reason = r.reason ? `: ${r.reason}` : "";
-    if (r.state === "running") {
+    const words = UNDER_WAY[r.state];
+    if (words) {
+      const step = r.steps?.[r.step ?? 0];
+      // A gate that lacks evidence holds until more comes, or a person decides.
+      const asks = r.state === "running" && step?.state === "asking";
+      const tone = r.state === "rolling_back" ? "bad" : refused > 0 || asks || r.state === "paused" ? "warn" : "info";
+      const at = r.steps?.length ? `, step ${(r.step ?? 0) + 1} of ${r.steps.length}` : "";
       const confirmed = r.confirmed?.length ?? 0;
       const all = confirmed + refused + (r.pending?.length ?? 0);
       const no = refused > 0 ? `, ${exact(refused)} refused` : "";
-      return [item({ key, tone: refused > 0 ? "warn" : "info", subject, text: `is running: ${exact(confirmed)} of ${plural(all, "node")} confirmed${no}${reason}`, href: "/events" }, parseTime(r.started))];
+      const text = asks ? `holds${at} and asks you${step.verdict ? `: ${step.verdict.reason}` : reason}` : `${words}${at}: ${exact(confirmed)} of ${plural(all, "node")} confirmed${no}${reason}`;
+      return [item({ key, tone, subject, text, href }, parseTime(r.started))];
     }
     if (r.state === "failed" && now - (since ?? now) < FAILED_ROLLOUT_MS) {
-      return [item({ key, tone: "bad", subject, text: `failed${reason}`, href: "/events" }, since)];
+      return [item({ key, tone: "bad", subject, text: `failed${reason}`, href }, since)];
     }
     return [];
   });
@@ -164,7 +177,7 @@ function licenseItems(o: Overview, now: number): Item[] {
   const l = o.cluster.license;
   const expires = parseTime(l.expires);
   const at = expires === undefined ? "" : ` at ${when(expires, now)}`;
-  const make = (tone: Tone, text: string): Item[] => [{ key: `license/${l.state}`, tone, subject: "License", text, href: "/events" }];
+  const make = (tone: Tone, text: string): Item[] => [{ key: `license/${l.state}`, tone, subject: "License", text, href: "/license" }];
   switch (l.state) {
     case "expired":
       return make("bad", `${l.plan} expired${at}`);
@@ -174,7 +187,7 @@ function licenseItems(o: Overview, now: number): Item[] {
       return make("warn", `${l.plan} expires${at}`);
   }
   if (l.seats > 0 && l.seats_used >= l.seats) {
-    return [{ key: "license/seats", tone: "warn", subject: "License", text: `has all ${plural(l.seats, "seat")} taken: another node would be refused`, href: "/events" }];
+    return [{ key: "license/seats", tone: "warn", subject: "License", text: `has all ${plural(l.seats, "seat")} taken: another node would be refused`, href: "/license" }];
   }
   return [];
 }

@@ -1,12 +1,13 @@
 // Keeps the store up to date: one event stream, the charts' history by PromQL,
-// the event log. Everything stops while nobody looks at the page, and comes
+// the event log, and what else the view needs. Everything stops while nobody looks at the page, and comes
 // back at once when somebody does.
 
 import type { Event, Overview } from "./api";
-import { CallError, listEvents, queryRange, whoAmI } from "./client";
+import { CallError, listEvents, queryRange, send, whoAmI } from "./client";
+import { LOADING, type Need, needs } from "./resources";
 import { parseWindow, sameWindow, type Window } from "./routes";
-import { chartData, chartFromRecent, queries, rangeOf, refreshEvery } from "./series";
-import { managerNow, type Store } from "./store";
+import { chartData, chartFromRecent, queries, rangeOf, refreshEvery, type Scope, scopeOf } from "./series";
+import { managerNow, type State, type Store } from "./store";
 
 /** A stream that says nothing for so long is taken as dead: five steps. */
 const SILENCE_MS = 10_000;
@@ -15,8 +16,8 @@ const MIN_RETRY_MS = 1000;
 const MAX_RETRY_MS = 15_000;
 /** A hidden page lets go of its stream after this long. */
 const HIDDEN_MS = 30_000;
-/** The event log is asked this often for what is new, off its own page. */
-const EVENTS_MS = 10_000;
+/** The stream brings events; the log is asked this often for one that it lost. */
+const EVENTS_MS = 60_000;
 /** How many events are read at first. */
 const FIRST_EVENTS = 200;
 
@@ -29,7 +30,6 @@ export function retryDelay(n: number, random: number): number {
 export class Live {
   readonly #store: Store;
   #stream: EventSource | undefined;
-  #eventStream: EventSource | undefined;
   #tries = 0;
   #retry: number | undefined;
   #watchdog: number | undefined;
@@ -40,7 +40,10 @@ export class Live {
   #abortCharts = new AbortController();
   #abort = new AbortController();
   #window: Window | undefined;
-  #page: string | undefined;
+  #scope: Scope | undefined;
+  readonly #readers = new Map<string, Reader>();
+  #seen: Pick<State, "route" | "me" | "data" | "turn"> | undefined;
+  #fleet = "";
 
   constructor(store: Store) {
     this.#store = store;
@@ -61,16 +64,45 @@ export class Live {
 
   #follow(): void {
     if (this.#paused) return;
-    const { route } = this.#store.state;
+    const { route, me, data, turn } = this.#store.state;
     const w = parseWindow(route.query);
-    if (this.#window === undefined || !sameWindow(this.#window, w)) {
+    const scope = scopeOf(route);
+    const another = this.#scope?.matchers !== scope?.matchers || this.#scope?.rollup !== scope?.rollup;
+    if (this.#window === undefined || !sameWindow(this.#window, w) || another) {
       this.#window = w;
+      this.#scope = scope;
+      if (another) this.#store.set({ charts: { state: "loading", data: undefined, problem: "" } });
       void this.#readCharts(true);
     }
-    if (this.#page !== route.page) {
-      this.#page = route.page;
-      this.#streamEvents();
+    // How large the fleet is decides about a few needs; what it does, about none.
+    const { overview } = this.#store.state;
+    const fleet = `${overview?.nodes?.length ?? 0}/${(overview?.backends ?? []).reduce((n, b) => n + b.callers, 0)}`;
+    const seen = this.#seen;
+    if (seen && seen.route === route && seen.me === me && seen.data === data && seen.turn === turn && this.#fleet === fleet) return;
+    this.#seen = { route, me, data, turn };
+    this.#fleet = fleet;
+    this.#read(seen !== undefined && seen.turn !== turn);
+  }
+
+  /** Brings the readers in line with what the view needs; with again set all of them read at once. */
+  #read(again: boolean): void {
+    const s = this.#store.state;
+    const wanted = new Map(needs({ ...s, nodes: s.overview?.nodes ?? [], backends: s.overview?.backends ?? [] }).map((n) => [n.path, n]));
+    for (const [path, reader] of this.#readers) {
+      if (wanted.has(path)) continue;
+      reader.stop();
+      this.#readers.delete(path);
     }
+    const fresh: Reader[] = [];
+    for (const [path, need] of wanted) {
+      const have = this.#readers.get(path);
+      if (have && !again) continue;
+      const reader = have ?? new Reader(this.#store, need);
+      this.#readers.set(path, reader);
+      fresh.push(reader);
+    }
+    // Only now: an answer may change what is needed.
+    for (const r of fresh) void r.read();
   }
 
   #visibility(): void {
@@ -85,11 +117,11 @@ export class Live {
     this.#abort.abort();
     this.#abortCharts.abort();
     this.#stream?.close();
-    this.#eventStream?.close();
-    this.#eventStream = undefined;
+    for (const r of this.#readers.values()) r.stop();
+    this.#readers.clear();
     for (const t of [this.#retry, this.#watchdog, this.#chartsTimer, this.#eventsTimer]) clearTimeout(t);
     this.#window = undefined;
-    this.#page = undefined;
+    this.#seen = undefined;
   }
 
   #resume(): void {
@@ -99,7 +131,6 @@ export class Live {
     this.#open();
     this.#follow();
     this.#whoAmI().catch(() => undefined); // the stream tells what is wrong
-    void this.#readEvents();
   }
 
   // The stream of overviews.
@@ -124,6 +155,15 @@ export class Live {
       this.#store.takeOverview(overview, Date.now());
       this.#drawSeen();
     });
+    stream.addEventListener("event", (e: MessageEvent<string>) => {
+      try {
+        this.#store.addEvents([JSON.parse(e.data) as Event]);
+      } catch {
+        // The next reading of the log brings it.
+      }
+    });
+    // What happened while there was no stream stands in the log.
+    stream.onopen = () => void this.#readEvents();
     stream.onerror = () => {
       if (stream === this.#stream) this.#lost("the manager cannot be reached");
     };
@@ -158,16 +198,17 @@ export class Live {
 
   async #readCharts(another: boolean): Promise<void> {
     const w = this.#window;
-    if (w === undefined) return;
     this.#abortCharts.abort();
     clearTimeout(this.#chartsTimer);
+    const scope = this.#scope;
+    if (w === undefined || scope === undefined) return;
     const abort = new AbortController();
     this.#abortCharts = abort;
     const { charts, recent } = this.#store.state;
     if (another) this.#store.set({ charts: { ...charts, state: "loading" } });
     const now = managerNow(this.#store.state, Date.now()) / 1000;
     const r = rangeOf(w, now);
-    const q = queries(r.step);
+    const q = queries(r.step, scope);
     try {
       const [rates, quantiles] = await Promise.all([queryRange(q.rates, r, abort.signal), queryRange(q.quantiles, r, abort.signal)]);
       this.#store.set({ charts: { state: "ready", data: chartData(rates, quantiles, r, w, now), problem: "" } });
@@ -178,7 +219,7 @@ export class Live {
       // While the manager is away the last charts stay, and the whole page says
       // so; while only its history is, what the stream brought is drawn.
       const away = err instanceof CallError && err.status === 0;
-      const data = away && charts.data ? charts.data : w.kind === "live" ? chartFromRecent(recent, w.seconds, now) : undefined;
+      const data = away && charts.data ? charts.data : w.kind === "live" && scope.live ? chartFromRecent(recent, w.seconds, now) : undefined;
       this.#store.set({ charts: { state: "failed", data, problem: away && data ? "" : problem } });
     }
     this.#chartsTimer = window.setTimeout(() => void this.#readCharts(false), refreshEvery(w));
@@ -188,7 +229,7 @@ export class Live {
   #drawSeen(): void {
     const { charts, recent } = this.#store.state;
     const w = this.#window;
-    if (charts.state !== "failed" || charts.problem === "" || w?.kind !== "live") return;
+    if (charts.state !== "failed" || charts.problem === "" || w?.kind !== "live" || !this.#scope?.live) return;
     const now = managerNow(this.#store.state, Date.now()) / 1000;
     this.#store.set({ charts: { ...charts, data: chartFromRecent(recent, w.seconds, now) } });
   }
@@ -196,6 +237,7 @@ export class Live {
   // The event log.
 
   async #readEvents(): Promise<void> {
+    clearTimeout(this.#eventsTimer);
     const { signal } = this.#abort;
     const newest = this.#store.state.events[0]?.id ?? 0;
     try {
@@ -206,26 +248,43 @@ export class Live {
     }
     if (!signal.aborted) this.#eventsTimer = window.setTimeout(() => void this.#readEvents(), EVENTS_MS);
   }
+}
 
-  /** Streams events on their own page only: a browser opens few connections to one host. */
-  #streamEvents(): void {
-    const wanted = this.#page === "events";
-    if (!wanted) {
-      this.#eventStream?.close();
-      this.#eventStream = undefined;
-    } else if (this.#eventStream === undefined) {
-      const stream = new EventSource("/v1/events/stream");
-      const take = (e: MessageEvent<string>): void => {
-        try {
-          this.#store.addEvents([JSON.parse(e.data) as Event]);
-        } catch {
-          // The next reading of the log brings it.
-        }
-      };
-      stream.addEventListener("event", take);
-      stream.onmessage = take;
-      this.#eventStream = stream;
+/** Keeps one address read. */
+class Reader {
+  readonly #store: Store;
+  readonly #need: Need;
+  #abort = new AbortController();
+  #timer: number | undefined;
+
+  constructor(store: Store, need: Need) {
+    this.#store = store;
+    this.#need = need;
+  }
+
+  /** Reads now, and then at its interval. A reading under way is given up. */
+  async read(): Promise<void> {
+    this.stop();
+    const abort = new AbortController();
+    this.#abort = abort;
+    const { path, every, text } = this.#need;
+    const have = this.#store.state.data.get(path) ?? LOADING;
+    try {
+      const body = await send<unknown>({ method: "GET", path, ...(text ? { text } : {}) }, abort.signal);
+      if (abort.signal.aborted) return;
+      this.#store.takeData(path, { state: "ready", body, problem: "", status: 200 });
+    } catch (err) {
+      if (abort.signal.aborted) return;
+      const status = err instanceof CallError ? err.status : 0;
+      if (status === 401) toLogin();
+      this.#store.takeData(path, { state: "failed", body: have.body, problem: err instanceof Error ? err.message : String(err), status });
     }
+    if (every > 0 && !abort.signal.aborted) this.#timer = window.setTimeout(() => void this.read(), every);
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#abort.abort();
   }
 }
 

@@ -2,6 +2,8 @@ import { describe, expect, test } from "vitest";
 import { activity } from "./fixtures";
 import { chartData, chartFromRecent, extent, logTicks, needsLog, onGrid, queries, rangeOf, stack, stepFor } from "./series";
 
+const FLEET = { rollup: "group:http_server_request_duration_seconds", matchers: "" };
+
 describe("steps and ranges", () => {
   test.each([[300, 2], [3600, 30], [86400, 600], [10, 1], [7 * 86400, 7200]])("stepFor(%d) = %d", (span, step) => expect(stepFor(span)).toBe(step));
   test("ends are multiples of the step", () => {
@@ -9,9 +11,9 @@ describe("steps and ranges", () => {
     expect(rangeOf({ kind: "fixed", from: 101, to: 401 }, 5000)).toEqual({ start: 102, end: 400, step: 2 });
   });
   test("a rate looks at two samples at least", () => {
-    expect(queries(2).rates).toBe("histogram_count(sum by (outcome) (rate(group:http_server_request_duration_seconds[30s])))");
-    expect(queries(600).rates).toContain("[1200s]");
-    expect(queries(2).quantiles.match(/histogram_quantile/g)).toHaveLength(3);
+    expect(queries(2, FLEET).rates).toBe("histogram_count(sum by (outcome) (rate(group:http_server_request_duration_seconds[30s])))");
+    expect(queries(600, FLEET).rates).toContain("[1200s]");
+    expect(queries(2, FLEET).quantiles.match(/histogram_quantile/g)).toHaveLength(3);
   });
 });
 

@@ -2,10 +2,44 @@
 // arithmetic on the answers. Pure functions; times are Unix seconds.
 
 import type { Activity } from "./api";
-import type { Window } from "./routes";
+import type { Route, Window } from "./routes";
 
-/** The roll-up of all server requests by group, revision and outcome. */
-const ROLLUP = "group:http_server_request_duration_seconds";
+/** What charts are about: a roll-up, and which of its series. */
+export interface Scope {
+  rollup: string;
+  /** PromQL matchers, each followed by a comma. */
+  matchers: string;
+  /** The stream brings the same numbers: they are drawn while the history cannot be read. */
+  live: boolean;
+  calls: boolean;
+}
+
+/** A string as PromQL writes it. */
+export const promString = (s: string): string => JSON.stringify(s);
+
+/** What the charts of a view are about; undefined for views without. */
+export function scopeOf({ page, id }: Route): Scope | undefined {
+  switch (page) {
+    case "overview":
+      return { rollup: "group:http_server_request_duration_seconds", matchers: "", live: true, calls: false };
+    case "group":
+      return { rollup: "group:http_server_request_duration_seconds", matchers: `group=${promString(id)},`, live: false, calls: false };
+    case "node":
+      return { rollup: "node:http_server_request_duration_seconds", matchers: `instance=${promString(id)},`, live: false, calls: false };
+    case "backend": {
+      const { address, port } = splitBackend(id);
+      return { rollup: "backend:http_client_request_duration_seconds", matchers: `server_address=${promString(address)},server_port=${promString(port)},`, live: false, calls: true };
+    }
+    default:
+      return undefined;
+  }
+}
+
+/** Takes a backend's id apart, as net.JoinHostPort put it together. */
+export function splitBackend(id: string): { address: string; port: string } {
+  const m = /^(?:\[(.*)\]|(.*)):(\d+)$/s.exec(id);
+  return m ? { address: m[1] ?? m[2] ?? "", port: m[3] ?? "" } : { address: id, port: "" };
+}
 
 /** Roll-ups are written every 10 s; a rate needs two of them within its range, whatever the phase. */
 const MIN_RANGE = 30;
@@ -60,12 +94,12 @@ export function rangeOf(w: Window, now: number): Range {
 }
 
 /** The two queries behind the charts; an operator can run them again as they are. */
-export function queries(step: number): { rates: string; quantiles: string } {
+export function queries(step: number, { rollup, matchers }: Pick<Scope, "rollup" | "matchers">): { rates: string; quantiles: string } {
   const range = `${Math.max(MIN_RANGE, 2 * step)}s`;
-  const all = `sum(rate(${ROLLUP}{outcome!="limited"}[${range}]))`;
+  const all = `sum(rate(${rollup}{${matchers}outcome!="limited"}[${range}]))`;
   const quantile = (q: number, name: string): string => `label_replace(histogram_quantile(${q}, ${all}), "quantile", "${name}", "", "")`;
   return {
-    rates: `histogram_count(sum by (outcome) (rate(${ROLLUP}[${range}])))`,
+    rates: `histogram_count(sum by (outcome) (rate(${rollup}${matchers === "" ? "" : `{${matchers.slice(0, -1)}}`}[${range}])))`,
     quantiles: [quantile(0.5, "p50"), quantile(0.95, "p95"), quantile(0.99, "p99")].join(" or "),
   };
 }

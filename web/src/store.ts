@@ -2,9 +2,11 @@
 // the queries bring; components read it by useStore and never fetch.
 
 import { useEffect, useReducer, useRef } from "preact/hooks";
+import type { Doing } from "./actions";
 import type { Event, Me, Overview } from "./api";
 import { parseTime } from "./format";
 import { attention, type Item, trackSince } from "./health";
+import { type Loaded, loaded, type Path, SPARK } from "./resources";
 import { parseRoute, type Route } from "./routes";
 import type { ChartData, RecentPoint } from "./series";
 
@@ -41,9 +43,22 @@ export interface State {
   seen: Map<string, number | undefined>;
   recent: RecentPoint[];
   route: Route;
+  /** What views read beside the stream, by address. */
+  data: ReadonlyMap<string, Loaded<unknown>>;
+  /** Rises when the view's data should be read again at once. */
+  turn: number;
+  /** How actions go, by their key. */
+  doing: ReadonlyMap<string, Doing>;
+  /** Requests per second of each node, one point for each SPARK.step seconds, the newest last. */
+  sparks: ReadonlyMap<string, readonly number[]>;
+  /** The step (Unix seconds over SPARK.step) of the newest point; when the first came. */
+  sparkStep: number;
+  opened: number;
 }
 
 const KEEP_EVENTS = 1000;
+/** Addresses whose answers are kept for the way back. */
+const KEEP_DATA = 40;
 /** Steps of the stream kept for charts without history: an hour of 2 s. */
 const KEEP_RECENT = 1800;
 /** Clocks closer than this are taken as equal: an answer is as old as that, and tells whole seconds. */
@@ -69,6 +84,12 @@ export class Store {
       seen: new Map(),
       recent: [],
       route: parseRoute(path),
+      data: new Map(),
+      turn: 0,
+      doing: new Map(),
+      sparks: new Map(),
+      sparkStep: 0,
+      opened: now / 1000,
     };
   }
 
@@ -95,6 +116,12 @@ export class Store {
     const time = (parseTime(o.time) ?? now + s.skew) / 1000;
     const newer = o.recent !== null && time > (s.recent.at(-1)?.time ?? 0);
     const recent = newer && o.recent ? [...s.recent.slice(1 - KEEP_RECENT), { time, activity: o.recent }] : s.recent;
+    const step = Math.floor((now + s.skew) / 1000 / SPARK.step);
+    if (step !== s.sparkStep) {
+      // Nodes that are gone take their sparklines with them.
+      const sparks = new Map((o.nodes ?? []).map((n) => [n.id, [...(s.sparks.get(n.id) ?? []).slice(1 - SPARK.points), n.activity?.requests_per_second ?? 0]]));
+      this.#state = { ...this.#state, sparks, sparkStep: step };
+    }
     this.set({ overview: o, received: now, items, seen, recent, link: s.link.state === "live" ? s.link : { state: "live", since: now, problem: "" } });
   }
 
@@ -102,6 +129,31 @@ export class Store {
   takeVisitor(me: Me, clock: number | undefined, now: number): void {
     const off = clock === undefined ? 0 : clock - now;
     this.set({ me, skew: Math.abs(off) > SKEW_TOLERANCE_MS ? off : 0 });
+  }
+
+  /** Takes an answer, or the news that there is none. */
+  takeData(path: string, entry: Loaded<unknown>): void {
+    const data = new Map(this.#state.data);
+    data.delete(path); // so that the newest stands last
+    data.set(path, entry);
+    for (const old of data.keys()) {
+      if (data.size <= KEEP_DATA) break;
+      data.delete(old);
+    }
+    this.set({ data });
+  }
+
+  /** Says how an action goes. */
+  progress(key: string, d: Doing | undefined): void {
+    const doing = new Map(this.#state.doing);
+    if (d) doing.set(key, d);
+    else doing.delete(key);
+    this.set({ doing });
+  }
+
+  /** Has the view's data read again. */
+  readAgain(): void {
+    this.set({ turn: this.#state.turn + 1 });
   }
 
   /** Says that the stream is gone; the last data stay. */
@@ -150,6 +202,11 @@ export function useStore<T>(store: Store, select: (s: State) => T): T {
     return store.subscribe(check);
   }, [store]);
   return value;
+}
+
+/** Reads what is known of an address. A path of undefined is still loading. */
+export function useData<T>(store: Store, path: Path<T> | undefined): Loaded<T> {
+  return useStore(store, (s) => loaded(s.data, path));
 }
 
 /** The time now, by this machine's clock; renders again each second. */

@@ -5,9 +5,10 @@
 import type { ComponentChildren } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import type { Event } from "../api";
-import { clock, rate, ratio, seconds, when } from "../format";
-import { parseWindow, WINDOWS, withoutZoom, withWindow } from "../routes";
-import { type ChartData, extent, needsLog, stack } from "../series";
+import { clock, rate, ratio, seconds, when, windowName } from "../format";
+import { may } from "../access";
+import { parseLength, parseWindow, sameWindow, type Window, WINDOWS, withoutZoom, withWindow } from "../routes";
+import { type ChartData, extent, needsLog, scopeOf, stack } from "../series";
 import { managerNow, type Store, useStore } from "../store";
 import { navigate } from "../navigate";
 import { type Line, type Mark, Plot, PLOT_INSET } from "./plot";
@@ -36,6 +37,7 @@ export function Charts({ store }: { store: Store }) {
   const charts = useStore(store, (s) => s.charts);
   const route = useStore(store, (s) => s.route);
   const events = useStore(store, (s) => s.events);
+  const me = useStore(store, (s) => s.me);
   const [hover, setHover] = useState<number>();
   const data = charts.data;
   const w = parseWindow(route.query);
@@ -51,7 +53,7 @@ export function Charts({ store }: { store: Store }) {
   return (
     <section class="charts" aria-labelledby="charts-title">
       <header class="bar">
-        <h2 id="charts-title">Traffic</h2>
+        <h2 id="charts-title">{scopeOf(route)?.calls ? "Calls" : "Traffic"}</h2>
         <WindowPicker store={store} />
         <span class="cursor-time" aria-live="off">
           {at !== undefined && data ? timeAt(at, data) : w.kind === "fixed" && data ? `${timeAt(data.from, data)} – ${timeAt(data.to, data)}` : ""}
@@ -59,7 +61,7 @@ export function Charts({ store }: { store: Store }) {
       </header>
       {state && <p class="problem" role="status">{state}</p>}
       {data ? (
-        <Three data={data} hover={hover} setHover={setHover} marks={marks} events={events} zoom={zoom} reset={reset} now={managerNow(store.state, Date.now())} />
+        <Three slow={may(me, "operator", "traces:read")} calls={scopeOf(route)?.calls ?? false} data={data} hover={hover} setHover={setHover} marks={marks} events={events} zoom={zoom} reset={reset} now={managerNow(store.state, Date.now())} />
       ) : (
         <p class="waiting">{charts.state === "failed" ? "Nothing to draw yet." : "Reading the history…"}</p>
       )}
@@ -81,9 +83,10 @@ function marksOf(events: readonly Event[], data: ChartData | undefined): Mark[] 
 }
 
 /** Links to the windows; the current one is marked. */
-function WindowPicker({ store }: { store: Store }) {
+export function WindowPicker({ store }: { store: Store }) {
   const route = useStore(store, (s) => s.route);
   const w = parseWindow(route.query);
+  const named = WINDOWS.some((n) => w.kind === "live" && n.seconds === w.seconds);
   return (
     <nav class="windows" aria-label="Window of time">
       {WINDOWS.map((n) => (
@@ -91,16 +94,52 @@ function WindowPicker({ store }: { store: Store }) {
           {n.label}
         </a>
       ))}
+      {w.kind === "live" && !named && <a href={location.pathname + location.search} aria-current="true">{windowName(w.seconds)}</a>}
       {w.kind === "fixed" && (
         <a href={location.pathname + withoutZoom(route.query)} aria-current="true" title="Double-click a chart to return, too">
           zoomed · back
         </a>
       )}
+      <CustomWindow store={store} w={w} key={JSON.stringify(w)} />
     </nav>
   );
 }
 
+/** Local time as a datetime-local input has it. */
+const local = (t: number): string => new Date(t * 1000 - new Date(t * 1000).getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
+
+/** A window of the reader's own: a length, or from and to. */
+function CustomWindow({ store, w }: { store: Store; w: Window }) {
+  const now = managerNow(store.state, Date.now()) / 1000;
+  const [last, setLast] = useState("");
+  const [from, setFrom] = useState(local(w.kind === "fixed" ? w.from : now - w.seconds));
+  const [to, setTo] = useState(local(w.kind === "fixed" ? w.to : now));
+  const seconds = parseLength(last);
+  const fixed: Window = { kind: "fixed", from: Date.parse(from) / 1000, to: Date.parse(to) / 1000 };
+  const next: Window | undefined = last !== "" ? (seconds === undefined ? undefined : { kind: "live", seconds }) : fixed.to - fixed.from >= 10 ? fixed : undefined;
+  const apply = (e: SubmitEvent): void => {
+    e.preventDefault();
+    (e.currentTarget as Element).closest("details")?.removeAttribute("open");
+    if (next && !sameWindow(next, w)) navigate(store, withWindow(store.state.route.query, next));
+  };
+  return (
+    <details class="custom">
+      <summary>Custom</summary>
+      <form onSubmit={apply}>
+        <label>Last <input value={last} placeholder="15m, 6h, 7d" size={10} onInput={(e) => setLast(e.currentTarget.value)} /></label>
+        <span class="aside">or</span>
+        <label>From <input type="datetime-local" step="1" value={from} disabled={last !== ""} onInput={(e) => setFrom(e.currentTarget.value)} /></label>
+        <label>To <input type="datetime-local" step="1" value={to} disabled={last !== ""} onInput={(e) => setTo(e.currentTarget.value)} /></label>
+        <button type="submit" class="button button-primary" disabled={!next}>Show</button>
+      </form>
+    </details>
+  );
+}
+
 interface ThreeProps {
+  /** The visitor may look for traces. */
+  slow: boolean;
+  calls: boolean;
   data: ChartData;
   hover: number | undefined;
   setHover: (i: number | undefined) => void;
@@ -111,7 +150,7 @@ interface ThreeProps {
   now: number;
 }
 
-function Three({ data, hover, setHover, marks, events, zoom, reset, now }: ThreeProps) {
+function Three({ slow, calls, data, hover, setHover, marks, events, zoom, reset, now }: ThreeProps) {
   const withLimited = data.limited.some((v) => v !== null && v > 0);
   const lines = useMemo(() => (withLimited ? RATE_LINES : RATE_LINES.slice(0, 3)), [withLimited]);
   const rates = useMemo(() => {
@@ -131,17 +170,25 @@ function Three({ data, hover, setHover, marks, events, zoom, reset, now }: Three
 
   return (
     <div class="three">
-      <Chart title="Requests" above={<Marks marks={marks} events={events} data={data} now={now} />} legend={[...lines.map((l, k) => ({ line: l, value: rate(pick(rates.plain[k] ?? [])) })), { value: rate(total), name: "all" }]}>
-        <Plot {...shared} testid="chart-rps" label={`Requests per second by outcome; now ${rate(total)}`} lines={lines} columns={rates.drawn} stacked atLeast={LEAST.rate} format={rate} height={132} withTimes={false} />
+      <Chart title={calls ? "Calls" : "Requests"} above={<Marks marks={marks} events={events} data={data} now={now} />} legend={[...lines.map((l, k) => ({ line: l, value: rate(pick(rates.plain[k] ?? [])) })), { value: rate(total), name: "all" }]}>
+        <Plot {...shared} testid="chart-rps" label={`${calls ? "Calls" : "Requests"} per second by outcome; now ${rate(total)}`} lines={lines} columns={rates.drawn} stacked atLeast={LEAST.rate} format={rate} height={132} withTimes={false} />
       </Chart>
       <Chart title="Errors" legend={ERROR_LINES.map((l) => ({ line: l, value: ratio(pick(data.errorRatio)) }))}>
         <Plot {...shared} testid="chart-errors" label={`Error ratio; now ${ratio(pick(data.errorRatio))}`} lines={ERROR_LINES} columns={errors} atLeast={LEAST.ratio} format={ratio} height={92} withTimes={false} />
       </Chart>
-      <Chart title="Latency" legend={[data.p99, data.p95, data.p50].map((c, k) => ({ line: LATENCY_LINES[k] as Line, value: seconds(pick(c)) }))}>
+      <Chart title="Latency" below={slow && slowest(data, i)} legend={[data.p99, data.p95, data.p50].map((c, k) => ({ line: LATENCY_LINES[k] as Line, value: seconds(pick(c)) }))}>
         <Plot {...shared} testid="chart-latency" label={`Latency; now p99 ${seconds(pick(data.p99))}, p50 ${seconds(pick(data.p50))}`} lines={LATENCY_LINES} columns={latency} log={log} atLeast={LEAST.latency} format={seconds} height={158} withTimes />
       </Chart>
     </div>
   );
+}
+
+/** A link to the traces of the window that took longer than p99 at index i. */
+function slowest(data: ChartData, i: number | undefined): ComponentChildren {
+  const p99 = i === undefined ? null : (data.p99[i] ?? null);
+  if (p99 === null || p99 <= 0) return null;
+  const q = new URLSearchParams({ service: "binnacle-gateway", min: `${Math.max(1, Math.floor(p99 * 1e6))}us`, from: String(Math.floor(data.from)), to: String(Math.ceil(data.to)) });
+  return <a href={`/traces?${q}`}>Traces slower than {seconds(p99)}</a>;
 }
 
 /** The newest index at which anything is known. */
@@ -158,7 +205,7 @@ interface Entry {
   value: string;
 }
 
-function Chart({ title, legend, above, children }: { title: string; legend: readonly Entry[]; above?: ComponentChildren; children: ComponentChildren }) {
+function Chart({ title, legend, above, below, children }: { title: string; legend: readonly Entry[]; above?: ComponentChildren; below?: ComponentChildren; children: ComponentChildren }) {
   return (
     <figure class="chart">
       <div class="plotbox">
@@ -180,6 +227,7 @@ function Chart({ title, legend, above, children }: { title: string; legend: read
             ))}
           </tbody>
         </table>
+        {below && <p class="below">{below}</p>}
       </figcaption>
     </figure>
   );

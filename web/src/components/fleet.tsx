@@ -1,13 +1,15 @@
 // The tables of nodes and of backends.
 
 import { useMemo, useState } from "preact/hooks";
-import type { Activity, ActivityRow, Backend, Node, NodeState } from "../api";
+import type { Activity, Backend, Node, NodeState } from "../api";
 import { exact, NONE, parseTime, rate, ratio, seconds, when } from "../format";
-import { level } from "../health";
+import { failingCells, level } from "../health";
 import { navigate } from "../navigate";
 import { backendHref, nodeHref, withKey } from "../routes";
-import { managerNow, type Store, useStore } from "../store";
+import { managerNow, type Store, useData, useStore } from "../store";
+import { SPARK, sparkSeedPath } from "../resources";
 import { StateMark } from "./marks";
+import { Sparkline } from "./sparkline";
 import { type Column, Table } from "./table";
 
 /** The columns that every thing with an activity has. */
@@ -49,7 +51,23 @@ export function revisionOf(n: Node): { text: string; off: boolean } {
 /** Telemetry younger than this is live: nodes export every 10 s. */
 const LIVE_MS = 30_000;
 
-function nodeColumns(now: number): Column<Node>[] {
+/** The sparklines of the nodes: what the store knew before the page began to watch, then what it saw. */
+function useSparks(store: Store): { values: (id: string) => readonly number[]; top: number } {
+  const sparks = useStore(store, (s) => s.sparks);
+  const seed = useData(store, sparkSeedPath(store.state.opened)).body;
+  return useMemo(() => {
+    const before = new Map((seed?.data?.result ?? []).map((m): [string, number[]] => [m.metric.instance ?? "", (m.values ?? []).map(([, v]) => Number(v)).filter(Number.isFinite)]));
+    const values = (id: string): readonly number[] => {
+      const seen = sparks.get(id) ?? [];
+      return seen.length >= SPARK.points ? seen : [...(before.get(id) ?? []).slice(-(SPARK.points - seen.length)), ...seen];
+    };
+    let top = 0;
+    for (const id of sparks.keys()) for (const v of values(id)) if (v > top) top = v;
+    return { values, top };
+  }, [sparks, seed]);
+}
+
+function nodeColumns(now: number, sparks?: { values: (id: string) => readonly number[]; top: number }): Column<Node>[] {
   return [
     { key: "name", label: "Node", sort: (n) => n.name || n.id, cell: (n) => <span title={n.id}>{n.name || n.id}</span> },
     {
@@ -65,6 +83,9 @@ function nodeColumns(now: number): Column<Node>[] {
     { key: "group", label: "Group", sort: (n) => n.group, cell: (n) => n.group || NONE },
     { key: "revision", label: "Revision", sort: (n) => n.ledger?.applied?.number, raw: (n) => n.ledger?.applied?.number, cell: (n) => <span class={revisionOf(n).off ? "tone-warn" : undefined}>{revisionOf(n).text}</span> },
     { key: "address", label: "Address", minor: true, sort: (n) => n.address, cell: (n) => n.address || NONE },
+    ...(sparks
+      ? [{ key: "spark", label: "5 min", title: "requests per second; all rows share one scale", minor: true, sort: (n: Node) => n.activity?.requests_per_second, cell: (n: Node) => <Sparkline values={sparks.values(n.id)} top={sparks.top} points={SPARK.points} label={`up to ${rate(Math.max(0, ...sparks.values(n.id)))}`} /> }]
+      : []),
     ...activityColumns<Node>((n) => n.activity, false),
     {
       key: "last_seen", label: "Data", title: "newest telemetry", num: true, sort: (n) => parseTime(n.activity?.last_seen), minor: true,
@@ -76,19 +97,16 @@ function nodeColumns(now: number): Column<Node>[] {
   ];
 }
 
-function backendColumns(nodes: number): Column<Backend>[] {
+function backendColumns(): Column<Backend>[] {
   return [
     { key: "id", label: "Backend", sort: (b) => b.id, cell: (b) => b.id },
     ...activityColumns<Backend>((b) => b.activity, true),
     {
-      key: "nodes", label: "Failing from", title: "nodes that saw errors, of those that call it", num: true, sort: (b) => failing(b.nodes).length, raw: (b) => failing(b.nodes).length,
-      cell: (b) => (b.nodes && b.nodes.length > 0 ? `${failing(b.nodes).length} of ${calling(b.nodes).length || nodes}` : NONE),
+      key: "nodes", label: "Failing from", title: "nodes that saw errors, of those that call it", num: true, sort: (b) => failingCells(b).length, raw: (b) => failingCells(b).length,
+      cell: (b) => (b.callers > 0 ? `${failingCells(b).length} of ${b.callers}` : NONE),
     },
   ];
 }
-
-const calling = (rows: readonly ActivityRow[] = []): ActivityRow[] => rows.filter((r) => (r.activity?.requests ?? 0) > 0);
-const failing = (rows: readonly ActivityRow[] = []): ActivityRow[] => rows.filter((r) => (r.activity?.errors ?? 0) > 0);
 
 /** Filter and sorting, kept in the URL where the table is the view, else in the component. */
 function useChoices(store: Store, inURL: boolean) {
@@ -112,7 +130,8 @@ export function NodesTable({ store, whole }: { store: Store; whole: boolean }) {
   const nodes = useStore(store, (s) => s.overview?.nodes) ?? NO_NODES;
   const choices = useChoices(store, whole);
   const now = managerNow(store.state, Date.now());
-  const columns = useMemo(() => nodeColumns(now), [nodes]);
+  const sparks = useSparks(store);
+  const columns = useMemo(() => nodeColumns(now, whole ? sparks : undefined), [nodes, sparks, whole]);
   return (
     <Table
       caption="Nodes" columns={columns} rows={nodes} brief={!whole} {...choices}
@@ -142,9 +161,8 @@ function nodeFields(n: Node) {
 
 export function BackendsTable({ store, whole }: { store: Store; whole: boolean }) {
   const backends = useStore(store, (s) => s.overview?.backends) ?? NO_BACKENDS;
-  const nodes = useStore(store, (s) => s.overview?.nodes?.length ?? 0);
   const choices = useChoices(store, whole);
-  const columns = useMemo(() => backendColumns(nodes), [nodes]);
+  const columns = useMemo(backendColumns, []);
   return (
     <Table
       caption="Backends" columns={columns} rows={backends} brief={!whole} {...choices}

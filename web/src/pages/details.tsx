@@ -1,61 +1,31 @@
 // One node, one backend: what the event stream says of it.
 
-import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
-import type { Activity, ActivityRow, LedgerEntry, Node } from "../api";
+import { useMemo, useState } from "preact/hooks";
+import { may } from "../access";
+import { drainNode, forgetNode, restartNode, revokeNode, undrainNode } from "../actions";
+import type { ActivityRow, Event, LedgerEntry, Node } from "../api";
+import { Act, Pending, Progress } from "../components/act";
+import { Charts } from "../components/charts";
+import { ActivityFacts, Fact, Facts, Gone } from "../components/facts";
 import { activityColumns } from "../components/fleet";
 import { StateMark, Time } from "../components/marks";
 import { type Column, Table } from "../components/table";
-import { exact, NONE, parseTime, rate, ratio, seconds, span, windowName } from "../format";
-import { backendHref, nodeHref } from "../routes";
-import { managerNow, type Store, useStore } from "../store";
+import { exact, NONE, parseTime, plural, rate, ratio, seconds, span } from "../format";
+import { navigate } from "../navigate";
+import { failsFrom } from "../health";
+import { backendPath, instantPath, type Loaded, nodeCellsPath, nodeEndpointQueries, type PromAnswer, type Vector } from "../resources";
+import { backendHref, groupHref, nodeHref } from "../routes";
+import { managerNow, type Store, useData, useStore } from "../store";
+import { CopyBlock, joinBlock, managerAddress } from "./empty";
 import { EventList } from "./events";
-
-function Facts({ children }: { children: ComponentChildren }) {
-  return <dl class="facts">{children}</dl>;
-}
-
-function Fact({ name, children }: { name: string; children: ComponentChildren }) {
-  return (
-    <div>
-      <dt>{name}</dt>
-      <dd>{children}</dd>
-    </div>
-  );
-}
-
-function ActivityFacts({ a }: { a: Activity | null }) {
-  if (!a) return <p class="silent">No data yet.</p>;
-  return (
-    <Facts>
-      <Fact name={`Requests, ${windowName(a.window)}`}>{rate(a.requests_per_second)}</Fact>
-      <Fact name="Error ratio">{ratio(a.error_ratio)}</Fact>
-      <Fact name="Errors">{exact(a.errors)}</Fact>
-      <Fact name="4xx">{exact(a.client_errors)}</Fact>
-      <Fact name="p50 · p95 · p99">{a.latency ? `${seconds(a.latency.p50)} · ${seconds(a.latency.p95)} · ${seconds(a.latency.p99)}` : NONE}</Fact>
-      <Fact name="Total">{exact(a.requests_total)}</Fact>
-    </Facts>
-  );
-}
-
-/** Says that a thing is not, or no longer, there. */
-function Gone({ what, id, loading }: { what: string; id: string; loading: boolean }) {
-  return loading ? (
-    <p class="waiting">Waiting for the manager's first answer…</p>
-  ) : (
-    <section class="gone">
-      <h1>There is no {what} {id}</h1>
-      <p>It may have been forgotten, or has never sent anything. <a href={`/${what}s`}>All {what}s</a></p>
-    </section>
-  );
-}
 
 export function NodePage({ store, id }: { store: Store; id: string }) {
   const overview = useStore(store, (s) => s.overview);
+  const cells = useData(store, nodeCellsPath(id));
+  const me = useStore(store, (s) => s.me);
   const now = managerNow(store.state, Date.now());
   const n = overview?.nodes?.find((x) => x.id === id);
-  if (!n) return <Gone what="node" id={id} loading={!overview} />;
-  const rows = (overview?.backends ?? []).flatMap((b): ActivityRow[] => (b.nodes ?? []).filter((r) => r.node === id).map((r) => ({ backend: b.id, activity: r.activity })));
+  if (!n) return <Gone what="node" id={id} loading={!overview} href="/nodes" all="All nodes" />;
   return (
     <>
       <section aria-labelledby="title">
@@ -64,14 +34,24 @@ export function NodePage({ store, id }: { store: Store; id: string }) {
           <StateMark state={n.state} />
           <span class="aside">{n.state_cause}{parseTime(n.state_since) !== undefined && <> since <Time at={parseTime(n.state_since)} now={now} /></>}</span>
         </header>
-        {!n.managed && <p class="note">This gateway sends telemetry but is not enrolled. Add the <code>@cluster</code> block to its <code>krakend.json</code> and start it with <code>binnacle-gateway run</code> to manage it.</p>}
+        {!n.managed && (
+          <div class="note" data-testid="unmanaged">
+            <p>This gateway sends telemetry but is not enrolled: it takes no seat, gets no configuration and counts at no gate. To manage it, add this block to its <code>krakend.json</code> and start it with <code>binnacle-gateway run</code>; it keeps serving as before.</p>
+            <CopyBlock text={joinBlock(managerAddress(overview?.cluster.managers ?? [], location.hostname))} />
+          </div>
+        )}
         {(n.conditions ?? []).map((c) => (
           <p key={c.kind} class="note"><strong>{c.kind.replaceAll("_", " ")}</strong>: {c.cause}, since <Time at={parseTime(c.since)} now={now} /></p>
         ))}
+        {n.managed && <NodeActions store={store} n={n} />}
         <ActivityFacts a={n.activity} />
+      </section>
+      <Charts store={store} />
+      <section aria-labelledby="about-title">
+        <header class="bar"><h2 id="about-title">About it</h2></header>
         <Facts>
           <Fact name="Id"><code>{n.id}</code></Fact>
-          <Fact name="Group">{n.group || NONE}</Fact>
+          <Fact name="Group">{n.group && may(me, "operator") ? <a href={groupHref(n.group)}>{n.group}</a> : n.group || NONE}</Fact>
           <Fact name="Address">{n.address || NONE}</Fact>
           <Fact name="Version">{n.version || NONE}</Fact>
           <Fact name="Enrolled"><Time at={parseTime(n.enrolled)} now={now} /></Fact>
@@ -83,13 +63,133 @@ export function NodePage({ store, id }: { store: Store; id: string }) {
       {n.ledger && <LedgerTable n={n} now={now} />}
       <section aria-labelledby="calls-title">
         <header class="bar"><h2 id="calls-title">Backends it calls</h2></header>
-        <RowsTable rows={rows} by="backend" nameOf={(i) => i} />
+        <Pending what="Its calls" state={cells.state} problem={cells.problem} has={cells.body !== undefined}>
+          <RowsTable rows={cells.body?.rows ?? []} by="backend" nameOf={(i) => i} />
+        </Pending>
       </section>
+      <NodeEndpoints store={store} id={id} />
       <section aria-labelledby="events-title">
         <header class="bar"><h2 id="events-title">Its events</h2></header>
         <EventList store={store} keep={(e) => e.node === id} />
       </section>
     </>
+  );
+}
+
+/** Drain, restart, forget: each asks once, and says how it goes. */
+function NodeActions({ store, n }: { store: Store; n: Node }) {
+  const me = useStore(store, (s) => s.me);
+  const nodes = useStore(store, (s) => s.overview?.nodes) ?? [];
+  const events = useStore(store, (s) => s.events);
+  const begun = useStore(store, (s) => s.doing.get(drainNode(n.id).key)?.at);
+  if (!may(me, "operator")) return null;
+  const name = n.name || n.id;
+  const others = nodes.filter((x) => x.managed && x.id !== n.id && x.group === n.group && x.state === "alive" && !draining(x)).length;
+  const traffic = rate(n.activity?.requests_per_second);
+  const gone = n.state === "down" || n.state === "left" || n.state === "unreachable";
+  return (
+    <div class="actions" data-testid="node-actions">
+      <div class="row">
+        {draining(n) ? (
+          <Act store={store} action={undrainNode(n.id)} label={`Let ${name} serve again`} effect={<p>{name} turns ready, and load balancers send it its share of the traffic again.</p>} testid="undrain" />
+        ) : (
+          <Act
+            store={store} action={drainNode(n.id)} label={`Drain ${name}`} danger testid="drain"
+            effect={
+              <>
+                <p><strong>{traffic}</strong> move to {others === 0 ? <strong class="tone-bad">no other node of group {n.group}: its clients are left without one</strong> : <strong>{plural(others, "node")}</strong>}.</p>
+                <p>{name} stays up, not ready, and answers <code>Connection: close</code> until it is let in again.</p>
+              </>
+            }
+          />
+        )}
+        <Act
+          store={store} action={restartNode(n.id)} label={`Restart ${name}`} disabled={gone} testid="restart"
+          effect={<p>A second worker of {name} takes over its sockets, then the first finishes what it has and ends: <strong>{traffic}</strong> go on, and no request should fail.</p>}
+        />
+        {may(me, "admin") && (
+          <>
+            <Act
+              store={store} action={forgetNode(n.id)} label={`Forget ${name}`} danger testid="forget" after={(d) => d.state === "done" && navigate(store, "/nodes")}
+              effect={<p>{name} loses its identity{gone ? "" : ` and falls back to its own file and the fallback rate; it serves ${traffic} now`}. A valid join token enrolls it anew. The gossip key is changed on all other nodes.</p>}
+            />
+            <Act
+              store={store} action={revokeNode(n.id)} label={`Bar ${name}`} danger after={(d) => d.state === "done" && navigate(store, "/nodes")}
+              effect={<p>The key and the id of {name} are barred <strong>for good</strong>: it never enrolls with them again{gone ? "" : `. It serves ${traffic} now`}.</p>}
+            />
+          </>
+        )}
+      </div>
+      <Progress store={store} of={drainNode(n.id).key} done={() => (draining(n) ? `Draining: ${n.activity && n.activity.requests_per_second > 0 ? `${traffic} still arrive (mean of the last minute)` : "no requests arrive any more"}.` : `Ordered ${begun === undefined ? "" : span(Date.now() - begun)} ago; waiting for ${name} to say so.`)} />
+      <Progress store={store} of={restartNode(n.id).key} done={(d) => restartWords(events, n.id, name, d.at)} />
+      <Progress store={store} of={forgetNode(n.id).key} />
+    </div>
+  );
+}
+
+const draining = (n: Node): boolean => (n.conditions ?? []).some((c) => c.kind === "draining");
+
+/** A restart is done when the node reports it. */
+function restartWords(events: readonly Event[], id: string, name: string, at: number): string {
+  const reported = events.find((e) => e.kind === "node.restarted" && e.node === id && Date.parse(e.time) > at - 2000);
+  return reported ? `${name} reports the restart done, after ${span(Math.max(0, Date.parse(reported.time) - at))}.` : `Ordered; waiting for ${name} to report it done.`;
+}
+
+interface Endpoint {
+  method: string;
+  route: string;
+  requests: number;
+  errors: number;
+  clientErrors: number;
+  p99: number | undefined;
+}
+
+/** Adds the answers of nodeEndpointQueries up by endpoint. */
+export function endpointsOf(counts: Loaded<PromAnswer<Vector>>, p99: Loaded<PromAnswer<Vector>>): Endpoint[] {
+  const by = new Map<string, Endpoint>();
+  const at = (m: Record<string, string>): Endpoint => {
+    const [method, route] = [m.http_request_method ?? "", m.http_route ?? ""];
+    const key = `${method} ${route}`;
+    const have = by.get(key) ?? { method, route, requests: 0, errors: 0, clientErrors: 0, p99: undefined };
+    by.set(key, have);
+    return have;
+  };
+  for (const { metric, value } of counts.body?.data?.result ?? []) {
+    const e = at(metric);
+    const n = Number(value[1]) || 0;
+    const status = Number(metric.http_response_status_code ?? 0);
+    e.requests += n;
+    if (status >= 500 || status === 0) e.errors += n;
+    else if (status >= 400) e.clientErrors += n;
+  }
+  for (const { metric, value } of p99.body?.data?.result ?? []) {
+    const v = Number(value[1]);
+    if (Number.isFinite(v) && by.has(`${metric.http_request_method ?? ""} ${metric.http_route ?? ""}`)) at(metric).p99 = v;
+  }
+  return [...by.values()].sort((a, b) => b.requests - a.requests);
+}
+
+const ENDPOINT_COLUMNS: readonly Column<Endpoint>[] = [
+  { key: "endpoint", label: "Endpoint", sort: (e) => e.route, cell: (e) => <code>{e.method} {e.route || "(no route)"}</code> },
+  { key: "rate", label: "Requests", num: true, sort: (e) => e.requests, cell: (e) => rate(e.requests / 300) },
+  { key: "ratio", label: "Error ratio", num: true, sort: (e) => e.errors / e.requests, cell: (e) => ratio(e.requests > 0 ? e.errors / e.requests : null) },
+  { key: "client", label: "4xx", num: true, sort: (e) => e.clientErrors, cell: (e) => exact(e.clientErrors) },
+  { key: "p99", label: "p99", num: true, sort: (e) => e.p99, cell: (e) => seconds(e.p99) },
+];
+
+function NodeEndpoints({ store, id }: { store: Store; id: string }) {
+  const q = useMemo(() => nodeEndpointQueries(id), [id]);
+  const counts = useData(store, instantPath(q.counts));
+  const p99 = useData(store, instantPath(q.p99));
+  const rows = useMemo(() => endpointsOf(counts, p99), [counts, p99]);
+  const [sort, setSort] = useState("");
+  return (
+    <section aria-labelledby="endpoints-title">
+      <header class="bar"><h2 id="endpoints-title">Its endpoints</h2><span class="aside">last 5 min</span></header>
+      <Pending what="Its endpoints" state={counts.state} problem={counts.problem} has={counts.body !== undefined}>
+        <Table caption="Endpoints" columns={ENDPOINT_COLUMNS} rows={rows} id={(e) => `${e.method} ${e.route}`} testid={(e) => `endpoint-row-${e.method} ${e.route}`} filter="" onFilter={() => undefined} sort={sort} onSort={setSort} brief empty="No requests in the last 5 min." />
+      </Pending>
+    </section>
   );
 }
 
@@ -133,19 +233,23 @@ function LedgerTable({ n, now }: { n: Node; now: number }) {
 
 export function BackendPage({ store, id }: { store: Store; id: string }) {
   const overview = useStore(store, (s) => s.overview);
+  const row = useData(store, backendPath(id));
   const b = overview?.backends?.find((x) => x.id === id);
-  if (!b) return <Gone what="backend" id={id} loading={!overview} />;
+  if (!b) return <Gone what="backend" id={id} loading={!overview} href="/backends" all="All backends" />;
   const names = new Map((overview?.nodes ?? []).map((n) => [n.id, n.name || n.id]));
   return (
     <>
       <section aria-labelledby="title">
         <header class="bar"><h1 id="title">{b.id}</h1></header>
         <ActivityFacts a={b.activity} />
-        {b.endpoints && b.endpoints.length > 0 && <p>Called by {b.endpoints.map((e, i) => <span key={e}>{i > 0 && ", "}<code>{e}</code></span>)}</p>}
       </section>
+      <Charts store={store} />
       <section aria-labelledby="nodes-title">
-        <header class="bar"><h2 id="nodes-title">Seen from each node</h2></header>
-        <RowsTable rows={b.nodes ?? []} by="node" nameOf={(i) => names.get(i) ?? i} />
+        {b.endpoints && b.endpoints.length > 0 && <p>Called by {b.endpoints.map((e, i) => <span key={e}>{i > 0 && ", "}<code>{e}</code></span>)}</p>}
+        <header class="bar"><h2 id="nodes-title">Seen from each node</h2><span class="aside">{failsFrom(b, (i) => names.get(i) ?? i) ? `fails${failsFrom(b, (i) => names.get(i) ?? i)}` : ""}</span></header>
+        <Pending what="Its callers" state={row.state} problem={row.problem} has={row.body !== undefined || b.nodes !== undefined}>
+          <RowsTable rows={row.body?.nodes ?? b.nodes ?? []} by="node" nameOf={(i) => names.get(i) ?? i} />
+        </Pending>
       </section>
     </>
   );

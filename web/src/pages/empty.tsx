@@ -61,7 +61,7 @@ export function Empty({ overview }: { overview: Overview }) {
   );
 }
 
-function CopyBlock({ text }: { text: string }) {
+export function CopyBlock({ text }: { text: string }) {
   const [done, setDone] = useState<"" | "copied" | "press Ctrl-C">("");
   const copy = (e: MouseEvent): void => {
     const block = (e.currentTarget as Element).parentElement?.querySelector("pre");

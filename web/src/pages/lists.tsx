@@ -3,6 +3,7 @@
 import { BackendsTable, NodesTable } from "../components/fleet";
 import { exact, plural, windowName } from "../format";
 import { type Store, useStore } from "../store";
+import { BackendTabs } from "./matrix";
 
 export function NodesPage({ store }: { store: Store }) {
   const overview = useStore(store, (s) => s.overview);
@@ -30,6 +31,7 @@ export function BackendsPage({ store }: { store: Store }) {
     <section aria-labelledby="title">
       <header class="bar">
         <h1 id="title">Backends</h1>
+        <BackendTabs here="table" />
         <span class="aside">
           {plural(overview?.backends?.length ?? 0, "backend")}
           {overview?.cluster.activity ? ` · ${windowName(overview.cluster.activity.window)}` : ""}
