@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,14 +16,14 @@ import (
 
 func newConfig(conn *connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Push configurations and look at their history"}
-	cmd.AddCommand(newConfigPush(conn), newConfigHistory(conn))
+	cmd.AddCommand(newConfigPush(conn), newConfigDiff(conn), newConfigHistory(conn))
 	return cmd
 }
 
 func newConfigPush(conn *connection) *cobra.Command {
-	var group, message, strategy, format string
-	var dryRun, noWait bool
-	var timeout time.Duration
+	var group, message string
+	var dryRun, noWait, wait bool
+	var flags rolloutFlags
 	cmd := &cobra.Command{
 		Use:   "push FILE",
 		Short: "Validate a configuration and make it a revision; with --rollout, bring it to the nodes",
@@ -32,23 +32,27 @@ Lura's own checks and a dry build in a child process. A faulty file is refused w
 reason. The same bytes are the same revision: pushing again is harmless.
 
 Without --rollout no node is touched. With --rollout=all every node of the group gets the
-revision at once, and push waits until all have confirmed it.`,
+revision at once. With --rollout=steps a few nodes get it first, and gates compare them with the
+others before the next ones follow; a revision that is worse is taken back. Push follows the
+rollout to its end, and ends with 4 when it did not complete.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			conf, err := readFile(cmd.InOrStdin(), args[0])
 			if err != nil {
 				return err
 			}
-			if strategy != "" && strategy != "all" && strategy != "steps" {
-				return usageError{fmt.Errorf("--rollout %q: want all or steps", strategy)}
+			if flags.strategy != "" {
+				if _, err := flags.request(0); err != nil {
+					return err
+				}
 			}
 			client, err := conn.client()
 			if err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			ctx, cancel := context.WithTimeout(cmd.Context(), flags.waitFor(cmd))
 			defer cancel()
-			rev, err := client.CreateRevision(ctx, binnacle.Group(group), api.NewRevision{Config: conf, Message: message, DryRun: dryRun, Format: format})
+			rev, err := client.CreateRevision(ctx, binnacle.Group(group), api.NewRevision{Config: conf, Message: message, DryRun: dryRun})
 			if err != nil {
 				return err
 			}
@@ -56,39 +60,153 @@ revision at once, and push waits until all have confirmed it.`,
 			for _, f := range rev.Warnings {
 				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", faultLine(f))
 			}
-			switch {
-			case dryRun:
+			if dryRun {
+				d, err := client.DiffConfig(ctx, binnacle.Group(group), conf)
+				if err != nil {
+					return err
+				}
+				printDiff(out, d)
 				fmt.Fprintf(out, "%s is valid (sha256 %.12s…); nothing was stored\n", args[0], rev.SHA256)
 				return nil
-			case rev.Existing:
+			}
+			if rev.Existing {
 				fmt.Fprintf(out, "revision %d of group %s already holds these bytes (sha256 %.12s…)\n", rev.Number, rev.Group, rev.SHA256)
-			default:
+			} else {
 				fmt.Fprintf(out, "revision %d of group %s (sha256 %.12s…)\n", rev.Number, rev.Group, rev.SHA256)
 			}
-			if strategy == "" {
+			if flags.strategy == "" {
 				fmt.Fprintf(out, "no node is touched: start a rollout with `binnacle rollout start %d --group %s`\n", rev.Number, group)
 				return nil
 			}
-			ro, err := client.StartRollout(ctx, rev.Group, api.NewRollout{Revision: rev.Number, Strategy: strategy})
-			if err != nil {
-				return err
-			}
-			if noWait {
-				fmt.Fprintf(out, "rollout %s started\n", ro.ID)
-				return nil
-			}
-			return follow(ctx, out, client, ro)
+			return flags.start(ctx, out, client, rev.Group, rev.Number, wait && !noWait)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&group, "group", string(binnacle.DefaultGroup), "the `GROUP` whose configuration it is")
 	f.StringVarP(&message, "message", "m", "", "what changed and why (`TEXT`), kept with the revision")
-	f.StringVar(&strategy, "rollout", "", "also start a rollout: `STRATEGY` all or steps")
-	f.StringVar(&format, "format", "", "the group's `FORMAT`, with its first revision: krakend, or opaque for supervised programs")
-	f.BoolVar(&dryRun, "dry-run", false, "validate only, store nothing")
-	f.BoolVar(&noWait, "no-wait", false, "do not wait for the nodes to confirm")
-	f.DurationVar(&timeout, "timeout", 5*time.Minute, "give up waiting after this `DURATION`; the rollout goes on")
+	f.StringVar(&flags.strategy, "rollout", "", "also start a rollout: `STRATEGY` all or steps")
+	f.BoolVar(&dryRun, "dry-run", false, "validate and compare only, store nothing")
+	f.BoolVar(&wait, "wait", true, "follow the rollout to its end")
+	f.BoolVar(&noWait, "no-wait", false, "the same as --wait=false")
+	flags.register(f)
 	return cmd
+}
+
+func newConfigDiff(conn *connection) *cobra.Command {
+	var group string
+	cmd := &cobra.Command{
+		Use:   "diff [FILE | FROM TO]",
+		Short: "Compare configurations by structure, with the traffic of what differs",
+		Long: `Diff shows which endpoints go, change and come, field by field, and what each served in the past
+24 hours. With FILE ("-" for standard input) it compares what the group should run with that file;
+with two numbers, two revisions; with nothing, what the group should run with its newest revision.`,
+		Args: cobra.MaximumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
+				var d api.Diff
+				var err error
+				switch len(args) {
+				case 0:
+					d, err = c.Diff(ctx, binnacle.Group(group), 0, 0)
+				case 1:
+					var conf []byte
+					if conf, err = readFile(cmd.InOrStdin(), args[0]); err == nil {
+						d, err = c.DiffConfig(ctx, binnacle.Group(group), conf)
+					}
+				default:
+					var from, to binnacle.Revision
+					if from, err = parseRevision(args[0]); err == nil {
+						to, err = parseRevision(args[1])
+					}
+					if err == nil {
+						d, err = c.Diff(ctx, binnacle.Group(group), from, to)
+					}
+				}
+				if err != nil {
+					return err
+				}
+				if conn.output == "json" {
+					return conn.print(cmd.OutOrStdout(), d, nil)
+				}
+				printDiff(cmd.OutOrStdout(), d)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&group, "group", string(binnacle.DefaultGroup), "the `GROUP` to compare in")
+	return cmd
+}
+
+func parseRevision(s string) (binnacle.Revision, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || n == 0 {
+		return 0, usageError{fmt.Errorf("revision %q: want a number from 1", s)}
+	}
+	return binnacle.Revision(n), nil
+}
+
+// printDiff prints a diff for people. What has traffic and goes stands out.
+func printDiff(w io.Writer, d api.Diff) {
+	to := "the file"
+	if d.To > 0 {
+		to = "revision " + d.To.String()
+	}
+	from := "each node's own file"
+	if d.From > 0 {
+		from = "revision " + d.From.String()
+	}
+	if len(d.Endpoints)+len(d.Service) == 0 && d.Lines == "" {
+		fmt.Fprintf(w, "no difference between %s and %s\n", from, to)
+		return
+	}
+	fmt.Fprintf(w, "from %s to %s:\n", from, to)
+	marks := map[string]string{"added": "+", "removed": "-", "changed": "~"}
+	for _, e := range d.Endpoints {
+		fmt.Fprintf(w, "%s %s %s%s\n", marks[e.Change], e.Change, e.Endpoint, trafficLine(e))
+		printFields(w, e.Fields)
+	}
+	if len(d.Service) > 0 {
+		fmt.Fprintln(w, "~ the service")
+		printFields(w, d.Service)
+	}
+	fmt.Fprint(w, d.Lines)
+	if d.Note != "" {
+		fmt.Fprintf(w, "note: %s\n", d.Note)
+	}
+}
+
+func trafficLine(e api.EndpointDiff) string {
+	t := e.Traffic
+	if t == nil || e.Change == "added" && t.Requests == 0 {
+		return ""
+	}
+	if t.Requests == 0 {
+		return "  (no requests in 24 h)"
+	}
+	line := fmt.Sprintf("  (%.3g/s in 24 h, %.2g %% errors", t.RequestsPerSecond, 100*t.ErrorRatio)
+	if !t.LastSeen.IsZero() {
+		line += ", last seen " + since(t.LastSeen) + " ago"
+	}
+	line += ")"
+	if e.Change == "removed" {
+		line += "  <-- THIS ENDPOINT HAS TRAFFIC"
+	}
+	return line
+}
+
+func printFields(w io.Writer, fields []api.FieldDiff) {
+	for _, f := range fields {
+		switch {
+		case f.Before == "" && f.After == "":
+			fmt.Fprintf(w, "    %s\n", f.Path)
+		case f.Before == "":
+			fmt.Fprintf(w, "    %s: added %s\n", f.Path, f.After)
+		case f.After == "":
+			fmt.Fprintf(w, "    %s: removed %s\n", f.Path, f.Before)
+		default:
+			fmt.Fprintf(w, "    %s: %s becomes %s\n", f.Path, f.Before, f.After)
+		}
+	}
 }
 
 func readFile(stdin io.Reader, name string) ([]byte, error) {
@@ -125,136 +243,4 @@ func newConfigHistory(conn *connection) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&group, "group", string(binnacle.DefaultGroup), "the `GROUP` to list")
 	return cmd
-}
-
-func newRollout(conn *connection) *cobra.Command {
-	cmd := &cobra.Command{Use: "rollout", Short: "Start, watch and abort rollouts"}
-	var group, strategy string
-	start := &cobra.Command{
-		Use: "start REVISION", Short: "Bring a group to a revision", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var n binnacle.Revision
-			if _, err := fmt.Sscan(args[0], &n); err != nil || n == 0 {
-				return usageError{fmt.Errorf("revision %q: want a number from 1", args[0])}
-			}
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			ro, err := client.StartRollout(cmd.Context(), binnacle.Group(group), api.NewRollout{Revision: n, Strategy: strategy})
-			if err != nil {
-				return err
-			}
-			return follow(cmd.Context(), cmd.OutOrStdout(), client, ro)
-		},
-	}
-	start.Flags().StringVar(&group, "group", string(binnacle.DefaultGroup), "the `GROUP` to bring there")
-	start.Flags().StringVar(&strategy, "strategy", "all", "`STRATEGY`: all or steps")
-	status := &cobra.Command{
-		Use: "status", Short: "List the rollouts, newest last", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
-				ros, err := c.Rollouts(ctx)
-				if err != nil {
-					return err
-				}
-				return conn.print(cmd.OutOrStdout(), ros, func(w io.Writer) {
-					fmt.Fprintln(w, "ROLLOUT\tGROUP\tFROM\tTO\tSTRATEGY\tSTATE\tCONFIRMED\tREFUSED\tPENDING\tSTARTED\tREASON")
-					for _, r := range ros {
-						fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", r.ID, r.Group, r.From, r.To, r.Strategy, r.State, len(r.Confirmed), len(r.Refused), len(r.Pending), r.Started.Local().Format(time.DateTime), r.Reason)
-					}
-				})
-			})
-		},
-	}
-	watch := &cobra.Command{
-		Use: "watch ROLLOUT", Short: "Follow a rollout to its end", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			ro, err := client.Rollout(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return follow(cmd.Context(), cmd.OutOrStdout(), client, ro)
-		},
-	}
-	abort := &cobra.Command{
-		Use: "abort ROLLOUT", Short: "Stop a rollout and bring its nodes back", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
-				ro, err := c.AbortRollout(ctx, args[0])
-				if err == nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "rollout %s is %s\n", ro.ID, ro.State)
-				}
-				return err
-			})
-		},
-	}
-	cmd.AddCommand(start, status, watch, abort)
-	return cmd
-}
-
-func newRollback(conn *connection) *cobra.Command {
-	var group string
-	cmd := &cobra.Command{
-		Use: "rollback", Short: "Bring a group back to the last revision that completed a rollout", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := conn.client()
-			if err != nil {
-				return err
-			}
-			ro, err := client.Rollback(cmd.Context(), binnacle.Group(group))
-			if err != nil {
-				return err
-			}
-			return follow(cmd.Context(), cmd.OutOrStdout(), client, ro)
-		},
-	}
-	cmd.Flags().StringVar(&group, "group", string(binnacle.DefaultGroup), "the `GROUP` to bring back")
-	return cmd
-}
-
-// errRollout is returned when a rollout ended otherwise than completed.
-var errRollout = errors.New("the rollout did not complete")
-
-// follow prints a line per change of a rollout until it ends.
-func follow(ctx context.Context, w io.Writer, c *api.Client, ro api.Rollout) error {
-	began := time.Now()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	var last string
-	for {
-		all := len(ro.Confirmed) + len(ro.Pending) + len(ro.Refused)
-		line := fmt.Sprintf("rollout %s: %d to %d: %s, %d of %d nodes confirmed", ro.ID, ro.From, ro.To, ro.State, len(ro.Confirmed), all)
-		if len(ro.Refused) > 0 {
-			line += fmt.Sprintf(", %d refused", len(ro.Refused))
-		}
-		if line != last {
-			fmt.Fprintf(w, "%6.1f s  %s\n", time.Since(began).Seconds(), line)
-			last = line
-		}
-		if ro.State != api.RolloutRunning {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("stopped waiting, the rollout goes on (`binnacle rollout watch %s`): %w", ro.ID, context.Cause(ctx))
-		case <-tick.C:
-		}
-		next, err := c.Rollout(ctx, ro.ID)
-		if err != nil {
-			return err
-		}
-		ro = next
-	}
-	for id, reason := range ro.Refused {
-		fmt.Fprintf(w, "  %s refused: %s\n", id, reason)
-	}
-	if ro.State != api.RolloutCompleted {
-		return fmt.Errorf("%w: %s: %s", errRollout, ro.State, ro.Reason)
-	}
-	return nil
 }

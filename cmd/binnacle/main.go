@@ -26,6 +26,7 @@ const (
 	exitFailed  = 1 // the command could not do its work
 	exitUsage   = 2 // flags or arguments are wrong
 	exitRefused = 3 // the manager refused: a faulty configuration, no right, a full cluster
+	exitRollout = 4 // a rollout ended otherwise than completed: it failed and was rolled back, or was aborted
 )
 
 func main() {
@@ -58,6 +59,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown command"):
 		fmt.Fprintf(stderr, "binnacle: %v\n", err)
 		return exitUsage
+	case errors.Is(err, errNeedsYes):
+		fmt.Fprintf(stderr, "binnacle: %v\n", err)
+		return exitRefused
+	case errors.Is(err, errRollout):
+		fmt.Fprintf(stderr, "binnacle: %v\n", err)
+		return exitRollout
 	}
 	fmt.Fprintf(stderr, "binnacle: %v\n", err)
 	return exitFailed
@@ -105,7 +112,7 @@ func newRoot() *cobra.Command {
 	f.StringVarP(&conn.output, "output", "o", "table", "output as `FORMAT`: table or json")
 	root.AddCommand(
 		newDemo(&conn), newStatus(&conn), newNodes(&conn), newBackends(&conn), newEvents(&conn),
-		newConfig(&conn), newRollout(&conn), newRollback(&conn),
+		newConfig(&conn), newRollout(&conn), newRollback(&conn), newRestart(&conn),
 		newDrain(&conn, "drain", "Keep a node up but let its traffic move to the others"),
 		newDrain(&conn, "undrain", "Let a drained node take traffic again"),
 		newLicense(&conn), newToken(&conn),
