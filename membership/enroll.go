@@ -156,11 +156,17 @@ func (r *Registry) admitSeat(keyFP string, now time.Time) error {
 	r.mu.RLock()
 	n := r.byKey[keyFP]
 	holds := n != nil && r.holdsSeat(n, now)
+	taken := 0
+	for _, o := range r.nodes {
+		if r.holdsSeat(o, now) || o != n && r.awaitsSeat(o, now) {
+			taken++
+		}
+	}
 	r.mu.RUnlock()
 	if holds {
 		return nil
 	}
-	return r.o.Seats.Admit(r.HeldSeats(now))
+	return r.o.Seats.Admit(taken)
 }
 
 // write keeps rec. version is that of the record it replaces, 0 for none.
@@ -275,6 +281,11 @@ func (r *Registry) MembershipCert(rec Record) string {
 // Forget removes a node. A valid token enrolls it anew, under another id. One
 // that is not registered answers an *api.Problem with status 404.
 func (r *Registry) Forget(ctx context.Context, id binnacle.NodeID, actor string) error {
+	return r.forget(ctx, id, actor, "")
+}
+
+// forget is Forget with a reason for people, which may be empty.
+func (r *Registry) forget(ctx context.Context, id binnacle.NodeID, actor, why string) error {
 	rec, ok := r.Record(id)
 	if !ok {
 		return errNoNode(id)
@@ -284,7 +295,7 @@ func (r *Registry) Forget(ctx context.Context, id binnacle.NodeID, actor string)
 	}
 	r.announceChange()
 	r.log.Info("node forgotten", "node", id, "name", rec.Name, "actor", actor)
-	r.tell(ctx, api.Event{Kind: events.NodeForgotten, Group: rec.Group, Node: id, Actor: actor, Message: rec.Name + " was forgotten"})
+	r.tell(ctx, api.Event{Kind: events.NodeForgotten, Group: rec.Group, Node: id, Actor: actor, Message: rec.Name + " was forgotten" + why})
 	return nil
 }
 

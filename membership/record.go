@@ -54,6 +54,8 @@ type life struct {
 	LostAt        time.Time     `json:"lost_at,omitzero"`
 	DownAt        time.Time     `json:"down_at,omitzero"`
 	LeftAt        time.Time     `json:"left_at,omitzero"`
+	LeaseEnded    time.Time     `json:"lease_ended,omitzero"`
+	SeatSince     time.Time     `json:"seat_since,omitzero"`
 	DrainingSince time.Time     `json:"draining_since,omitzero"`
 	Losses        []time.Time   `json:"losses,omitempty"`
 	Joined        bool          `json:"joined"`

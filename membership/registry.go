@@ -93,6 +93,9 @@ type node struct {
 	dirty   bool          // its life is to be written
 	polls   int           // polls that are held
 	peer    netip.Addr    // where it spoke from last
+	// seatSince is when it took the seat that it holds or held, seatPromised when
+	// it was promised one, with a lease that it has not shown yet.
+	seatSince, seatPromised time.Time
 
 	serving       bool
 	address       string
@@ -202,6 +205,7 @@ func (n *node) restore(rec Record, l life, now time.Time) {
 	n.address, n.gossipAddress, n.versionName = rec.Address, rec.GossipAddress, rec.Version
 	n.noted = api.Alive
 	n.signs = Signs{AliveSince: rec.Enrolled, LastPoll: rec.Enrolled, Resumed: now}
+	n.seatSince = rec.Enrolled
 	if l.State == "" {
 		return
 	}
@@ -211,6 +215,10 @@ func (n *node) restore(rec Record, l life, now time.Time) {
 	n.signs.AliveSince, n.signs.LastPoll = l.AliveSince, l.LastPoll
 	n.signs.LostBefore, n.signs.DownBefore, n.signs.LeftAt = l.LostAt, l.DownAt, l.LeftAt
 	n.signs.DrainingSince, n.signs.Losses = l.DrainingSince, l.Losses
+	n.signs.LeaseEnded = l.LeaseEnded
+	if !l.SeatSince.IsZero() {
+		n.seatSince = l.SeatSince
+	}
 }
 
 func (r *Registry) removeLocked(id binnacle.NodeID) {
@@ -316,7 +324,8 @@ func (r *Registry) Nodes(now time.Time) []api.Node {
 }
 
 // Ready returns the nodes that may be given traffic: they serve, do not drain
-// and are alive. A suspicion of gossip alone takes nobody away: a load
+// and are alive, or poll without a valid lease: that is no reason to take a node
+// from its clients. A suspicion of gossip alone takes nobody away, either: a load
 // balancer's own checks are faster and surer.
 func (r *Registry) Ready(now time.Time) []api.Node {
 	r.mu.RLock()
@@ -333,7 +342,7 @@ func (r *Registry) Ready(now time.Time) []api.Node {
 
 func (n *node) isReady(v Verdict) bool {
 	return n.rec.Revoked.IsZero() && n.serving && n.signs.DrainingSince.IsZero() &&
-		(v.State == api.Alive || v.State == api.Suspect && !v.Doubted)
+		(v.State == api.Alive || v.State == api.Suspect && !v.Doubted || v.ServesOn)
 }
 
 // Get returns one node as Nodes does.
@@ -398,28 +407,6 @@ func (r *Registry) GroupOf(id binnacle.NodeID) binnacle.Group {
 		return n.rec.Group
 	}
 	return ""
-}
-
-// HeldSeats counts the seats that are taken: nodes that are not gone, and those
-// that left or went down less than SeatHold ago.
-func (r *Registry) HeldSeats(now time.Time) int {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	held := 0
-	for _, n := range r.nodes {
-		if r.holdsSeat(n, now) {
-			held++
-		}
-	}
-	return held
-}
-
-func (r *Registry) holdsSeat(n *node, now time.Time) bool {
-	if !n.rec.Revoked.IsZero() {
-		return false
-	}
-	v := StateOf(n.signs, now, r.o.Periods)
-	return v.State != api.Left && v.State != api.Down || now.Sub(v.Since) < r.o.SeatHold
 }
 
 // Changed returns a channel that is closed at the next change of any node's

@@ -29,8 +29,11 @@ func (r *Registry) Polling(ctx context.Context, id binnacle.NodeID, peer netip.A
 	now := time.Now()
 	var held *node
 	r.sign(id, func(n *node) {
-		if now.Sub(n.signs.LeftAt) >= lingering {
-			n.proved(now, r.o.Periods)
+		switch {
+		case !n.signs.LeaseEnded.IsZero():
+			n.signs.LastPoll, n.signs.PollBroken = now, time.Time{}
+		case now.Sub(n.signs.LeftAt) >= lingering:
+			r.provedLocked(n, now)
 		}
 		n.peer = peer
 		n.joined = true
@@ -62,14 +65,23 @@ func (r *Registry) Reported(ctx context.Context, id binnacle.NodeID, st api.Stat
 	}
 	now := time.Now()
 	known := r.sign(id, func(n *node) {
-		if st.Leaving {
+		ended := n.signs.LeaseEnded
+		switch {
+		case st.Leaving:
 			n.signs.LastPoll = now
 			if n.signs.LeftAt.IsZero() {
 				n.signs.LeftAt = now
 			}
-		} else {
-			n.proved(now, r.o.Periods)
+		case st.LeaseEnded:
+			if ended.IsZero() {
+				ended = now
+			}
+			r.provedLocked(n, now)
+			n.signs.LeaseEnded = ended
+		default:
+			r.provedLocked(n, now)
 		}
+		n.dirty = n.dirty || ended != n.signs.LeaseEnded
 		n.take(st, now)
 		n.signs.GossipExpected = n.gossipAddress != "" && !r.o.GossipOff
 	})
@@ -110,7 +122,7 @@ func (r *Registry) SetGossip(e GossipEvent) {
 // came takes note of an enrollment.
 func (r *Registry) came(rec Record, peer netip.Addr, now time.Time) {
 	r.sign(rec.ID, func(n *node) {
-		n.proved(now, r.o.Periods)
+		r.provedLocked(n, now)
 		n.peer = peer
 		n.address, n.gossipAddress, n.versionName = rec.Address, rec.GossipAddress, rec.Version
 		n.dirty = true
@@ -154,7 +166,7 @@ func (n *node) proved(now time.Time, p Periods) {
 		s.GossipWrong = now
 	}
 	s.LastPoll = now
-	s.LeftAt, s.PollBroken = time.Time{}, time.Time{}
+	s.LeftAt, s.PollBroken, s.LeaseEnded = time.Time{}, time.Time{}, time.Time{}
 	s.LostBefore, s.DownBefore = time.Time{}, time.Time{}
 }
 

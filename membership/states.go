@@ -63,6 +63,9 @@ type Signs struct {
 	PollBroken time.Time
 	// LeftAt is when the node said that it stops; cleared when it comes back.
 	LeftAt time.Time
+	// LeaseEnded is when the node said that it has no valid lease any more;
+	// cleared when it says that it has. Its polls ask for one and are no return.
+	LeaseEnded time.Time
 
 	// Resumed is when this manager began to watch; silence before it proves
 	// nothing. LostBefore and DownBefore are when a manager before it found the
@@ -102,6 +105,9 @@ type Verdict struct {
 	// Doubted is true for a suspect whose poll is broken, which traffic should
 	// avoid. A suspicion of gossip alone is too weak for that.
 	Doubted bool
+	// ServesOn is true of a node that left because its lease ended and is heard
+	// of all the same: no license takes it away from its clients.
+	ServesOn bool
 	// Conditions are ordered by kind; never nil.
 	Conditions []api.Condition
 }
@@ -122,6 +128,12 @@ func StateOf(s Signs, now time.Time, p Periods) Verdict {
 func lifeOf(s Signs, now time.Time, p Periods) Verdict {
 	if !s.LeftAt.IsZero() {
 		return Verdict{State: api.Left, Since: s.LeftAt, Cause: "it said that it stops"}
+	}
+	if !s.LeaseEnded.IsZero() {
+		return Verdict{
+			State: api.Left, Since: s.LeaseEnded, Cause: "its lease ended",
+			ServesOn: s.PollBroken.IsZero() && now.Sub(latest(s.LastPoll, s.Resumed)) < p.PollWithin,
+		}
 	}
 	if !s.DownBefore.IsZero() && !s.LastPoll.After(s.DownBefore) {
 		return Verdict{State: api.Down, Since: s.DownBefore, Cause: causeLostBefore}
@@ -177,6 +189,13 @@ func conditionsOf(s Signs, v Verdict, now time.Time, p Periods) []api.Condition 
 	}
 	if n := recentLosses(s.Losses, now, p); n >= p.FlapCount {
 		add(api.CondFlapping, s.Losses[len(s.Losses)-n+p.FlapCount-1], fmt.Sprintf("lost %d times within %v", n, p.FlapWindow))
+	}
+	if v.State == api.Left && s.LeftAt.IsZero() {
+		cause := "it serves under its fallback rate and asks for a lease"
+		if !v.ServesOn {
+			cause = "it served under its fallback rate and is not heard of any more"
+		}
+		add(api.CondLeaseEnded, s.LeaseEnded, cause)
 	}
 	if v.State == api.Alive || v.State == api.Suspect {
 		if !s.DrainingSince.IsZero() {

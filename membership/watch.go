@@ -151,7 +151,7 @@ func (r *Registry) findChanges(now time.Time) (found []transition, joined []api.
 func (n *node) life(v Verdict) life {
 	l := life{
 		State: v.State, AliveSince: n.signs.AliveSince, LastPoll: n.signs.LastPoll,
-		LeftAt: n.signs.LeftAt, DrainingSince: n.signs.DrainingSince, Losses: slices.Clone(n.signs.Losses),
+		LeftAt: n.signs.LeftAt, LeaseEnded: n.signs.LeaseEnded, SeatSince: n.seatSince, DrainingSince: n.signs.DrainingSince, Losses: slices.Clone(n.signs.Losses),
 		Joined: n.joined, Serving: n.serving, Address: n.address, GossipAddress: n.gossipAddress, Version: n.versionName,
 	}
 	switch v.State {
