@@ -215,6 +215,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	wg.Go(func() { a.belong(bg) })
 	wg.Go(func() { a.reporter.run(bg) })
+	wg.Go(func() { a.tellOfItself(bg) })
 	wg.Go(func() { a.gossip.run(bg) })
 	wg.Go(func() { a.lease.run(bg) })
 	relayCtx, stopRelay := context.WithCancel(bg)
@@ -236,6 +237,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	last.Draining = true
 	a.sayLast(bg, last)
 	stopErr := a.helm.stop()
+	a.exportOwn()
 	stopRelay()
 	<-relayDone
 	fctx, fcancel := context.WithTimeout(bg, 3*time.Second)
