@@ -171,11 +171,18 @@ func FuzzCheck(f *testing.F) {
 		f.Add([]byte(raw))
 	}
 	f.Add([]byte(`{"version": 3, "endpoints": [{"endpoint": "/u/{id}", ` + okBackend + `}]}`))
+	for _, raw := range corpusConfigs(f) {
+		f.Add(raw)
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if len(raw) > 1<<16 {
 			return
 		}
-		Check(t.Context(), raw) // must come back without a panic
-		Warnings(raw)
+		// Both must come back without a panic.
+		for _, fault := range append(Check(t.Context(), raw), Warnings(raw)...) {
+			if fault.Message == "" || fault.Stage == "" {
+				t.Errorf("Check(%q): a fault that says nothing: %+v", raw, fault)
+			}
+		}
 	})
 }

@@ -72,11 +72,21 @@ func TestCorpus(t *testing.T) {
 
 // Every supported namespace stands in the corpus, by one of its names.
 func TestCorpusCoversTheTable(t *testing.T) {
+	all := bytes.Join(corpusConfigs(t), nil)
+	for _, n := range namespaces {
+		if n.support == supported && n.name != "backend/http/client" && !bytes.Contains(all, []byte(`"`+n.name+`"`)) {
+			t.Errorf("no configuration of the corpus has %s", n.name)
+		}
+	}
+}
+
+// corpusConfigs returns the configurations as they are in their files.
+func corpusConfigs(t testing.TB) (configs [][]byte) {
+	t.Helper()
 	files, err := filepath.Glob("testdata/corpus/*.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []byte
 	for _, f := range files {
 		if strings.HasSuffix(f, ".requests.json") {
 			continue
@@ -85,13 +95,9 @@ func TestCorpusCoversTheTable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, b...)
+		configs = append(configs, b)
 	}
-	for _, n := range namespaces {
-		if n.support == supported && n.name != "backend/http/client" && !bytes.Contains(all, []byte(`"`+n.name+`"`)) {
-			t.Errorf("no configuration of the corpus has %s", n.name)
-		}
-	}
+	return configs
 }
 
 func runScenario(t *testing.T, name string) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -49,10 +50,14 @@ func (b *builder) routerLimit(at string, next luragin.HandlerFactory) luragin.Ha
 			b.fault(path, "num_shards is at most %d and cleanup_threads at most %d", maxLimitShards, maxCleanupThread)
 			return h
 		}
-		store := ratelimit.NewLimiterStore(c.ClientMaxRate, int(capacity(c.ClientCapacity, c.ClientMaxRate)),
-			ratelimit.NewShardedBackend(b.ctx, max(c.NumShards, 1), c.TTL, c.CleanUpPeriod, c.CleanUpThreads,
-				ratelimit.PseudoFNV64a, ratelimit.MemoryBackendBuilder))
-		return limitgin.NewTokenLimiterMw(extract, store)(h)
+		// A store takes 300 KB and a goroutine: it is made when the first
+		// client comes.
+		store := sync.OnceValue(func() ratelimit.LimiterStore {
+			return ratelimit.NewLimiterStore(c.ClientMaxRate, int(capacity(c.ClientCapacity, c.ClientMaxRate)),
+				ratelimit.NewShardedBackend(b.ctx, max(c.NumShards, 1), c.TTL, c.CleanUpPeriod, c.CleanUpThreads,
+					ratelimit.PseudoFNV64a, ratelimit.MemoryBackendBuilder))
+		})
+		return limitgin.NewTokenLimiterMw(extract, func(client string) ratelimit.Limiter { return store()(client) })(h)
 	}
 }
 
