@@ -55,9 +55,11 @@ func (m *Manager) handleCluster(w http.ResponseWriter, _ *http.Request) error {
 // nodes returns managed nodes with their lease, ledger and activity, and after
 // them the unmanaged senders.
 func (m *Manager) nodes(now time.Time, window time.Duration) []api.Node {
+	over := m.registry.OverSeats(m.keeper.Seats(), now)
 	nodes := m.registry.Nodes(now)
 	act := m.activity.Nodes(window)
 	for i := range nodes {
+		showLease(&nodes[i], over, now)
 		m.complete(&nodes[i], act[nodes[i].ID])
 	}
 	for _, s := range m.activity.Unmanaged() {

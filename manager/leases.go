@@ -1,25 +1,36 @@
 package manager
 
 import (
+	"context"
+	"math"
 	"sync"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 )
 
-// leases remembers what each node holds, for lists. The truth is at the node:
-// its polls say when its lease ends.
+// leases remembers what each node holds, for lists, and wakes polls when the
+// license changes. The truth is at the node: its polls say when its lease ends.
 type leases struct {
-	mu sync.Mutex // guards by
-	by map[binnacle.NodeID]api.LeaseInfo
+	mu     sync.Mutex // guards what follows
+	by     map[binnacle.NodeID]api.LeaseInfo
+	stale  context.Context // ends at the next change of the license
+	change context.CancelFunc
 }
 
-func newLeases() *leases { return &leases{by: map[binnacle.NodeID]api.LeaseInfo{}} }
+func newLeases() *leases {
+	l := &leases{by: map[binnacle.NodeID]api.LeaseInfo{}}
+	l.stale, l.change = context.WithCancel(context.Background())
+	return l
+}
 
 func (l *leases) set(id binnacle.NodeID, info api.LeaseInfo) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.by[id] = info
+	if info.Expires.IsZero() {
+		return // it holds none: what it held last is worth showing
+	}
 }
 
 func (l *leases) of(id binnacle.NodeID) *api.LeaseInfo {
@@ -36,4 +47,90 @@ func (l *leases) forget(id binnacle.NodeID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.by, id)
+}
+
+// changed returns a context that ends when the license changes.
+func (l *leases) changed() context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stale
+}
+
+// wake ends the contexts that changed gave out.
+func (l *leases) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.change()
+	l.stale, l.change = context.WithCancel(context.Background())
+}
+
+// followLicense makes each change of the license reach the nodes with the polls
+// that they hold.
+func (m *Manager) followLicense(ctx context.Context) error {
+	changed := m.keeper.Changed()
+	for {
+		select {
+		case <-changed:
+			changed = m.keeper.Changed()
+			m.leases.wake()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// spreadPerNode is the share of each node in the time over which nodes are told
+// of a change that concerns all of them, spreadMost its bound.
+const (
+	spreadPerNode = 10 * time.Millisecond
+	spreadMost    = 10 * time.Second
+)
+
+// spread is how long after a change of the license a node's poll is answered:
+// its share of a time that grows with the cluster, so that a thousand nodes do
+// not come for leases, and back into the gossip, in one moment. phase is that of
+// its plan, in seconds.
+func spread(phase float64, nodes int) time.Duration {
+	window := min(time.Duration(nodes)*spreadPerNode, spreadMost)
+	share := math.Mod(math.Abs(phase), spreadMost.Seconds()) / spreadMost.Seconds()
+	return time.Duration(share * float64(window))
+}
+
+// leaseFor gives a node a fresh lease if one is due and it has a seat; token is
+// empty otherwise. in is how long its poll may wait before it is to be asked
+// again, negative for no bound. A node without a seat is asked with each poll.
+func (m *Manager) leaseFor(n membership.Record, held, now time.Time) (token string, in time.Duration, err error) {
+	in = m.keeper.RenewIn(n.ID, held, now)
+	if in != 0 || !m.registry.TakeSeat(n.ID, m.keeper.Seats(), now) {
+		m.leases.set(n.ID, m.keeper.Held(n.ID, held))
+		if in == 0 {
+			in = -1
+		}
+		return "", in, nil
+	}
+	token, info, _, err := m.keeper.Lease(n.ID, n.KeyFP, held, now)
+	if err != nil {
+		return "", -1, err
+	}
+	m.leases.set(n.ID, info)
+	return token, 0, nil
+}
+
+// showLease completes a node's lease and its conditions. over are the nodes
+// over the license's seats.
+func showLease(n *api.Node, over map[binnacle.NodeID]time.Time, now time.Time) {
+	if n.Lease != nil {
+		n.Lease.State = licensing.LeaseState(n.Lease.Issued, n.Lease.Expires, now)
+		for _, c := range n.Conditions {
+			if c.Kind == api.CondLeaseEnded { // by its own account, which is exact
+				n.Lease.State = licensing.LeaseFallen
+			}
+		}
+	}
+	if since, ok := over[n.ID]; ok {
+		n.Conditions = append(n.Conditions, api.Condition{
+			Kind: api.CondOverSeats, Since: since,
+			Cause: "it came back when all seats were taken: it keeps its lease to the end, and gets another when a seat is free",
+		})
+	}
 }

@@ -140,7 +140,7 @@ func New(o Options) (_ *Manager, err error) {
 	if m.keeper, err = licensing.OpenKeeper(ctx, licensing.KeeperOptions{
 		Store: m.store, Dir: o.DataDir, LicenseFile: o.License, KeysFile: o.LicenseKeys,
 		ClusterFingerprint: m.authority.Fingerprint(), ClusterKey: m.authority.Key(), Cluster: m.authority.Cluster(),
-		Epoch: m.store.Epoch, Seats: m.seatsHeld, Events: m.events, Log: o.Log, Metrics: m.set,
+		Epoch: m.store.Epoch, Seats: m.seatsHeld, LeaseLife: o.LeaseLife, Events: m.events, Log: o.Log, Metrics: m.set,
 	}); err != nil {
 		return nil, fmt.Errorf("open the license: %w", err)
 	}
@@ -286,6 +286,7 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 	run("node registry", m.registry.Run)
 	run("license", m.keeper.Run)
 	run("rollouts", m.rollout.Run)
+	run("license changes", m.followLicense)
 	run("page", m.hub.run)
 	run("own metrics", m.copyOwnMetrics)
 	run("gossip keys", func(ctx context.Context) error { return m.keys.Run(ctx, m.registry.GossipReports, m.gossipKeysChanged) })

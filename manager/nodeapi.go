@@ -66,6 +66,7 @@ func (m *Manager) handleEnroll(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	m.keeper.Forget(rec.ID) // it may have lost the answer to its first request
 	lease, info, _, err := m.keeper.Lease(rec.ID, rec.KeyFP, time.Time{}, time.Now())
 	if err != nil {
 		return err
@@ -113,14 +114,12 @@ func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membershi
 	known := r.Header.Get("If-None-Match")
 	wait := preferWait(r.Header, maxWait)
 	now := time.Now()
-	lease, info, due, err := m.keeper.Lease(n.ID, n.KeyFP, held, now)
+	licenseChanged := m.leases.changed() // first, so that no change is missed
+	lease, in, err := m.leaseFor(n, held, now)
 	if err != nil {
 		return err
 	}
-	m.leases.set(n.ID, info)
-	if due {
-		wait = 0
-	} else if in := m.keeper.RenewIn(n.ID, held, now); in >= 0 {
+	if in >= 0 {
 		wait = min(wait, in)
 	}
 
@@ -130,6 +129,9 @@ func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membershi
 		defer cancel()
 		stop := context.AfterFunc(m.stopCtx, cancel) // a stopping manager lets its nodes go
 		defer stop()
+		after := spread(plan.Poll.Phase, m.registry.Count())
+		unwatch := context.AfterFunc(licenseChanged, func() { time.AfterFunc(after, cancel) })
+		defer unwatch()
 		plan, err = m.rollout.Wait(ctx, n.ID, n.Group, known)
 		switch {
 		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
@@ -144,13 +146,12 @@ func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membershi
 		if _, err := m.registry.Authenticate(r.TLS, false); err != nil {
 			return err
 		}
-		if lease, info, due, err = m.keeper.Lease(n.ID, n.KeyFP, held, time.Now()); err != nil {
+		if lease, _, err = m.leaseFor(n, held, time.Now()); err != nil {
 			return err
 		}
-		m.leases.set(n.ID, info)
 	}
 	h := w.Header()
-	if due {
+	if lease != "" {
 		h.Set(binnacle.HeaderLease, lease)
 	}
 	etag := plan.ETag()

@@ -42,6 +42,10 @@ type Options struct {
 	LicenseKeys string
 
 	// GatewayBinary dry-builds configurations; empty means binnacle-gateway
+	// LeaseLife is how long a node goes on without a manager. Longer bears a
+	// longer outage; shorter frees the seats of nodes that are gone from sight
+	// sooner.
+	LeaseLife time.Duration
 	// beside this program, if it is there.
 	GatewayBinary string
 
@@ -82,6 +86,16 @@ type Options struct {
 	SeatHold  time.Duration
 
 	// Log takes messages; nil discards them.
+	// ForgetAfter is how long a node may be down or gone before it is forgotten;
+	// 0 means for ever. Who comes back later enrolls anew with a join token.
+	ForgetAfter time.Duration
+
+	// DNSAddr answers discovery by DNS, over UDP and TCP; empty means off. It is
+	// open to whoever reaches it. DNSZone is its domain, and DNSTTL, in whole
+	// seconds, how long load balancers may keep an answer.
+	DNSAddr string
+	DNSZone string
+	DNSTTL  time.Duration
 	Log *slog.Logger
 }
 
@@ -105,6 +119,10 @@ func DefaultOptions() Options {
 		SeatHold:          10 * time.Minute,
 	}
 }
+		ForgetAfter:       7 * 24 * time.Hour,
+		DNSZone:           "binnacle",
+		DNSTTL:            5 * time.Second,
+		LeaseLife:         licensing.DefaultLeaseLife,
 
 // GossipOff as GossipAddr turns gossip off.
 const GossipOff = "off"
@@ -153,6 +171,7 @@ func (o Options) Validate() error {
 		{"--seat-hold", o.SeatHold, 0},
 	} {
 		if d.d < d.min {
+		{"--lease-life", o.LeaseLife, 2 * time.Second},
 			bad("%s %v: want at least %v", d.flag, d.d, d.min)
 		}
 	}

@@ -112,6 +112,11 @@ join.token, admin.token, reader.token and otlp.token.`,
 	f.Int64Var(&o.MaxRequestBytes, "otlp-max-request-bytes", o.MaxRequestBytes, "largest OTLP request, on the wire and inflated (`BYTES`)")
 	f.DurationVar(&o.DownAfter, "down-after", o.DownAfter, "`DURATION` from unreachable to down")
 	f.DurationVar(&o.SeatHold, "seat-hold", o.SeatHold, "`DURATION` a seat is kept after a node left or went down")
+	f.DurationVar(&o.LeaseLife, "lease-life", o.LeaseLife, "`DURATION` that a node stays a full member without a manager")
+	f.DurationVar(&o.ForgetAfter, "forget-after", o.ForgetAfter, "`DURATION` after which a node that is down or gone is forgotten; 0 means never")
+	f.StringVar(&o.DNSAddr, "dns-addr", o.DNSAddr, "`ADDR` of discovery by DNS, UDP and TCP, e.g. 127.0.0.1:53535; empty leaves it off")
+	f.StringVar(&o.DNSZone, "dns-zone", o.DNSZone, "`DOMAIN` that discovery by DNS answers")
+	f.DurationVar(&o.DNSTTL, "dns-ttl", o.DNSTTL, "`DURATION` for which DNS answers may be kept, in whole seconds")
 	f.StringVar(&logLevel, "log-level", "info", "`LEVEL`: debug, info, warn or error")
 	f.StringVar(&logFormat, "log-format", "text", "`FORMAT`: text or json")
 	return cmd

@@ -104,6 +104,7 @@ func (r *reporter) send(ctx context.Context, s api.Status) error {
 	if id == nil || c == nil {
 		return nil
 	}
+	s.LeaseEnded = !r.a.lease.member() // as of now: the account may be older
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := c.PutStatus(ctx, id.NodeID, s); err != nil {
