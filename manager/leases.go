@@ -4,9 +4,12 @@ import (
 	"context"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/licensing"
+	"github.com/binnacle-project/binnacle/membership"
 )
 
 // leases remembers what each node holds, for lists, and wakes polls when the
@@ -25,12 +28,12 @@ func newLeases() *leases {
 }
 
 func (l *leases) set(id binnacle.NodeID, info api.LeaseInfo) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.by[id] = info
 	if info.Expires.IsZero() {
 		return // it holds none: what it held last is worth showing
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.by[id] = info
 }
 
 func (l *leases) of(id binnacle.NodeID) *api.LeaseInfo {
