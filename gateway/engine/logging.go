@@ -150,7 +150,9 @@ func (s *logSink) write(l logLine, logger logging.Logger, access io.Writer) {
 	case l.say == nil:
 		s.dropped.Inc()
 	case logger != nil:
+		goLoggingMu.Lock() // another log may be opening
 		l.say(logger, l.text)
+		goLoggingMu.Unlock()
 	default: // it waited for a log that could not be opened
 		s.log.Info(l.text, "source", "lura")
 	}
