@@ -140,6 +140,19 @@ func (l *traffic) end(t *testing.T) (sent int) {
 	return l.sent
 }
 
+// mixedNode starts a node for traffic, a member without limits.
+func mixedNode(t *testing.T, m *fakeManager) *node {
+	n := newNode(t, m)
+	n.write(n.file, n.mixed("own"))
+	n.run()
+	waitFor(t, "a lease", func() bool { return n.agent.Status().Lease.State == "valid" })
+	// What the helm does after an apply, it has done when the next one is.
+	for i := range 2 {
+		m.applied(m.push(binnacle.Revision(i+1), n.mixed(fmt.Sprint("first", i))))
+	}
+	return n
+}
+
 // rss is a process's resident memory in MiB.
 func rss(t *testing.T, pid int) int {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
@@ -157,14 +170,12 @@ func rss(t *testing.T, pid int) int {
 // whole way: plan, fetch, swap inside the worker, report.
 func TestLoadSwap(t *testing.T) {
 	m := newManager(t)
-	n := newNode(t, m)
-	n.write(n.file, n.mixed("own"))
-	n.run()
+	n := mixedNode(t, m)
 	clients, swaps := scale(200, 32), scale(100, 10)
 	l := n.startTraffic(clients)
 	began := time.Now()
 	for i := range swaps {
-		m.applied(m.push(binnacle.Revision(i+1), n.mixed(fmt.Sprint("r", i))))
+		m.applied(m.push(binnacle.Revision(i+3), n.mixed(fmt.Sprint("r", i))))
 	}
 	took := time.Since(began)
 	sent := l.end(t)
@@ -175,7 +186,7 @@ func TestLoadSwap(t *testing.T) {
 	// More of them, for what each might leave behind.
 	pid := n.agent.Status().Worker.PID
 	for i := swaps; i <= swaps+500; i++ {
-		m.applied(m.push(binnacle.Revision(i+1), n.mixed(fmt.Sprint("r", i))))
+		m.applied(m.push(binnacle.Revision(i+3), n.mixed(fmt.Sprint("r", i))))
 		if (i-swaps)%100 == 0 {
 			t.Logf("after %d more swaps: the worker has %d MiB resident", i-swaps, rss(t, pid))
 		}
@@ -186,9 +197,7 @@ func TestLoadSwap(t *testing.T) {
 // another process takes over the listening socket.
 func TestLoadRestart(t *testing.T) {
 	m := newManager(t)
-	n := newNode(t, m)
-	n.write(n.file, n.mixed("own"))
-	n.run()
+	n := mixedNode(t, m)
 	clients, restarts := scale(200, 32), scale(10, 3)
 	l := n.startTraffic(clients)
 	began := time.Now()
