@@ -12,7 +12,6 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
-	"github.com/binnacle-project/binnacle/membership"
 	"github.com/binnacle-project/binnacle/telemetry/activity"
 )
 
@@ -55,12 +54,12 @@ func (m *Manager) handleCluster(w http.ResponseWriter, _ *http.Request) error {
 // nodes returns managed nodes with their lease, ledger and activity, and after
 // them the unmanaged senders.
 func (m *Manager) nodes(now time.Time, window time.Duration) []api.Node {
-	over := m.registry.OverSeats(m.keeper.Seats(), now)
 	nodes := m.registry.Nodes(now)
+	over := m.registry.OverSeats(m.keeper.Seats(), now)
 	act := m.activity.Nodes(window)
 	for i := range nodes {
-		showLease(&nodes[i], over, now)
 		m.complete(&nodes[i], act[nodes[i].ID])
+		showLease(&nodes[i], over, now)
 	}
 	for _, s := range m.activity.Unmanaged() {
 		if !s.Gateway {
@@ -245,15 +244,6 @@ func (m *Manager) handleBackend(w http.ResponseWriter, r *http.Request) error {
 	return fail(http.StatusNotFound, "no node has called a backend %s", id)
 }
 
-// handleDiscovery answers a bare array, as Prometheus HTTP SD wants it.
-func (m *Manager) handleDiscovery(w http.ResponseWriter, _ *http.Request) error {
-	groups := membership.HTTPSD(m.registry.Ready(time.Now()))
-	if groups == nil {
-		groups = []api.TargetGroup{}
-	}
-	return writeJSON(w, groups)
-}
-
 func (m *Manager) handleDrain(on bool) handlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		n, err := m.registered(r)
@@ -313,10 +303,15 @@ func (m *Manager) handleRevoke(w http.ResponseWriter, r *http.Request) error {
 // drop lets every feature forget a node that the registry no longer has, and
 // changes the gossip key that it knows.
 func (m *Manager) drop(ctx context.Context, id binnacle.NodeID) error {
+	return errors.Join(m.dropNode(id), m.keys.Rotate(ctx))
+}
+
+// dropNode is drop without the key.
+func (m *Manager) dropNode(id binnacle.NodeID) error {
 	m.activity.Forget(id)
 	m.keeper.Forget(id)
 	m.leases.forget(id)
-	return errors.Join(m.rollout.Forget(id), m.keys.Rotate(ctx))
+	return m.rollout.Forget(id)
 }
 
 // registered returns the managed node of {id}.

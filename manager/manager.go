@@ -47,6 +47,7 @@ type Manager struct {
 	registry  *membership.Registry
 	keys      *membership.GossipKeys
 	gossip    *membership.Gossip // nil when gossip is off
+	dns       *membership.DNS    // nil when it is off
 	keeper    *licensing.Keeper
 	rollout   *rollout.Service
 	metrics   *tsmetrics.Store
@@ -232,7 +233,7 @@ func (m *Manager) listen() error {
 			return nil
 		})
 	}
-	return nil
+	return m.listenDNS()
 }
 
 // HTTPAddr, NodeAddr, OTLPGRPCAddr and OTLPHTTPAddr return the addresses that
@@ -285,10 +286,14 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 	run("activity", m.activity.Run)
 	run("node registry", m.registry.Run)
 	run("license", m.keeper.Run)
-	run("rollouts", m.rollout.Run)
 	run("license changes", m.followLicense)
+	run("rollouts", m.rollout.Run)
 	run("page", m.hub.run)
 	run("own metrics", m.copyOwnMetrics)
+	run("ghosts", m.forgetGhosts)
+	if m.dns != nil {
+		run("DNS", m.dns.Run)
+	}
 	run("gossip keys", func(ctx context.Context) error { return m.keys.Run(ctx, m.registry.GossipReports, m.gossipKeysChanged) })
 
 	operator := m.httpServer(m.self.instrument(m.operatorHandler()))

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/licensing"
 	"github.com/binnacle-project/binnacle/manager/access"
+	"github.com/binnacle-project/binnacle/membership"
 )
 
 // Options of a manager. DefaultOptions is the one home of defaults; cmd fills
@@ -40,12 +42,12 @@ type Options struct {
 	License string
 	// LicenseKeys is a file of issuer keys; empty means the local issuer.
 	LicenseKeys string
-
-	// GatewayBinary dry-builds configurations; empty means binnacle-gateway
 	// LeaseLife is how long a node goes on without a manager. Longer bears a
 	// longer outage; shorter frees the seats of nodes that are gone from sight
 	// sooner.
 	LeaseLife time.Duration
+
+	// GatewayBinary dry-builds configurations; empty means binnacle-gateway
 	// beside this program, if it is there.
 	GatewayBinary string
 
@@ -84,8 +86,6 @@ type Options struct {
 	// is kept after a node left or went down.
 	DownAfter time.Duration
 	SeatHold  time.Duration
-
-	// Log takes messages; nil discards them.
 	// ForgetAfter is how long a node may be down or gone before it is forgotten;
 	// 0 means for ever. Who comes back later enrolls anew with a join token.
 	ForgetAfter time.Duration
@@ -96,6 +96,8 @@ type Options struct {
 	DNSAddr string
 	DNSZone string
 	DNSTTL  time.Duration
+
+	// Log takes messages; nil discards them.
 	Log *slog.Logger
 }
 
@@ -117,12 +119,12 @@ func DefaultOptions() Options {
 		MaxRequestBytes:   16 << 20,
 		DownAfter:         5 * time.Minute,
 		SeatHold:          10 * time.Minute,
-	}
-}
 		ForgetAfter:       7 * 24 * time.Hour,
 		DNSZone:           "binnacle",
 		DNSTTL:            5 * time.Second,
 		LeaseLife:         licensing.DefaultLeaseLife,
+	}
+}
 
 // GossipOff as GossipAddr turns gossip off.
 const GossipOff = "off"
@@ -136,9 +138,9 @@ func (o Options) Validate() error {
 	}
 	for _, a := range []struct{ flag, addr string }{
 		{"--http-addr", o.HTTPAddr}, {"--node-addr", o.NodeAddr}, {"--gossip-addr", o.GossipAddr},
-		{"--otlp-grpc-addr", o.OTLPGRPCAddr}, {"--otlp-http-addr", o.OTLPHTTPAddr},
+		{"--otlp-grpc-addr", o.OTLPGRPCAddr}, {"--otlp-http-addr", o.OTLPHTTPAddr}, {"--dns-addr", o.DNSAddr},
 	} {
-		optional := a.flag == "--otlp-grpc-addr" || a.flag == "--otlp-http-addr"
+		optional := a.flag == "--otlp-grpc-addr" || a.flag == "--otlp-http-addr" || a.flag == "--dns-addr"
 		if a.addr == "" && optional || a.flag == "--gossip-addr" && a.addr == GossipOff {
 			continue
 		}
@@ -169,9 +171,9 @@ func (o Options) Validate() error {
 		{"--traces-retention", o.TracesRetention, time.Hour},
 		{"--down-after", o.DownAfter, time.Second},
 		{"--seat-hold", o.SeatHold, 0},
+		{"--lease-life", o.LeaseLife, 2 * time.Second},
 	} {
 		if d.d < d.min {
-		{"--lease-life", o.LeaseLife, 2 * time.Second},
 			bad("%s %v: want at least %v", d.flag, d.d, d.min)
 		}
 	}
@@ -191,6 +193,12 @@ func (o Options) Validate() error {
 		if n.n < n.min {
 			bad("%s %d: want at least %d", n.flag, n.n, n.min)
 		}
+	}
+	if o.ForgetAfter > 0 && o.ForgetAfter < o.DownAfter {
+		bad("--forget-after %v: want at least --down-after (%v), or 0 for never", o.ForgetAfter, o.DownAfter)
+	}
+	if err := membership.CheckDNSZone(o.DNSZone); err != nil {
+		bad("--dns-zone: %w", err)
 	}
 	if o.MaxRequestBytes < 1<<10 || o.MaxRequestBytes > 64<<20 {
 		bad("--otlp-max-request-bytes %d: want 1 KiB to 64 MiB", o.MaxRequestBytes)
