@@ -22,8 +22,10 @@ func (r *Registry) Ghosts(now time.Time, after time.Duration) []binnacle.NodeID 
 	return out
 }
 
+// isGhost takes no node for one that polls: it may have left because its lease
+// ended.
 func isGhost(n api.Node, now time.Time, after time.Duration) bool {
-	return (n.State == api.Left || n.State == api.Down) && now.Sub(n.StateSince) >= after
+	return (n.State == api.Left || n.State == api.Down) && now.Sub(latest(n.StateSince, n.LastPoll)) >= after
 }
 
 // ForgetGhost forgets a node that Ghosts named, unless it came back meanwhile,
