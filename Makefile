@@ -55,6 +55,18 @@ lint: ## gofmt, go vet, staticcheck and the page's type check.
 bench: ## Run the Go benchmarks.
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: load-swap
+load-swap: ## 100 revisions and 500 more swaps on a node under 200 strict clients.
+	@scripts/load ./gateway/agent TestLoadSwap
+
+.PHONY: load-restart
+load-restart: ## 10 restart orders to a node under 200 strict clients.
+	@scripts/load ./gateway/agent TestLoadRestart
+
+.PHONY: bench-node
+bench-node: ## CPU per request of a whole gateway process, telemetry off, metrics, 10 %, all.
+	@scripts/load ./gateway/worker TestNodeCPU
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder of outside bytes, FUZZTIME each (default 20s).
 	@scripts/fuzz $${FUZZTIME:-20s}

@@ -1,0 +1,269 @@
+package worker
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/gateway/engine/telemetry"
+)
+
+// envRole makes the test binary one of the processes that TestNodeCPU measures
+// or needs.
+const envRole = "BINNACLE_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(envRole); role != "" {
+		var o roleOptions
+		err := json.Unmarshal([]byte(role), &o)
+		if err == nil {
+			err = o.run()
+		}
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// roleOptions say what a process is to be.
+type roleOptions struct {
+	// Mode is backend, sink, off (telemetry), metrics, ten, all.
+	Mode     string
+	Backend  string
+	Sink     string
+	Interval time.Duration
+}
+
+// document is what the backend answers, of the size of a usual JSON answer.
+var document = fmt.Appendf(nil, `{"id": 7, "text": %q}`, strings.Repeat("binnacle ", 46))
+
+// run serves until the process is killed, having printed its address.
+func (o roleOptions) run() error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	ready := func() { fmt.Println(ln.Addr()) }
+	switch o.Mode {
+	case "backend":
+		ready()
+		return http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Write(document)
+		}))
+	case "sink":
+		ready()
+		return http.Serve(ln, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+	}
+	to := TrafficOptions{Log: slog.New(slog.DiscardHandler)}
+	ratio := map[string]float64{"metrics": 0, "ten": 0.1, "all": 1}
+	if r, ok := ratio[o.Mode]; ok {
+		to.Telemetry = &telemetry.Options{Endpoint: o.Sink, Managed: true, Interval: o.Interval, SampleRatio: r}
+	}
+	raw := fmt.Appendf(nil, `{ "version": 3, "port": 8080, "timeout": "10s",
+  "extra_config": {"router": {"disable_access_log": true}, "telemetry/opentelemetry": {"trace_sample_rate": %v}},
+  "endpoints": [ { "endpoint": "/doc/{id}", "output_encoding": "no-op", "backend": [ { "host": [%q], "url_pattern": "/{id}", "encoding": "no-op" } ] } ] }`,
+		ratio[o.Mode], o.Backend)
+	t := NewTraffic(to, []net.Listener{ln})
+	if err := t.Apply(context.Background(), raw, api.RevisionRef{Number: 1}); err != nil {
+		return err
+	}
+	ready()
+	select {}
+}
+
+// role is a process in a role.
+type role struct {
+	url string
+	cmd *exec.Cmd
+}
+
+func startRole(t *testing.T, o roleOptions) role {
+	t.Helper()
+	b, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), envRole+"="+string(b))
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait() //nolint:errcheck // it was killed
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the %s process does not start: %v", o.Mode, err)
+	}
+	return role{"http://" + strings.TrimSpace(line), cmd}
+}
+
+// cpu is the time that the process has been on a processor: of all its threads,
+// in the nanoseconds of the scheduler rather than the ticks of utime.
+func (r role) cpu(t *testing.T) time.Duration {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", r.cmd.Process.Pid))
+	if err != nil || len(files) == 0 {
+		t.Skipf("this system does not tell the time of threads: %v", err)
+	}
+	var sum time.Duration
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a thread that ended
+		}
+		n, err := strconv.ParseInt(strings.Fields(string(b) + " ")[0], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += time.Duration(n)
+	}
+	return sum
+}
+
+// ask sends requests on conns kept connections for d, and returns how many.
+func ask(t *testing.T, url string, conns int, d time.Duration) int {
+	tr := &http.Transport{MaxIdleConnsPerHost: conns}
+	defer tr.CloseIdleConnections()
+	c := &http.Client{Transport: tr, Timeout: 30 * time.Second}
+	var sent atomic.Int64
+	var wg sync.WaitGroup
+	end := time.Now().Add(d)
+	for i := range conns {
+		wg.Go(func() {
+			for time.Now().Before(end) {
+				resp, err := c.Get(url + "/doc/" + strconv.Itoa(i))
+				if err != nil {
+					t.Errorf("GET: %v", err)
+					return
+				}
+				n, _ := io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusOK || n != int64(len(document)) {
+					t.Errorf("GET: %s, %d bytes", resp.Status, n)
+					return
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	return int(sent.Load())
+}
+
+// TestNodeCPU measures what telemetry costs a whole gateway process: CPU per
+// request against the same gateway with telemetry off, all the same otherwise,
+// in interleaved rounds, so that what else the machine does meets all alike.
+// `make bench-node` runs it in full; a test run only shows that it works.
+func TestNodeCPU(t *testing.T) {
+	full := os.Getenv("BINNACLE_LOAD") == "full"
+	rounds, window, warm := 1, 200*time.Millisecond, 50*time.Millisecond
+	if full {
+		// Each window has one export of metrics in it, which in production is
+		// one in two.
+		rounds, window, warm = 12, 5*time.Second, 2*time.Second
+	}
+	backend := startRole(t, roleOptions{Mode: "backend"})
+	sink := startRole(t, roleOptions{Mode: "sink"})
+	modes := []string{"off", "metrics", "ten", "all"}
+	procs := map[string]role{}
+	for _, m := range modes {
+		procs[m] = startRole(t, roleOptions{Mode: m, Backend: backend.url, Sink: sink.url, Interval: window})
+		ask(t, procs[m].url, 16, warm)
+	}
+	perRequest := map[string][]float64{} // microseconds
+	for range rounds {
+		order := slices.Clone(modes)
+		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		for _, m := range order {
+			before := procs[m].cpu(t)
+			n := ask(t, procs[m].url, 16, window)
+			if n == 0 {
+				t.Fatalf("%s: no request was answered", m)
+			}
+			used := procs[m].cpu(t) - before
+			perRequest[m] = append(perRequest[m], float64(used.Nanoseconds())/1000/float64(n))
+		}
+	}
+	names := map[string]string{"off": "off", "metrics": "metrics", "ten": "metrics, 10 % of traces", "all": "metrics, all traces"}
+	t.Logf("%-26s %12s %28s", "telemetry", "us/request", "against off, pair by pair")
+	for _, m := range modes {
+		var ratios []float64
+		for i, v := range perRequest[m] {
+			ratios = append(ratios, v/perRequest["off"][i])
+		}
+		mid, low, high := median(ratios)
+		us, _, _ := median(perRequest[m])
+		t.Logf("%-26s %12.1f %12.3f (%.3f to %.3f)", names[m], us, mid, low, high)
+	}
+}
+
+// median returns the median and an interval for it with at least 95 %
+// confidence, by order statistics: below six values all of them.
+func median(values []float64) (mid, low, high float64) {
+	v := slices.Sorted(slices.Values(values))
+	n := len(v)
+	mid = (v[(n-1)/2] + v[n/2]) / 2
+	// The interval from the k-th lowest to the k-th highest misses the median
+	// with 2 P(B(n, 1/2) < k).
+	k, tail, p := 0, 0.0, 1.0
+	for range n {
+		p /= 2
+	}
+	for i, choose := 0, 1.0; i < n/2; i++ {
+		tail += choose * p
+		if 2*tail > 0.05 {
+			break
+		}
+		k = i + 1
+		choose = choose * float64(n-i) / float64(i+1)
+	}
+	k = max(k, 1)
+	return mid, v[k-1], v[n-k]
+}
+
+func TestMedian(t *testing.T) {
+	f := func(n int, wantLow, wantHigh float64) {
+		t.Helper()
+		var v []float64
+		for i := range n {
+			v = append(v, float64(i+1))
+		}
+		mid, low, high := median(v)
+		if mid != float64(n+1)/2 || low != wantLow || high != wantHigh {
+			t.Errorf("median of 1…%d: got %v (%v to %v); want %v to %v", n, mid, low, high, wantLow, wantHigh)
+		}
+	}
+	// Source: tables of the binomial distribution.
+	f(1, 1, 1)
+	f(10, 2, 9)
+	f(12, 3, 10)
+	f(20, 6, 15)
+}
