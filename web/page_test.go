@@ -56,6 +56,21 @@ func startAPI(t *testing.T, overview func() api.Overview) *fakeAPI {
 		<-r.Context().Done()
 	})
 	mux.HandleFunc("GET /prometheus/api/v1/query_range", queryRange)
+	mux.HandleFunc("GET /prometheus/api/v1/query", func(w http.ResponseWriter, _ *http.Request) {
+		writeTestJSON(w, map[string]any{"status": "success", "data": map[string]any{"resultType": "vector", "result": []any{}}})
+	})
+	mux.HandleFunc("GET /v1/activity", func(w http.ResponseWriter, r *http.Request) {
+		writeTestJSON(w, api.ActivityList{By: api.ActivityBy(r.URL.Query().Get("by")), Window: 60, Time: time.Now(), Rows: []api.ActivityRow{}})
+	})
+	mux.HandleFunc("GET /v1/backends/{id}", func(w http.ResponseWriter, r *http.Request) {
+		for _, b := range overview().Backends {
+			if string(b.ID) == r.PathValue("id") {
+				writeTestJSON(w, b)
+				return
+			}
+		}
+		http.NotFound(w, r)
+	})
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		away := f.away
@@ -426,7 +441,8 @@ func TestWidths(t *testing.T) {
 			}
 			p.wait(path+" is drawn", `document.querySelector('main h1') !== null`)
 			if over := eval[int](p, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
-				t.Errorf("%s at %d px is %d px too wide", path, width, over)
+				wide := eval[string](p, `[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + '.' + e.className).slice(0, 12).join(' ')`)
+				t.Errorf("%s at %d px is %d px too wide: %s", path, width, over, wide)
 			}
 		}
 		p.calm()

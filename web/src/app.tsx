@@ -24,7 +24,7 @@ const NAV: readonly { href: string; label: string; pages: readonly [Page, ...Pag
   { href: "/nodes", label: "Nodes", pages: ["nodes", "node"] },
   { href: "/backends", label: "Backends", pages: ["backends", "backend", "matrix"] },
   { href: "/config", label: "Configuration", pages: ["config", "group", "upload", "diff", "rollout"] },
-  { href: "/traces", label: "Traces", pages: ["traces", "trace"] },
+  { href: "/traces?service=binnacle-gateway", label: "Traces", pages: ["traces", "trace"] },
   { href: "/events", label: "Events", pages: ["events"] },
   { href: "/license", label: "License", pages: ["license"] },
   { href: "/tokens", label: "Tokens", pages: ["tokens"] },

@@ -9,11 +9,13 @@ import { activity, backend, iso, node, NOW, overview } from "./fixtures";
 import { retryDelay } from "./live";
 import { joinBlock, managerAddress } from "./pages/empty";
 import { Store } from "./store";
-import type { Overview } from "./api";
+import type { Me, Overview } from "./api";
 
-function page(path: string, o?: Overview, now = NOW): string {
+function page(path: string, o?: Overview, now = NOW, me?: Me, data: Record<string, unknown> = {}): string {
   const store = new Store(path, now);
   if (o) store.takeOverview(o, now);
+  if (me) store.set({ me });
+  for (const [p, body] of Object.entries(data)) store.takeData(p, { state: "ready", body, problem: "", status: 200 });
   Object.assign(globalThis, { location: { pathname: path, search: "", hostname: "manager.example" } });
   return renderToString(<App store={store} />);
 }
@@ -146,5 +148,57 @@ describe("small things", () => {
     expect(retryDelay(0, 0.999)).toBeLessThan(1000);
     expect(retryDelay(50, 0.999)).toBeLessThanOrEqual(15_000);
     expect(retryDelay(50, 0)).toBe(7500);
+  });
+});
+
+describe("roles", () => {
+  const o = overview([node("n-1", { name: "gw-1" })]);
+  const me = (role: Me["role"], name: string = role): Me => ({ name, role, rights: [] });
+  const links = (html: string): string[] => [...html.slice(html.indexOf("<nav"), html.indexOf("</nav>")).matchAll(/>([A-Z][a-z]+)</g)].map((m) => m[1] ?? "");
+  test("what a role may not do is not offered", () => {
+    expect(links(page("/", o, NOW, me("viewer")))).toEqual(["Overview", "Nodes", "Backends", "Events", "License"]);
+    expect(links(page("/", o, NOW, me("operator")))).toEqual(["Overview", "Nodes", "Backends", "Configuration", "Traces", "Events", "License"]);
+    expect(links(page("/", o, NOW, me("admin")))).toContain("Tokens");
+    expect(page("/nodes/n-1", o, NOW, me("viewer"))).not.toContain("node-actions");
+    expect(page("/nodes/n-1", o, NOW, me("operator"))).toContain("Drain gw-1");
+    expect(page("/nodes/n-1", o, NOW, me("operator"))).not.toContain("Forget gw-1");
+    expect(page("/nodes/n-1", o, NOW, me("admin"))).toContain("Forget gw-1");
+  });
+  test("a view behind a role says which, and the way in", () => {
+    const html = page("/tokens", o, NOW, me("viewer", "anonymous"));
+    expect(html).toContain("needs the role admin");
+    expect(html).toContain("/login?next=%2Ftokens");
+  });
+});
+
+describe("hostile values from other parts of the API stay text", () => {
+  const evil = `<img src=x onerror=alert(1)>"'&`;
+  const o = overview([node("n-1", { name: evil })], [backend(evil, { callers: 1, nodes: [{ node: "n-1", activity: activity({ requests: 10, errors: 9 }) }] })]);
+  const admin: Me = { name: evil, role: "admin", rights: [] };
+  const rollout = {
+    id: "r1", group: "eu", from: 1, to: 2, strategy: "steps", state: "running", author: evil, started: iso(NOW), confirmed: ["n-1"], pending: [], refused: { "n-2": evil }, reason: evil, step: 0,
+    steps: [{ nodes: 1, bake: 60, state: "baking", added: ["n-1"], verdict: { result: "fail", reason: evil, at: iso(NOW), from: iso(NOW - 60_000), canaries: ["n-1"], looks: 1, test: evil, comparisons: [{ what: evil, endpoint: evil, canary_query: evil, control_query: evil, canary: { requests: 1, bad: 1 }, control: { requests: 1, bad: 0 }, evidence: 1, needed: 2, result: "fail", note: evil }] } }],
+  };
+  const data = {
+    "/v1/groups": { items: [{ name: "eu", format: evil, desired: 1, revisions: 1, nodes: 1, activity: null }] },
+    "/v1/rollouts": { items: [rollout] },
+    "/v1/rollouts/r1": rollout,
+    "/v1/groups/eu/revisions": { items: [{ number: 1, sha256: "aa", group: "eu", parent: 0, author: evil, message: evil, created: iso(NOW), bytes: 5, warnings: [{ stage: "build", message: evil }] }, { number: 2, sha256: "bb", group: "eu", parent: 1, message: evil, created: iso(NOW), bytes: 5 }] },
+    "/v1/groups/eu/diff?from=1&to=2": { endpoints: [{ endpoint: evil, change: "changed", fields: [{ path: evil, before: evil, after: evil }], traffic: null }], service: [{ path: evil, after: evil }], removes_traffic: true, note: evil },
+    "/v1/configs/aa": `a\n${evil}`,
+    "/v1/configs/bb": `b\n${evil}`,
+    "/jaeger/api/services": { data: [evil] },
+    "/jaeger/api/traces?limit=50&lookback=300s": { data: [{ traceID: "t1", processes: { p1: { serviceName: evil, tags: [] } }, spans: [{ spanID: "s1", operationName: evil, references: [], startTime: 1, duration: 2, tags: [{ key: evil, type: "string", value: evil }], processID: "p1" }], warnings: [evil] }] },
+    "/jaeger/api/traces/t1": { data: [{ traceID: "t1", processes: { p1: { serviceName: evil, tags: [{ key: evil, type: "string", value: evil }] } }, spans: [{ spanID: "s1", operationName: evil, references: [], startTime: 1, duration: 2, tags: [{ key: evil, type: "string", value: evil }], logs: [{ timestamp: 1, fields: [{ key: evil, type: "string", value: evil }] }], processID: "p1", warnings: [evil] }] }] },
+    "/v1/license": { plan: evil, state: "valid", seats: 1, seats_used: 1, id: evil, customer: evil, issuer: evil, features: [evil], grace: 1, fallback_rate: 5, problem: evil },
+    "/v1/tokens": { items: [{ id: evil, kind: "api", name: evil, role: evil, rights: [evil], created: iso(NOW), uses: 0, uses_max: 0 }] },
+  };
+  test.each(["/matrix", "/config", "/config/eu", "/config/eu?rollout=2", "/config/eu/upload", "/config/eu/diff?from=1&to=2", "/rollouts/r1", "/traces", "/traces/t1", "/license", "/tokens"])("on %s", (path) => {
+    const html = page(path, o, NOW, admin, data);
+    expect(html).toContain("&lt;img src=x");
+    const markup = html.replaceAll(/"[^"]*"/g, '""');
+    expect(markup.includes("<img src=x")).toBe(false);
+    expect(/<[^>]*\son[a-z]+=/.test(markup)).toBe(false);
+    for (const [, href] of html.matchAll(/href="([^"]*)"/g)) expect(href).toMatch(/^[/#?]/);
   });
 });

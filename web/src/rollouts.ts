@@ -2,7 +2,7 @@
 // and what each button would do. Pure functions.
 
 import type { Comparison, NewStep, Node, Rollout, RolloutState, RolloutStep, VerdictResult } from "./api";
-import { exact, parseTime, plural, ratio, seconds, span } from "./format";
+import { exact, parseTime, plural, ratio, seconds, sig3, span } from "./format";
 
 /** Whether a rollout is under way. */
 export const underWay = (s: RolloutState): boolean => s === "queued" || s === "running" || s === "paused" || s === "rolling_back";
@@ -81,10 +81,10 @@ export function nextWords(r: Rollout, now: number): string {
       return "";
   }
   if (!step) return r.pending?.length ? `It ends when ${plural(r.pending.length, "more node has", "more nodes have")} answered.` : "";
-  const then = after ? `then it goes on to ${stepSize(after)}` : "then it is complete";
+  const then = after ? `it goes on to ${stepSize(after)}` : "it is complete";
   switch (step.state) {
     case "rolling":
-      return `Nodes apply the revision; ${step.bake > 0 ? `then they are watched for ${span(step.bake * 1000)}` : then}.`;
+      return `Nodes apply the revision; ${step.bake > 0 ? `then they are watched for ${span(step.bake * 1000)}` : `then ${then}`}.`;
     case "baking": {
       const end = (parseTime(step.bake_started) ?? now) + step.bake * 1000;
       return end > now ? `The gate decides in ${span(end - now)} at the earliest; when it passes, ${then}.` : `The gate waits for enough evidence; when it passes, ${then}.`;
@@ -116,7 +116,24 @@ const QUESTIONS: Record<string, string> = {
   client_errors_other: "other 4xx answers",
   slower_than_p50: "slower than the control's median",
   slower_than_p99: "slower than the control's p99",
+  client_errors: "4xx answers",
 };
+
+/** Failing ones first, then undecided ones, then by how close they are to failing. */
+export function byBadness(list: readonly Comparison[]): Comparison[] {
+  const rank: Record<VerdictResult, number> = { fail: 0, inconclusive: 1, pass: 2 };
+  const near = (c: Comparison): number => c.evidence / Math.max(1, c.needed);
+  return [...list].sort((a, b) => rank[a.result] - rank[b.result] || near(b) - near(a));
+}
+
+const SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+
+/** An e-value: 0.24, 971, 50,000, 10⁷. */
+export function evalue(e: number): string {
+  if (!Number.isFinite(e)) return "∞";
+  if (e < 1e6) return e >= 1000 ? exact(e) : sig3(e);
+  return `10${[...String(Math.floor(Math.log10(e)))].map((d) => SUPERSCRIPT[Number(d)]).join("")}`;
+}
 
 /** What a comparison asks, in words. */
 export function question(c: Comparison): string {

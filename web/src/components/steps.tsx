@@ -37,12 +37,13 @@ export function RolloutProgress({ r }: { r: Rollout }) {
 
 const RESULT_TONES: Record<VerdictResult, Tone | "good"> = { pass: "good", fail: "bad", inconclusive: "warn" };
 
-export function VerdictMark({ result }: { result: VerdictResult }) {
-  const tone = RESULT_TONES[result];
+/** A verdict. While a step is still watched an inconclusive one is no trouble: open says so. */
+export function VerdictMark({ result, open = false }: { result: VerdictResult; open?: boolean }) {
+  const tone = open && result === "inconclusive" ? "info" : RESULT_TONES[result];
   return (
     <span class={`state state-${tone}`}>
       <Shape tone={tone} />
-      {VERDICT_WORDS[result]}
+      {VERDICT_WORDS[result]}{open && result !== "fail" && " so far"}
     </span>
   );
 }
@@ -96,7 +97,7 @@ export function StepPath({ r, now, nameOf, shown, hrefOf }: { r: Rollout; now: n
           {(s.added?.length ?? 0) > 0 && <Dots dots={dotsOf(r, s)} nameOf={nameOf} />}
           {s.verdict && (
             <p class="stepverdict">
-              <a href={hrefOf(i)} aria-current={i === shown ? "true" : undefined}><VerdictMark result={s.verdict.result} /></a>
+              <a href={hrefOf(i)} aria-current={i === shown ? "true" : undefined}><VerdictMark result={s.verdict.result} open={isOpen(s)} /></a>
               <span class="aside">{plural(s.verdict.looks, "look")}</span>
             </p>
           )}
@@ -105,6 +106,9 @@ export function StepPath({ r, now, nameOf, shown, hrefOf }: { r: Rollout; now: n
     </ol>
   );
 }
+
+/** The step is still watched: its verdict may change. */
+export const isOpen = (s: RolloutStep): boolean => s.state === "baking" || s.state === "rolling";
 
 function StepShape({ s }: { s: RolloutStep }) {
   const tone = ({ waiting: "gone", rolling: "info", baking: "info", asking: "warn", passed: "good", failed: "bad" } as const)[s.state] ?? "gone";

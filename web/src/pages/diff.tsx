@@ -59,7 +59,7 @@ function Structure({ d }: { d: Diff }) {
   const service = d.service ?? [];
   return (
     <div class="structure" data-testid="structure">
-      {d.removes_traffic && <p class="problem"><strong>An endpoint with traffic goes.</strong> Its callers will get 404.</p>}
+      {d.removes_traffic && <p class="problem bad"><strong>An endpoint with traffic goes.</strong> Its callers will get 404.</p>}
       {d.note && <p class="note">{d.note}</p>}
       {endpoints.length === 0 && service.length === 0 && !d.lines && <p class="none">No endpoint and no setting differs.</p>}
       {endpoints.length > 0 && (
@@ -125,6 +125,7 @@ function SideBySide({ before, after, from, to }: { before: string; after: string
       {result.laidOut && <p class="aside">One of them was a single line; it is laid out to be compared.</p>}
       <div class="tablebox scroll" tabIndex={0} role="region" aria-label="Side by side, scrolling">
         <table class="sides" data-testid="sides">
+          <colgroup><col class="number" /><col /><col class="number" /><col /></colgroup>
           <thead class="sr"><tr><th scope="col">Line</th><th scope="col">Revision {from}</th><th scope="col">Line</th><th scope="col">Revision {to}</th></tr></thead>
           {result.hunks.map((h, i) => (
             <tbody key={i}>

@@ -9,12 +9,12 @@ import { Act, Pending, Progress } from "../components/act";
 import { Fact, Facts, Gone } from "../components/facts";
 import { Time } from "../components/marks";
 import { type Line, Plot } from "../components/plot";
-import { RolloutMark, StepPath, VerdictMark } from "../components/steps";
-import { exact, NONE, parseTime, plural, rate, ratio, seconds, sig3, span } from "../format";
+import { isOpen, RolloutMark, StepPath, VerdictMark } from "../components/steps";
+import { exact, NONE, parseTime, plural, rate, ratio, seconds, span } from "../format";
 import { navigate } from "../navigate";
 import { evidencePaths, type Loaded, loaded, type Path, type PromAnswer, revisionsPath, rolloutPath, shownStep } from "../resources";
 import { diffHref, groupHref, nodeHref, rolloutHref, withKey } from "../routes";
-import { nextWords, promoteLabel, question, reach, revisionName, share, stepSize, touched, underWay } from "../rollouts";
+import { byBadness, evalue, nextWords, promoteLabel, question, reach, revisionName, share, stepSize, touched, underWay } from "../rollouts";
 import { type Matrix, needsLog, extent, onGrid, type Range } from "../series";
 import { managerNow, type Store, useData, useNow, useStore } from "../store";
 
@@ -65,7 +65,7 @@ export function RolloutPage({ store, id }: { store: Store; id: string }) {
           </ul>
         )}
       </section>
-      {step?.verdict && <Evidence store={store} v={step.verdict} name={shown === (r.steps?.length ?? 0) - 1 ? "all nodes" : stepSize(step)} now={now} nameOf={nameOf} />}
+      {step?.verdict && <Evidence store={store} v={step.verdict} open={isOpen(step)} name={shown === (r.steps?.length ?? 0) - 1 ? "all nodes" : stepSize(step)} now={now} nameOf={nameOf} />}
       {r.report && <Report report={r.report} now={now} />}
     </>
   );
@@ -94,7 +94,7 @@ function Steer({ store, r }: { store: Store; r: Rollout }) {
       <div class="row">
         {steered && (
           <Act
-            store={store} action={steerRollout(r.id, "promote")} label={promoteLabel(r)} primary testid="promote"
+            store={store} action={steerRollout(r.id, "promote")} label={promoteLabel(r)} primary={r.steps?.[r.step ?? 0]?.state === "asking"} testid="promote"
             effect={
               <>
                 <p>The step passes without its gate, in your name. {after ? <><strong>{plural(more, "more node")}</strong> {more === 1 ? "gets" : "get"} revision {r.to}: {exact(Math.min(group.length, count + more))} of {exact(group.length)} have it then.</> : <>All {exact(group.length)} nodes keep revision {r.to}.</>}</p>
@@ -131,7 +131,7 @@ function Steer({ store, r }: { store: Store; r: Rollout }) {
 const ERROR_LINES: readonly Line[] = [{ label: "canary", stroke: "canary", width: 1.75 }, { label: "control", stroke: "control", dash: [4, 3] }];
 
 /** A verdict with what it rests on: two small charts and the numbers of the test. */
-function Evidence({ store, v, name, now, nameOf }: { store: Store; v: Verdict; name: string; now: number; nameOf: (id: string) => string }) {
+function Evidence({ store, v, open, name, now, nameOf }: { store: Store; v: Verdict; open: boolean; name: string; now: number; nameOf: (id: string) => string }) {
   const paths = evidencePaths(v);
   const list = (ids: readonly string[] | undefined): string => {
     const all = (ids ?? []).map(nameOf);
@@ -143,16 +143,14 @@ function Evidence({ store, v, name, now, nameOf }: { store: Store; v: Verdict; n
     <section aria-labelledby="evidence-title" data-testid="evidence">
       <header class="bar">
         <h2 id="evidence-title">The gate after {name}</h2>
-        <VerdictMark result={v.result} />
+        <VerdictMark result={v.result} open={open} />
         <span class="aside">{plural(v.looks, "look")}, the newest <Time at={at} now={now} exact /></span>
       </header>
-      <p class={v.result === "fail" ? "problem bad" : "note"}>{v.reason}</p>
+      <p class={v.result === "fail" ? "problem bad" : open || v.result === "pass" ? "note good" : "note"}>{v.reason[0]?.toUpperCase()}{v.reason.slice(1)}.</p>
       <Facts>
         <Fact name={`Canary, ${plural(v.canaries?.length ?? 0, "node")}`}>{list(v.canaries)}</Fact>
         <Fact name="Control">{v.control === "before" ? "the same nodes, before the step" : list(v.controls)}</Fact>
         {from !== undefined && at !== undefined && <Fact name="Window">{span(at - from)}</Fact>}
-        {v.test && <Fact name="Test">{v.test}</Fact>}
-        {v.budget ? <Fact name="False alarms, at most">{ratio(v.budget)}</Fact> : null}
       </Facts>
       {paths && (
         <div class="twocharts">
@@ -160,8 +158,9 @@ function Evidence({ store, v, name, now, nameOf }: { store: Store; v: Verdict; n
           <EvidenceChart store={store} title="p99" testid="evidence-p99" range={paths.range} canary={paths.canary.p99} control={paths.control?.p99} atLeast={0.001} format={seconds} />
         </div>
       )}
-      {(v.comparisons?.length ?? 0) > 0 && <Comparisons list={v.comparisons ?? []} at={v.at} />}
+      {(v.comparisons?.length ?? 0) > 0 && <Comparisons list={v.comparisons ?? []} at={v.at} open={open} />}
       {v.left_out ? <p class="aside">{plural(v.left_out, "comparison")} with weaker evidence {v.left_out === 1 ? "is" : "are"} left out.</p> : null}
+      {v.test && <p class="aside">Test: {v.test}. A canary as good as its control fails with a probability of at most {ratio(v.budget)}, over all comparisons and looks.</p>}
     </section>
   );
 }
@@ -211,32 +210,37 @@ function EvidenceChart({ store, title, testid, range, canary, control, atLeast, 
 const NO_MARKS: never[] = [];
 const nothing = (): void => undefined;
 
-function Comparisons({ list, at }: { list: readonly Comparison[]; at: string }) {
+/** Comparisons shown at first; failing ones are always. */
+const FIRST = 8;
+
+function Comparisons({ list, at, open }: { list: readonly Comparison[]; at: string; open: boolean }) {
   const time = Date.parse(at) / 1000;
+  const [all, setAll] = useState(false);
+  const sorted = useMemo(() => byBadness(list), [list]);
+  const shown = all ? sorted : sorted.slice(0, Math.max(FIRST, sorted.filter((c) => c.result === "fail").length));
   return (
     <div class="tablebox scroll">
       <table class="rows" data-testid="comparisons">
         <caption class="sr">Comparisons of canary and control</caption>
         <thead><tr><th scope="col">Compared</th><th scope="col">Result</th><th scope="col" class="num">Canary</th><th scope="col" class="num">Control</th><th scope="col" class="num" title="How strongly the numbers speak against the canary; it fails when this exceeds what is needed">Evidence</th><th scope="col" class="num" title="With the budget's certainty the canary is worse by at most so many points">Worse by at most</th><th scope="col">Query</th></tr></thead>
         <tbody>
-          {list.map((c, i) => (
-            <tr key={i}>
-              <td>{question(c)}<br /><span class="aside">{c.endpoint || "all traffic"}{c.note ? `; ${c.note}` : ""}</span></td>
-              <td data-label="Result"><VerdictMark result={c.result} /></td>
+          {shown.map((c) => (
+            <tr key={`${c.what} ${c.endpoint ?? ""}`}>
+              <td class="wrap">{question(c)}<br /><span class="aside">{c.endpoint || "all traffic"}{c.note ? `; ${c.note}` : ""}</span></td>
+              <td data-label="Result"><VerdictMark result={c.result} open={open} /></td>
               <td class="num" data-label="Canary">{share(c.canary)}</td>
               <td class="num" data-label="Control">{share(c.control)}</td>
-              <td class="num" data-label="Evidence">{evidence(c.evidence)} <span class="aside">of {evidence(c.needed)}</span></td>
+              <td class="num" data-label="Evidence">{evalue(c.evidence)} <span class="aside">of {evalue(c.needed)}</span></td>
               <td class="num" data-label="Worse by at most">{c.upper ? ratio(c.upper) : NONE}</td>
               <td data-label="Query"><a href={`/prometheus/api/v1/query?${new URLSearchParams({ query: c.canary_query, time: String(time) })}`} target="_blank" rel="noopener" title={c.canary_query}>canary</a>{" · "}<a href={`/prometheus/api/v1/query?${new URLSearchParams({ query: c.control_query, time: String(time) })}`} target="_blank" rel="noopener" title={c.control_query}>control</a></td>
             </tr>
           ))}
         </tbody>
       </table>
+      {sorted.length > shown.length && <p class="none"><button type="button" class="linkish" onClick={() => setAll(true)}>{plural(sorted.length - shown.length, "comparison")} with weaker evidence</button></p>}
     </div>
   );
 }
-
-const evidence = (e: number): string => (e >= 10_000 ? `10^${Math.floor(Math.log10(e))}` : sig3(e));
 
 function Report({ report, now }: { report: RolloutReport; now: number }) {
   const lines = [report.all, ...(report.endpoints ?? [])];
