@@ -178,6 +178,18 @@ func (c *Client) License(ctx context.Context) (License, error) {
 	return call[License](ctx, c, http.MethodGet, "/v1/license", nil)
 }
 
+// SimulateExpiry calls GET /v1/license/simulate for a license that expires that
+// long from now.
+func (c *Client) SimulateExpiry(ctx context.Context, in time.Duration) (Simulation, error) {
+	return call[Simulation](ctx, c, http.MethodGet, "/v1/license/simulate?"+url.Values{"expire_in": {in.String()}}.Encode(), nil)
+}
+
+// SimulateOutage calls GET /v1/license/simulate for managers that are gone for
+// that long.
+func (c *Client) SimulateOutage(ctx context.Context, gone time.Duration) (Simulation, error) {
+	return call[Simulation](ctx, c, http.MethodGet, "/v1/license/simulate?"+url.Values{"manager_gone": {gone.String()}}.Encode(), nil)
+}
+
 // InstallLicense calls PUT /v1/license.
 func (c *Client) InstallLicense(ctx context.Context, token string) (License, error) {
 	return call[License](ctx, c, http.MethodPut, "/v1/license", InstallLicense{License: token})

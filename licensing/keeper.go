@@ -263,6 +263,7 @@ func (k *Keeper) Summary() api.LicenseSummary {
 func (k *Keeper) License() api.License {
 	f := k.current.Load()
 	out := api.License{LicenseSummary: k.Summary(), Features: []string{}, Problem: f.problem}
+	out.LeaseLife = k.o.LeaseLife.Seconds()
 	l := f.license
 	if l == nil {
 		rate := DefaultFallbackRate
@@ -272,6 +273,10 @@ func (k *Keeper) License() api.License {
 	out.ID, out.Customer, out.Issuer, out.Cluster = l.ID, l.Customer, l.Issuer, l.Cluster
 	out.NotBefore, out.Grace, out.FallbackRate = l.NotBefore, l.Grace.Seconds(), l.FallbackRate
 	out.Features = append(out.Features, l.Features...)
+	if !l.Expires.IsZero() {
+		left := time.Until(l.Expires).Round(time.Second).Seconds()
+		out.Left = &left
+	}
 	return out
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/events"
@@ -11,7 +12,17 @@ import (
 )
 
 func (m *Manager) handleLicense(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, m.keeper.License())
+	return writeJSON(w, m.license())
+}
+
+// handleSimulate says what would happen to each node, and changes nothing.
+func (m *Manager) handleSimulate(w http.ResponseWriter, r *http.Request) error {
+	s, err := scenario(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	return writeJSON(w, m.keeper.Simulate(s, m.nodes(now, shortWindow), now))
 }
 
 func (m *Manager) handleInstallLicense(w http.ResponseWriter, r *http.Request) error {
@@ -22,7 +33,7 @@ func (m *Manager) handleInstallLicense(w http.ResponseWriter, r *http.Request) e
 	if err := m.keeper.Install(r.Context(), in.License, principal(r.Context()).Name); err != nil {
 		return err
 	}
-	return writeJSON(w, m.keeper.License())
+	return writeJSON(w, m.license())
 }
 
 // handleTokens lists join tokens and API tokens, oldest first.

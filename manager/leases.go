@@ -3,6 +3,9 @@ package manager
 import (
 	"context"
 	"math"
+	"net/http"
+	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -117,6 +120,46 @@ func (m *Manager) leaseFor(n membership.Record, held, now time.Time) (token stri
 	}
 	m.leases.set(n.ID, info)
 	return token, 0, nil
+}
+
+// license answers GET /v1/license.
+func (m *Manager) license() api.License {
+	l := m.keeper.License()
+	l.Leases = map[string]int{}
+	for _, n := range m.nodes(time.Now(), shortWindow) {
+		if n.Lease != nil {
+			l.Leases[n.Lease.State]++
+		}
+		if slices.ContainsFunc(n.Conditions, func(c api.Condition) bool { return c.Kind == api.CondOverSeats }) {
+			l.OverSeats++
+		}
+	}
+	return l
+}
+
+// maxScenario bounds what is played through: a hundred years.
+const maxScenario = 100 * 365 * 24 * time.Hour
+
+// scenario reads ?expire_in= or ?manager_gone=, as Go writes durations.
+func scenario(q url.Values) (licensing.Scenario, error) {
+	var s licensing.Scenario
+	for _, p := range []struct {
+		name string
+		into **time.Duration
+	}{{"expire_in", &s.ExpireIn}, {"manager_gone", &s.ManagerGone}} {
+		if !q.Has(p.name) {
+			continue
+		}
+		d, err := time.ParseDuration(q.Get(p.name))
+		if err != nil || d < 0 || d > maxScenario {
+			return s, fail(http.StatusBadRequest, "%s=%.40q: want a duration such as 0s or 144h, and not a negative one", p.name, q.Get(p.name))
+		}
+		*p.into = &d
+	}
+	if (s.ExpireIn == nil) == (s.ManagerGone == nil) {
+		return s, fail(http.StatusBadRequest, "give one of expire_in and manager_gone")
+	}
+	return s, nil
 }
 
 // showLease completes a node's lease and its conditions. over are the nodes

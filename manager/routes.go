@@ -68,6 +68,7 @@ func (m *Manager) routes() []route {
 		{"POST /v1/rollouts/{id}/pause", access.Operator, "", m.steerRollout(m.rollout.Pause)},
 		{"POST /v1/rollouts/{id}/resume", access.Operator, "", m.steerRollout(m.rollout.Resume)},
 		{"POST /v1/rollouts/{id}/promote", access.Operator, "", m.steerRollout(m.rollout.Promote)},
+		{"GET /v1/license/simulate", access.Operator, "", m.handleSimulate},
 		{"POST /v1/nodes/{id}/drain", access.Operator, "", m.handleDrain(true)},
 		{"POST /v1/nodes/{id}/undrain", access.Operator, "", m.handleDrain(false)},
 		{"POST /v1/nodes/{id}/restart", access.Operator, "", m.handleRestart},

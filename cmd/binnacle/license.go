@@ -30,7 +30,7 @@ func newLicense(conn *connection) *cobra.Command {
 			})
 		},
 	}
-	cmd.AddCommand(newLicenseKeygen(), newLicenseIssue(), newLicenseInspect(), newLicenseInstall(conn))
+	cmd.AddCommand(newLicenseKeygen(), newLicenseIssue(), newLicenseInspect(), newLicenseInstall(conn), newLicenseSimulate(conn))
 	return cmd
 }
 
@@ -39,7 +39,14 @@ func printLicense(w io.Writer, l api.License) {
 	fmt.Fprintf(w, "customer\t%s\n", l.Customer)
 	fmt.Fprintf(w, "issuer\t%s\n", l.Issuer)
 	fmt.Fprintf(w, "seats\t%d of %s\n", l.SeatsUsed, seats(l.Seats))
+	if l.OverSeats > 0 {
+		fmt.Fprintf(w, "over seats\t%d nodes keep their leases to the end and get no other\n", l.OverSeats)
+	}
 	fmt.Fprintf(w, "expires\t%s\n", when(l.Expires))
+	if l.Left != nil && l.Grace > 0 {
+		fmt.Fprintf(w, "grace\t%s after that\n", seconds(l.Grace))
+	}
+	fmt.Fprintf(w, "leases\t%d valid, %d warning, %d fallen; a node goes on for %s without a manager\n", l.Leases[licensing.LeaseValid], l.Leases[licensing.LeaseWarning], l.Leases[licensing.LeaseFallen], seconds(l.LeaseLife))
 	fmt.Fprintf(w, "fallback\t%s\n", fallback(l.FallbackRate))
 	if l.Problem != "" {
 		fmt.Fprintf(w, "problem\t%s\n", l.Problem)
