@@ -96,9 +96,14 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 // handleMetrics serves the manager's own counters in Prometheus text form.
 func (m *Manager) handleMetrics(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	m.writeMetrics(w)
+	return nil
+}
+
+// writeMetrics writes the manager's counters and those of its process.
+func (m *Manager) writeMetrics(w io.Writer) {
 	m.set.WritePrometheus(w)
 	metrics.WriteProcessMetrics(w)
-	return nil
 }
 
 // copyOwnMetrics copies the same counters into the own store, so that the past
@@ -112,7 +117,7 @@ func (m *Manager) copyOwnMetrics(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case at := <-tick.C:
-			if err := m.metrics.Scrape(ctx, []*metrics.Set{m.set}, lbls, at); err != nil {
+			if err := m.metrics.ScrapeFrom(ctx, m.writeMetrics, lbls, at); err != nil {
 				m.log.Warn("copy the own metrics into the store", "error", err)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,10 +26,20 @@ func (s *Store) Scrape(ctx context.Context, sets []*vm.Set, lbls labels.Labels, 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	var text bytes.Buffer
-	for _, set := range sets {
-		set.WritePrometheus(&text)
+	return s.ScrapeFrom(ctx, func(w io.Writer) {
+		for _, set := range sets {
+			set.WritePrometheus(w)
+		}
+	}, lbls, at)
+}
+
+// ScrapeFrom is Scrape for what write puts out in Prometheus text form.
+func (s *Store) ScrapeFrom(ctx context.Context, write func(io.Writer), lbls labels.Labels, at time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
+	var text bytes.Buffer
+	write(&text)
 	n, err := s.scrapeText(text.Bytes(), lbls, at.UnixMilli())
 	s.self.ownSamples.Add(n)
 	return err
