@@ -50,10 +50,13 @@ func TestDemo(t *testing.T) {
 	}
 
 	t.Run("port in use", func(t *testing.T) {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 9897+offset))
-		if err != nil {
-			t.Fatal(err)
-		}
+		// A process that was killed may hold its sockets a moment longer than its
+		// command line.
+		var ln net.Listener
+		eventually(t, 10*time.Second, "the port of the last demo is free", func() (err error) {
+			ln, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 9897+offset))
+			return err
+		})
 		defer ln.Close()
 		p := start(t, "demo", "binnacle", args...)
 		<-p.done

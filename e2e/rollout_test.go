@@ -275,7 +275,7 @@ func TestRolloutsInSteps(t *testing.T) {
 	})
 	t.Run("a fine one completes", func(t *testing.T) {
 		began := time.Now()
-		stdout, stderr, code := push(b.config("fine", func(one, _ map[string]any) { one["timeout"] = "2s" }), "--rollout=steps", "--steps", "1/8s,50%/8s,100%/8s")
+		stdout, stderr, code := push(b.config("fine", func(one, _ map[string]any) { one["timeout"] = "2s" }), "--rollout=steps", "--steps", "1/8s,50%/8s,100%/12s")
 		ro := last(t)
 		t.Logf("took %v\n%s%s", time.Since(began).Round(time.Second), stdout, stderr)
 		if code != 0 || ro.State != api.RolloutCompleted {
