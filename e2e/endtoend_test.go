@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -377,6 +378,14 @@ func checkMembership(t *testing.T, c *cluster, first []api.Node) {
 	}
 	c.waitStates(45*time.Second, map[string]api.NodeState{victim.name: api.Unreachable, rest[0].name: api.Alive, rest[1].name: api.Alive})
 	c.waitStates(30*time.Second, map[string]api.NodeState{victim.name: api.Down})
+	// The state is computed when it is asked for; the event follows within a tick.
+	eventually(t, 10*time.Second, "the event node.down is recorded", func() error {
+		evs, err := c.client.Events(t.Context(), 0, 1000)
+		if err == nil && !slices.ContainsFunc(evs, func(e api.Event) bool { return e.Kind == "node.down" }) {
+			err = fmt.Errorf("it is not among %d events", len(evs))
+		}
+		return err
+	})
 
 	// It comes back as itself, with the revision it had, also before it has
 	// heard from the manager.
