@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 	switch file := os.Getenv(envRun); {
 	case os.Getenv(control.WorkerEnv) != "":
 		os.Exit(worker.Main())
+	case os.Getenv(envSupervise) != "":
+		os.Exit(superviseProcess(os.Getenv(envSupervise)))
 	case file != "":
 		os.Exit(runProcess(file))
 	}

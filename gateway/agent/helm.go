@@ -46,6 +46,7 @@ type helm struct {
 	program   *program     // what is supervised; nil for our own worker
 	listener  net.Listener // nil with a program, which has its own
 	worker    *process     // nil between two lives
+	killed    *process     // died of a configuration that it was given, not of what ran
 	run       *running     // nil before the first configuration serves
 	ledger    ledger
 	told      told           // what the worker was told beside configurations
@@ -293,8 +294,13 @@ func (h *helm) crashed() {
 	h.log.Error("the worker died; starting another", "worker_pid", h.worker.pid, "revision", h.run.ref.Number, "err", cause)
 	h.a.metric("binnacle_agent_worker_crashes_total").Inc()
 	h.worker.release()
-	h.worker = nil
+	innocent := h.killed == h.worker
+	h.worker, h.killed = nil, nil
 	h.run.served = served{}
+	if innocent {
+		h.startAt = now
+		return
+	}
 	h.run.crashes = append(h.run.crashes, now)
 	if killsWorker(h.run.crashes, h.run.applied, now) {
 		h.fallBack(cause)
@@ -474,6 +480,7 @@ func (h *helm) bring(ctx context.Context, ref api.RevisionRef, raw []byte, anew 
 func (h *helm) diedApplying(err error) error {
 	select {
 	case <-h.worker.exited:
+		h.killed = h.worker
 		if h.worker.cause != nil {
 			err = h.worker.cause
 		}

@@ -45,6 +45,9 @@ func (h *helm) bringProgram(ctx context.Context, ref api.RevisionRef, raw []byte
 			return nil
 		}
 		if !control.HasCode(err, control.CodeRestart) {
+			if h.worker.gone() {
+				h.killed = h.worker
+			}
 			return err
 		}
 	}

@@ -279,12 +279,20 @@ func (p *process) stop(limit time.Duration) error {
 // kill ends the process at once, and all of its group if it leads one.
 func (p *process) kill() {
 	switch {
-	case p.group:
+	case p.group && p.pid > 1:
 		syscall.Kill(-p.pid, syscall.SIGKILL)
 	case p.cmd != nil:
 		p.cmd.Process.Kill()
 	case p.pid > 0:
 		syscall.Kill(p.pid, syscall.SIGKILL)
+	}
+}
+
+// clear ends what a process that led a group has left behind in it, such as
+// children that hold a port which its successor needs.
+func (p *process) clear() {
+	if p.group && p.pid > 1 {
+		syscall.Kill(-p.pid, syscall.SIGKILL) // mostly ESRCH: there is nothing
 	}
 }
 

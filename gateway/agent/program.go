@@ -269,6 +269,7 @@ func (pr *program) start(ctx context.Context, ref api.RevisionRef, effective []b
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.start(cmd, pr.a.opts.DieWithParent, func(err error) error {
 		p.relay.close()
+		p.clear()
 		if err == nil {
 			return nil
 		}
@@ -357,6 +358,7 @@ func (pr *program) leftBehind() *process {
 		if relay != nil {
 			relay.close()
 		}
+		p.clear()
 		close(p.exited)
 	}()
 	return p
