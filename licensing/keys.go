@@ -10,7 +10,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
+
+	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 // IssuerKey signs licenses. It belongs to whoever sells or grants them, and
@@ -158,17 +159,8 @@ func ReadIssuerKey(path string) (IssuerKey, error) {
 // WriteIssuerKey writes a private key to a new file of mode 0600. It does not
 // replace one.
 func WriteIssuerKey(path string, k IssuerKey) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("write the issuer key: %w", err)
-	}
-	_, err = f.Write(k.PEM())
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		_ = os.Remove(path)
-		return fmt.Errorf("write the issuer key: %w", err)
+	if err := atomicfile.WriteNew(path, k.PEM(), 0o600); err != nil {
+		return fmt.Errorf("keep the issuer key: %w", err)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 // Lifetimes of certificates.
@@ -112,7 +113,7 @@ func createAuthority(dir string) (*Authority, error) {
 	}
 	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
 	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := writeFolder(dir, map[string][]byte{caKeyFile: keyPEM, caCertFile: certPEM}); err != nil {
+	if err := atomicfile.WriteFolder(dir, map[string][]byte{caKeyFile: keyPEM, caCertFile: certPEM}); err != nil {
 		return nil, fmt.Errorf("keep cluster key: %w", err)
 	}
 	return parseAuthority(keyPEM, certPEM)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 const (
@@ -153,7 +154,7 @@ func (b *peerBook) save() error {
 	peers := b.listLocked()
 	content, err := json.Marshal(peersFile{peers[:min(len(peers), maxPeers)]})
 	if err == nil {
-		err = writeFile(b.path, content)
+		err = atomicfile.Write(b.path, content, 0o600)
 	}
 	b.dirty = err != nil
 	return err

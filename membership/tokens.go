@@ -20,6 +20,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/state"
+	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 // prefixTokens is where join tokens are kept, by id.
@@ -109,7 +110,7 @@ func (t *Tokens) EnsureFile(ctx context.Context, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("join token file: %w", err)
 	}
-	if err := writeFile(path, []byte(tok.Secret+"\n")); err != nil {
+	if err := atomicfile.Write(path, []byte(tok.Secret+"\n"), 0o600); err != nil {
 		return fmt.Errorf("join token file: %w", err)
 	}
 	return nil

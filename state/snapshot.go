@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 // A snapshot is all keys of one moment, in a form of our own: it is small, can
@@ -202,10 +204,7 @@ func Restore(ctx context.Context, o Options, r io.Reader) (SnapshotInfo, error) 
 		}
 	}
 	if err == nil {
-		err = os.Rename(work, final)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(final))
+		err = atomicfile.Rename(work, final)
 	}
 	if err != nil {
 		return info, fmt.Errorf("restore control state into %s: %w", final, err)
@@ -247,13 +246,4 @@ func fill(ctx context.Context, o Options, r io.Reader) (info SnapshotInfo, err e
 		return info, err
 	}
 	return info, s.storeEpoch(ctx, nextEpoch(info.Epoch, time.Now()))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/gateway/control"
 	"github.com/binnacle-project/binnacle/gateway/engine"
+	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 // Program is any gateway that the agent runs in its own worker's place. What it
@@ -171,15 +172,15 @@ func (pr *program) place(b []byte) error {
 	if err := pr.writeBeside(pr.file+".new", b); err != nil {
 		return err
 	}
-	if err := os.Rename(pr.file+".new", pr.file); err != nil {
+	if err := atomicfile.Rename(pr.file+".new", pr.file); err != nil {
 		return fmt.Errorf("put the configuration in place (its folder must be writable; mount the folder, not the file): %w", err)
 	}
-	return syncDir(filepath.Dir(pr.file))
+	return nil
 }
 
 // writeBeside writes b to path like the program's configuration file.
 func (pr *program) writeBeside(path string, b []byte) error {
-	if err := writeSynced(path, b); err != nil {
+	if err := atomicfile.WriteSynced(path, b); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
 	fi, err := os.Stat(pr.file)

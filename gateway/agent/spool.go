@@ -19,6 +19,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 // spool keeps exports on disk while the manager is away, the oldest first out,
@@ -296,7 +297,7 @@ func (s *spool) writableLocked(n int64) (*segment, error) {
 		s.removeFile(g)
 		return nil, err
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := atomicfile.SyncDir(s.dir); err != nil {
 		s.log.Warn("the folder of the telemetry spool was not synced", "err", err)
 	}
 	s.segments = append(s.segments, g)

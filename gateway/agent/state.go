@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 // stateDir keeps what a node knows over restarts. Each file is
@@ -102,7 +104,7 @@ func unseal(name string, b []byte) ([]byte, error) {
 // save replaces the file; it is on disk when save returns.
 func (s *stateDir) save(name string, body []byte) error {
 	path := s.path(name)
-	if err := writeSynced(path+".new", seal(name, body)); err != nil {
+	if err := atomicfile.WriteSynced(path+".new", seal(name, body)); err != nil {
 		return fmt.Errorf("save %s: %w", path, err)
 	}
 	// The step from here to the second rename may stop anywhere: load looks at
@@ -110,10 +112,10 @@ func (s *stateDir) save(name string, body []byte) error {
 	if err := os.Rename(path, path+".prev"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("save %s: %w", path, err)
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := atomicfile.Rename(path+".new", path); err != nil {
 		return fmt.Errorf("save %s: %w", path, err)
 	}
-	return syncDir(s.dir)
+	return nil
 }
 
 // load returns the newest undamaged version of the file, or fs.ErrNotExist.
@@ -183,7 +185,7 @@ func (s *stateDir) remove(name string) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, syncDir(s.dir))...)
+	return errors.Join(append(errs, atomicfile.SyncDir(s.dir))...)
 }
 
 // saveConfig keeps the bytes of a configuration under their hash.
@@ -195,13 +197,10 @@ func (s *stateDir) saveConfig(sha string, raw []byte) error {
 	if have, err := os.ReadFile(path); err == nil && hashOf(have) == sha {
 		return nil
 	}
-	if err := writeSynced(path+".new", raw); err != nil {
+	if err := atomicfile.Write(path, raw, 0o600); err != nil {
 		return fmt.Errorf("keep configuration %s: %w", sha, err)
 	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("keep configuration %s: %w", sha, err)
-	}
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
 // loadConfig returns the bytes kept under sha. Damaged ones are as good as
@@ -244,21 +243,4 @@ func hashOf(b []byte) string {
 func isHash(s string) bool {
 	b, err := hex.DecodeString(s)
 	return err == nil && len(b) == sha256.Size && s == strings.ToLower(s)
-}
-
-func writeSynced(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

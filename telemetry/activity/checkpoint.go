@@ -10,10 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 // The checkpoint holds, of one moment, the totals, the last point of each
@@ -447,23 +447,10 @@ func (a *Aggregator) adopt(c *checkpoint) {
 	}
 }
 
-// save writes b beside the checkpoint, makes it durable and puts it in place.
+// save replaces the checkpoint by b, durably.
 func (a *Aggregator) save(b []byte) error {
-	f, err := os.CreateTemp(a.o.Dir, strings.TrimSuffix(checkpointFile, "checkpoint")+"*.tmp")
-	if err != nil {
-		return fmt.Errorf("write the activity checkpoint: %w", err)
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(a.o.Dir, checkpointFile))
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return fmt.Errorf("write the activity checkpoint: %w", err)
+	if err := atomicfile.Write(filepath.Join(a.o.Dir, checkpointFile), b, 0o600); err != nil {
+		return fmt.Errorf("keep the activity checkpoint: %w", err)
 	}
 	return nil
 }
