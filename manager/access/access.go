@@ -292,26 +292,27 @@ func (a *Access) Revoke(ctx context.Context, id string) error {
 	return nil
 }
 
-// byToken returns who holds the token "id.secret".
-func (a *Access) byToken(s string) (Principal, bool) {
+// byToken returns who holds the token "id.secret", and when it ends; zero for
+// never.
+func (a *Access) byToken(s string) (p Principal, expires time.Time, ok bool) {
 	id, secret, ok := strings.Cut(s, ".")
 	if !ok {
-		return Principal{}, false
+		return Principal{}, time.Time{}, false
 	}
 	a.mu.Lock()
 	t, ok := a.tokens[id]
 	a.mu.Unlock()
 	if !ok || subtle.ConstantTimeCompare([]byte(hash(secret)), []byte(t.Hash)) != 1 {
-		return Principal{}, false
+		return Principal{}, time.Time{}, false
 	}
 	if !t.Expires.IsZero() && time.Now().After(t.Expires) {
-		return Principal{}, false
+		return Principal{}, time.Time{}, false
 	}
 	role, err := ParseRole(t.Role)
 	if err != nil {
-		return Principal{}, false
+		return Principal{}, time.Time{}, false
 	}
-	return Principal{Name: t.Name, Role: role, Rights: t.Rights}, true
+	return Principal{Name: t.Name, Role: role, Rights: t.Rights}, t.Expires, true
 }
 
 // ErrBadToken is returned by Who for a bearer token that is unknown, revoked or
@@ -326,7 +327,7 @@ func (a *Access) Who(r *http.Request) (Principal, error) {
 		if !ok {
 			return Principal{}, fmt.Errorf("%w: want Authorization: Bearer TOKEN", ErrBadToken)
 		}
-		p, ok := a.byToken(strings.TrimSpace(t))
+		p, _, ok := a.byToken(strings.TrimSpace(t))
 		if !ok {
 			return Principal{}, ErrBadToken
 		}
@@ -349,7 +350,7 @@ func (a *Access) TokenOf(authorization string) (Principal, error) {
 	if !ok {
 		return Principal{}, fmt.Errorf("%w: want authorization: Bearer TOKEN", ErrBadToken)
 	}
-	if p, ok := a.byToken(strings.TrimSpace(t)); ok {
+	if p, _, ok := a.byToken(strings.TrimSpace(t)); ok {
 		return p, nil
 	}
 	return Principal{}, ErrBadToken

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -220,11 +221,23 @@ func TestLoginsEnd(t *testing.T) {
 		if _, err := a.TokenOf("Bearer " + c.Secret); err == nil {
 			t.Error("an expired token was taken")
 		}
+		if p, _ := a.Who(req); p.Role == Admin {
+			t.Error("a session outlived the token that opened it")
+		}
+		w = httptest.NewRecorder()
+		if err := a.LoginWithCode(w, r, a.NewCode(Principal{Role: Admin}).Code); err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Del("Cookie")
+		req.AddCookie(w.Result().Cookies()[0])
+		time.Sleep(SessionLife - time.Second)
+		if p, _ := a.Who(req); p.Role != Admin {
+			t.Errorf("a session of %v ended early: %v", SessionLife, p)
+		}
 		time.Sleep(CodeLife)
 		if err := a.LoginWithCode(httptest.NewRecorder(), r, code.Code); err != ErrBadCode {
 			t.Errorf("an expired code: got %v; want ErrBadCode", err)
 		}
-		time.Sleep(SessionLife)
 		if p, _ := a.Who(req); p.Role == Admin {
 			t.Error("an expired session was taken")
 		}
@@ -243,9 +256,18 @@ func TestLoginsAreLimited(t *testing.T) {
 	if err := a.LoginWithToken(httptest.NewRecorder(), r, "t.guess"); err != ErrTooManyLogins {
 		t.Errorf("guess %d: got %v; want ErrTooManyLogins", loginBurst, err)
 	}
-	other := httptest.NewRequest("POST", "/login", nil)
-	other.RemoteAddr = "192.0.2.2:999"
-	if err := a.LoginWithToken(httptest.NewRecorder(), other, "t.guess"); err != ErrBadToken {
+	r.RemoteAddr = "192.0.2.2:999"
+	if err := a.LoginWithToken(httptest.NewRecorder(), r, "t.guess"); err != ErrBadToken {
 		t.Errorf("from another address: got %v; want ErrBadToken", err)
+	}
+	for i := range loginBurst {
+		r.RemoteAddr = fmt.Sprintf("[2001:db8::%x]:999", i+1)
+		if err := a.LoginWithToken(httptest.NewRecorder(), r, "t.guess"); err != ErrBadToken {
+			t.Fatalf("IPv6 guess %d: got %v; want ErrBadToken", i, err)
+		}
+	}
+	r.RemoteAddr = "[2001:db8::ffff]:999"
+	if err := a.LoginWithToken(httptest.NewRecorder(), r, "t.guess"); err != ErrTooManyLogins {
+		t.Errorf("from one more address of the same /64: got %v; want ErrTooManyLogins", err)
 	}
 }

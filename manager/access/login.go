@@ -49,7 +49,7 @@ func (a *Access) LoginWithCode(w http.ResponseWriter, r *http.Request, c string)
 		a.limiter.failed(r)
 		return ErrBadCode
 	}
-	return a.openSession(r.Context(), w, got.principal)
+	return a.openSession(r.Context(), w, got.principal, time.Time{})
 }
 
 // LoginWithToken opens a session for the holder of an API token.
@@ -57,18 +57,23 @@ func (a *Access) LoginWithToken(w http.ResponseWriter, r *http.Request, t string
 	if !a.limiter.allow(r) {
 		return ErrTooManyLogins
 	}
-	p, ok := a.byToken(t)
+	p, ends, ok := a.byToken(t)
 	if !ok {
 		a.limiter.failed(r)
 		return ErrBadToken
 	}
-	return a.openSession(r.Context(), w, p)
+	return a.openSession(r.Context(), w, p, ends)
 }
 
-func (a *Access) openSession(ctx context.Context, w http.ResponseWriter, p Principal) error {
+// openSession lasts for SessionLife, and no longer than the token, if that ends.
+func (a *Access) openSession(ctx context.Context, w http.ResponseWriter, p Principal, tokenEnds time.Time) error {
 	cookie := randomText(32)
 	h := hash(cookie)
-	s := session{Hash: h, Principal: p, Expires: time.Now().Add(SessionLife)}
+	life := SessionLife
+	if !tokenEnds.IsZero() {
+		life = min(life, time.Until(tokenEnds))
+	}
+	s := session{Hash: h, Principal: p, Expires: time.Now().Add(life)}
 	if _, err := state.PutJSON(ctx, a.store, sessionPrefix+h, s); err != nil {
 		return fmt.Errorf("store the session: %w", err)
 	}
@@ -76,7 +81,7 @@ func (a *Access) openSession(ctx context.Context, w http.ResponseWriter, p Princ
 	a.sessions[h] = s
 	a.mu.Unlock()
 	http.SetCookie(w, &http.Cookie{
-		Name: cookieName, Value: cookie, Path: "/", MaxAge: int(SessionLife.Seconds()),
+		Name: cookieName, Value: cookie, Path: "/", MaxAge: max(1, int(life.Seconds())),
 		HttpOnly: true, Secure: a.secure, SameSite: http.SameSiteStrictMode,
 	})
 	return nil
@@ -115,18 +120,31 @@ func newLoginLimiter() *loginLimiter {
 }
 
 func (l *loginLimiter) of(r *http.Request) *rate.Limiter {
-	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
+	peer := networkOf(r.RemoteAddr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lim := l.by[peer.Addr()]
+	lim := l.by[peer]
 	if lim == nil {
 		if len(l.by) >= l.most { // bounded memory before fairness
 			clear(l.by)
 		}
 		lim = rate.NewLimiter(rate.Every(time.Minute/loginPerMinute), loginBurst)
-		l.by[peer.Addr()] = lim
+		l.by[peer] = lim
 	}
 	return lim
+}
+
+// networkOf returns the address of a peer, for IPv6 its /64: whoever has one of
+// its addresses has them all.
+func networkOf(remote string) netip.Addr {
+	peer, _ := netip.ParseAddrPort(remote)
+	addr := peer.Addr().Unmap()
+	if addr.Is6() {
+		if p, err := addr.WithZone("").Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return addr
 }
 
 func (l *loginLimiter) allow(r *http.Request) bool { return l.of(r).Tokens() >= 1 }
