@@ -23,6 +23,7 @@ import (
 	"github.com/binnacle-project/binnacle/events"
 	"github.com/binnacle-project/binnacle/licensing"
 	"github.com/binnacle-project/binnacle/manager/access"
+	"github.com/binnacle-project/binnacle/manager/pagetls"
 	"github.com/binnacle-project/binnacle/membership"
 	"github.com/binnacle-project/binnacle/otlp"
 	"github.com/binnacle-project/binnacle/rollout"
@@ -60,6 +61,8 @@ type Manager struct {
 	hub       *hub
 
 	httpLn, nodeLn, grpcLn, otlpLn net.Listener
+	pageTLS                        *tls.Config        // of httpLn, nil for plain HTTP
+	pageCA                         *pagetls.Authority // nil unless --tls=auto
 
 	ready    atomic.Bool
 	stopping chan struct{} // closed when the stop begins
@@ -132,7 +135,7 @@ func New(o Options) (_ *Manager, err error) {
 		return nil, err
 	}
 	if m.access, err = access.Open(ctx, access.Options{
-		Store: m.store, TokensDir: o.tokensDir(), AnonymousRole: o.AnonymousRole, Secure: o.TLSCert != "", Log: o.Log,
+		Store: m.store, TokensDir: o.tokensDir(), AnonymousRole: o.AnonymousRole, Secure: o.secure(), Log: o.Log,
 	}); err != nil {
 		return nil, err
 	}
@@ -204,6 +207,9 @@ func New(o Options) (_ *Manager, err error) {
 	}
 
 	// Listeners last.
+	if err := m.openPageTLS(); err != nil {
+		return nil, err
+	}
 	return m, m.listen()
 }
 
@@ -303,14 +309,10 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("make the certificate of the node API: %w", err)
 	}
 	httpLn := m.httpLn
-	if m.opts.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(m.opts.TLSCert, m.opts.TLSKey)
-		if err != nil {
-			return fmt.Errorf("--tls-cert, --tls-key: %w", err)
-		}
-		httpLn = tls.NewListener(httpLn, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+	if m.pageTLS != nil {
+		httpLn = tls.NewListener(httpLn, m.pageTLS)
 	} else if !loopback(httpLn.Addr()) {
-		m.log.Warn("the page and the API are plain HTTP on an address beyond this machine: give --tls-cert and --tls-key", "addr", m.HTTPAddr())
+		m.log.Warn("the page and the API are plain HTTP on an address beyond this machine: give --tls-cert and --tls-key, or --tls=auto", "addr", m.HTTPAddr())
 	}
 	run("operator API", serving(operator, httpLn))
 	run("node API", serving(nodes, tls.NewListener(m.nodeLn, serverTLS)))

@@ -57,8 +57,12 @@ type Options struct {
 	// OTLPAnonymous lets senders without a token use the OTLP ports from
 	// anywhere, not only from loopback.
 	OTLPAnonymous bool
-	// TLSCert and TLSKey are PEM files for :9897; both or neither.
+	// TLSCert and TLSKey are PEM files for :9897; both or neither. They are read
+	// again when they change.
 	TLSCert, TLSKey string
+	// TLS is empty or TLSAuto: :9897 then has a certificate of an authority that
+	// the first start makes in DataDir/tls.
+	TLS string
 
 	// MetricsRetention and TracesRetention are how long telemetry is kept.
 	MetricsRetention time.Duration
@@ -126,6 +130,9 @@ func DefaultOptions() Options {
 	}
 }
 
+// TLSAuto as TLS makes the certificate of :9897.
+const TLSAuto = "auto"
+
 // GossipOff as GossipAddr turns gossip off.
 const GossipOff = "off"
 
@@ -151,6 +158,12 @@ func (o Options) Validate() error {
 	}
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		bad("--tls-cert and --tls-key go together: one of them is missing")
+	}
+	if o.TLS != "" && o.TLS != TLSAuto {
+		bad("--tls %q: want auto, or leave it out", o.TLS)
+	}
+	if o.TLS == TLSAuto && o.TLSCert != "" {
+		bad("--tls=auto makes a certificate and --tls-cert names one: leave one of them out")
 	}
 	if o.AnonymousRole != "" {
 		if _, err := access.ParseRole(o.AnonymousRole); err != nil {
@@ -221,6 +234,9 @@ func (o Options) gatewayBinary() string {
 	}
 	return p
 }
+
+// secure reports whether :9897 speaks TLS.
+func (o Options) secure() bool { return o.TLSCert != "" || o.TLS == TLSAuto }
 
 func (o Options) tokensDir() string {
 	if o.TokensDir != "" {

@@ -123,6 +123,8 @@ func (m *Manager) operatorHandler() http.Handler {
 	cross.SetDenyHandler(serve(m.log, func(http.ResponseWriter, *http.Request) error {
 		return fail(http.StatusForbidden, "a page of another site may not change anything here")
 	}))
+	// Strict-Transport-Security holds for all ports of a host, so only a
+	// certificate that the operator chose for this host earns it.
 	return securityHeaders(cross.Handler(mux), m.opts.TLSCert != "")
 }
 
@@ -166,7 +168,7 @@ func wantsPage(r *http.Request) bool {
 // it.
 const contentSecurityPolicy = "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
 
-func securityHeaders(next http.Handler, tls bool) http.Handler {
+func securityHeaders(next http.Handler, strict bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", contentSecurityPolicy)
@@ -174,7 +176,7 @@ func securityHeaders(next http.Handler, tls bool) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		if tls {
+		if strict {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
 		next.ServeHTTP(w, r)

@@ -246,6 +246,8 @@ func TestOptionsNameTheFlag(t *testing.T) {
 		"--http-addr":              func(o *Options) { o.HTTPAddr = "9897" },
 		"--node-addr":              func(o *Options) { o.NodeAddr = ":99999" },
 		"--tls-cert":               func(o *Options) { o.TLSCert = "x" },
+		"--tls ":                   func(o *Options) { o.TLS = "yes" },
+		"--tls=auto":               func(o *Options) { o.TLS, o.TLSCert, o.TLSKey = TLSAuto, "x", "y" },
 		"--anonymous-role":         func(o *Options) { o.AnonymousRole = "king" },
 		"--metrics-histograms":     func(o *Options) { o.MetricsHistograms = "some" },
 		"--metrics-retention":      func(o *Options) { o.MetricsRetention = 0 },

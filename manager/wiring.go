@@ -16,6 +16,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/manager/access"
+	"github.com/binnacle-project/binnacle/manager/pagetls"
 	"github.com/binnacle-project/binnacle/membership"
 	"github.com/binnacle-project/binnacle/otlp"
 	"github.com/binnacle-project/binnacle/telemetry/activity"
@@ -129,6 +130,40 @@ func (m *Manager) hosts() []string {
 		}
 	}
 	return hosts
+}
+
+// openPageTLS makes the TLS configuration of :9897, if it has one.
+func (m *Manager) openPageTLS() (err error) {
+	switch {
+	case m.opts.TLSCert != "":
+		if m.pageTLS, err = pagetls.Files(m.opts.TLSCert, m.opts.TLSKey, m.log); err != nil {
+			return fmt.Errorf("--tls-cert, --tls-key: %w", err)
+		}
+	case m.opts.TLS == TLSAuto:
+		host, _, _ := net.SplitHostPort(m.opts.HTTPAddr) // Validate looked at it
+		if m.pageCA, err = pagetls.Auto(filepath.Join(m.opts.DataDir, "tls"), append(m.hosts(), host)); err != nil {
+			return fmt.Errorf("--tls=auto: %w", err)
+		}
+		m.pageTLS = m.pageCA.Config()
+	}
+	return nil
+}
+
+// PageURL returns the address of the page as this machine can open it, and for
+// --tls=auto the file of the authority to trust and its SHA-256, else "".
+func (m *Manager) PageURL() (page, caFile, fingerprint string) {
+	addr := m.HTTPAddr()
+	if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().IsUnspecified() {
+		addr = net.JoinHostPort("localhost", strconv.Itoa(int(ap.Port())))
+	}
+	page = "http://" + addr
+	if m.pageTLS != nil {
+		page = "https://" + addr
+	}
+	if m.pageCA != nil {
+		caFile, fingerprint = m.pageCA.CAFile(), m.pageCA.Fingerprint()
+	}
+	return page, caFile, fingerprint
 }
 
 // listenError says which address, which flag, and what to do.

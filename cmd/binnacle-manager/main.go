@@ -99,6 +99,7 @@ join.token, admin.token, reader.token and otlp.token.`,
 	f.BoolVar(&o.OTLPAnonymous, "otlp-anonymous", o.OTLPAnonymous, "let anyone send OTLP without a token, not only loopback")
 	f.StringVar(&o.TLSCert, "tls-cert", o.TLSCert, "PEM `FILE` with the certificate of the page and the API")
 	f.StringVar(&o.TLSKey, "tls-key", o.TLSKey, "PEM `FILE` with its key")
+	f.StringVar(&o.TLS, "tls", o.TLS, "auto: serve the page and the API over HTTPS with an authority of their own, made in tls below --data-dir (`MODE`)")
 	f.DurationVar(&o.MetricsRetention, "metrics-retention", o.MetricsRetention, "how long metrics are kept (`DURATION`)")
 	f.DurationVar(&o.TracesRetention, "traces-retention", o.TracesRetention, "how long traces are kept (`DURATION`)")
 	f.StringVar(&o.MetricsHistograms, "metrics-histograms", o.MetricsHistograms, "how histograms are stored: native, classic or both (`FORM`)")
@@ -128,11 +129,11 @@ func announce(w io.Writer, o manager.Options, m *manager.Manager) {
 	if dir == "" {
 		dir = filepath.Join(o.DataDir, "tokens")
 	}
-	base := "http://" + m.HTTPAddr()
-	if o.TLSCert != "" {
-		base = "https://" + m.HTTPAddr()
-	}
+	base, ca, sum := m.PageURL()
 	fmt.Fprintf(w, "page and API   %s\nnodes          https://%s\ntokens         %s (join, admin, reader, otlp)\n", base, m.NodeAddr(), dir)
+	if ca != "" {
+		fmt.Fprintf(w, "authority      %s (SHA-256 %s): let browsers and clients trust it\n", ca, sum)
+	}
 	fmt.Fprintf(w, "one-time login %s/login?code=%s\n", base, m.LoginCode())
 }
 

@@ -6,9 +6,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -90,8 +93,8 @@ func faultLine(f api.Fault) string {
 
 // connection holds the flags that every command talking to a manager has.
 type connection struct {
-	manager, tokenFile string
-	output             string
+	manager, tokenFile, caFile string
+	output                     string
 }
 
 func newRoot() *cobra.Command {
@@ -109,6 +112,7 @@ func newRoot() *cobra.Command {
 	f := root.PersistentFlags()
 	f.StringVar(&conn.manager, "manager", envOr("BINNACLE_MANAGER", "http://127.0.0.1:9897"), "address of the manager's API (`URL`; BINNACLE_MANAGER)")
 	f.StringVar(&conn.tokenFile, "token-file", os.Getenv("BINNACLE_TOKEN_FILE"), "`FILE` with the API token (BINNACLE_TOKEN_FILE); the token itself may stand in BINNACLE_TOKEN")
+	f.StringVar(&conn.caFile, "ca-file", os.Getenv("BINNACLE_CA_FILE"), "PEM `FILE` with the authority of an https manager, such as the ca.pem of --tls=auto (BINNACLE_CA_FILE)")
 	f.StringVarP(&conn.output, "output", "o", "table", "output as `FORMAT`: table or json")
 	root.AddCommand(
 		newDemo(&conn), newStatus(&conn), newNodes(&conn), newBackends(&conn), newEvents(&conn),
@@ -137,7 +141,11 @@ func (c *connection) client() (*api.Client, error) {
 		}
 		token = strings.TrimSpace(string(b))
 	}
-	client, err := api.NewClient(c.manager, token, nil)
+	hc, err := trusting(c.caFile)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--ca-file: %w", err)}
+	}
+	client, err := api.NewClient(c.manager, token, hc)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--manager: %w", err)}
 	}
@@ -145,6 +153,25 @@ func (c *connection) client() (*api.Client, error) {
 		return nil, usageError{fmt.Errorf("--output %q: want table or json", c.output)}
 	}
 	return client, nil
+}
+
+// trusting returns an HTTP client that trusts the authorities in a PEM file and
+// no others, or nil for no file.
+func trusting(caFile string) (*http.Client, error) {
+	if caFile == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", caFile)
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return &http.Client{Transport: t}, nil
 }
 
 // callTimeout bounds one call of the API.
