@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/licensing"
 )
 
 func newStatus(conn *connection) *cobra.Command {
@@ -92,19 +94,38 @@ func newNodes(conn *connection) *cobra.Command {
 }
 
 func printNodes(w io.Writer, nodes []api.Node) {
-	fmt.Fprintln(w, "NAME\tID\tGROUP\tSTATE\tADDRESS\tDESIRED\tAPPLIED\tLAST GOOD\tREQUESTS\tERRORS\tP99\tTOTAL\tCONDITIONS")
+	fmt.Fprintln(w, "NAME\tID\tGROUP\tSTATE\tLEASE\tADDRESS\tDESIRED\tAPPLIED\tLAST GOOD\tREQUESTS\tERRORS\tP99\tTOTAL\tCONDITIONS")
 	for _, n := range nodes {
 		var desired, applied, good *api.LedgerEntry
 		if n.Ledger != nil {
 			desired, applied, good = n.Ledger.Desired, n.Ledger.Applied, n.Ledger.LastGood
 		}
-		state := string(n.State)
-		if !n.Managed {
-			state += " (unmanaged)"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, n.ID, n.Group, state, n.Address,
+		state := stateText(n)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, n.ID, n.Group, state, leaseText(n.Lease), n.Address,
 			entry(desired), entry(applied), entry(good), rate(n.Activity), ratio(n.Activity), p99(n.Activity), total(n.Activity), conditions(n.Conditions))
 	}
+}
+
+// stateText says a node's state as a person asks for it.
+func stateText(n api.Node) string {
+	switch {
+	case !n.Managed:
+		return string(n.State) + " (unmanaged)"
+	case n.State == api.Left && slices.ContainsFunc(n.Conditions, func(c api.Condition) bool { return c.Kind == api.CondLeaseEnded }):
+		return "left (lease ended)"
+	}
+	return string(n.State)
+}
+
+// leaseText says how a node's lease is, and what is left of it.
+func leaseText(l *api.LeaseInfo) string {
+	if l == nil {
+		return dash
+	}
+	if left := time.Until(l.Expires); left > 0 && l.State != licensing.LeaseFallen {
+		return l.State + ", " + seconds(left.Seconds())
+	}
+	return l.State
 }
 
 // nodeID finds a node by id or by name.
