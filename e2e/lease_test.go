@@ -84,7 +84,7 @@ func TestFallAndReturn(t *testing.T) {
 	}
 	load.stop()
 	load.check(t, []interval{{down.first, up}, {down2.first, time.Now()}})
-	l.events("license.expired", "license.installed", "node.left", "node.alive")
+	l.events("license.expired", "license.installed", "node.left", "node.joined")
 }
 
 // licensed is a cluster whose manager watches a license file of a test's issuer.

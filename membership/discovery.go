@@ -75,19 +75,18 @@ func chooseTraffic(all []candidate, now time.Time) []api.Node {
 }
 
 // InTraffic returns the nodes that load balancers are told of, ordered by name
-// and id. ledger gives the ledger of a node, nil for none; it is called without
+// and id. One whose lease has ended serves like any other; one that said that it
+// stops is never among them. ledger gives the ledger of a node, nil for none; it is called without
 // a lock. The caller owns the slice.
 func (r *Registry) InTraffic(now time.Time, ledger func(binnacle.NodeID) *api.Ledger) []api.Node {
 	r.mu.RLock()
 	all := make([]candidate, 0, len(r.nodes))
 	for _, n := range r.nodes {
-		if !n.rec.Revoked.IsZero() || !n.serving || !n.signs.DrainingSince.IsZero() {
+		if !n.rec.Revoked.IsZero() || !n.serving || !n.signs.DrainingSince.IsZero() || !n.signs.LeftAt.IsZero() {
 			continue
 		}
 		v := StateOf(n.signs, now, r.o.Periods)
-		if v.State != api.Left {
-			all = append(all, candidate{n.view(v), n.isReady(v)})
-		}
+		all = append(all, candidate{n.view(v), n.isReady(v)})
 	}
 	r.mu.RUnlock()
 	for i := range all {

@@ -122,6 +122,12 @@ func TestLeaseEnded(t *testing.T) {
 		rec, _ := c.enroll("gw-1")
 		c.reg.Polled(rec.ID, testPeer)
 		c.told(events.NodeEnrolled, events.NodeJoined)
+		traffic := func(want int) {
+			t.Helper()
+			if got := c.reg.InTraffic(time.Now(), func(binnacle.NodeID) *api.Ledger { return nil }); len(got) != want {
+				t.Errorf("load balancers are told of %+v; want %d nodes", got, want)
+			}
+		}
 		c.report(rec.ID, func(s *api.Status) { s.LeaseEnded = true })
 		c.told(events.NodeLeft)
 		c.poll(time.Hour, rec.ID)
@@ -130,6 +136,7 @@ func TestLeaseEnded(t *testing.T) {
 			t.Errorf("got %s (%s), %+v; want left, its lease ended, with that condition", n.State, n.StateCause, n.Conditions)
 		}
 		c.ready("gw-1")
+		traffic(1)
 		if ghosts := c.reg.Ghosts(time.Now(), 30*time.Minute); len(ghosts) != 0 {
 			t.Errorf("ghosts: got %v; want none: it polls", ghosts)
 		}
@@ -143,6 +150,7 @@ func TestLeaseEnded(t *testing.T) {
 		time.Sleep(time.Minute) // and then it falls silent
 		c.want(rec.ID, api.Left)
 		c.ready()
+		traffic(1) // the last one lost: nobody takes its place
 
 		c.told()
 		c.report(rec.ID, func(*api.Status) {})
@@ -154,5 +162,6 @@ func TestLeaseEnded(t *testing.T) {
 		c.report(rec.ID, func(s *api.Status) { s.LeaseEnded = true })
 		c.report(rec.ID, func(s *api.Status) { s.LeaseEnded, s.Leaving, s.Serving = true, true, false })
 		c.ready()
+		traffic(0)
 	})
 }
