@@ -79,6 +79,23 @@ func TestImportsRunOneWay(t *testing.T) {
 	}
 }
 
+// TestToolsLinkNoEtcd keeps the programs that run on nodes and on operators'
+// machines small: state/etcd is the manager's alone.
+func TestToolsLinkNoEtcd(t *testing.T) {
+	for _, program := range []string{"binnacle", "binnacle-gateway"} {
+		out, err := exec.Command("go", "list", "-deps", "./cmd/"+program).Output()
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		for pkg := range strings.Lines(string(out)) {
+			if strings.HasPrefix(pkg, "go.etcd.io/") {
+				t.Errorf("%s links %s, some 15 MB with the rest of it: what it needs of state is in package state, which has none of it", program, strings.TrimSpace(pkg))
+				break
+			}
+		}
+	}
+}
+
 // TestPackageComments insists that each package opens with a paragraph that
 // says what it is.
 func TestPackageComments(t *testing.T) {

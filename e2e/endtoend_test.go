@@ -265,10 +265,7 @@ func checkOwnTelemetry(t *testing.T, c *cluster) {
 
 func checkConfiguration(t *testing.T, c *cluster, b *backends) {
 	dir := t.TempDir()
-	next := b.config()
-	next["endpoints"] = append(next["endpoints"].([]any), map[string]any{
-		"endpoint": "/added", "backend": []any{map[string]any{"host": []string{b.healthy.URL}, "url_pattern": "/added"}},
-	})
+	next := b.configWith("/added")
 	good := filepath.Join(dir, "new.json")
 	writeJSON(t, good, next)
 

@@ -25,7 +25,7 @@ const (
 	// requests per second; calm is under it, hot well over.
 	fallbackRate = 30
 	calm, hot    = 10, 120
-	leaseLife    = 12 * time.Second
+	leaseLife    = 10 * time.Second
 	// pollAndTen is the promise for the way back: one poll and ten seconds.
 	pollAndTen = 40 * time.Second
 )
@@ -52,7 +52,7 @@ func TestFallAndReturn(t *testing.T) {
 	killed := time.Now()
 	c.manager.kill(t)
 	down := l.waitFall(killed)
-	l.observe(load, down, 5*time.Second)
+	l.observe(load, down, 4*time.Second)
 	back := time.Now()
 	c.runManager()
 	l.waitMembers("the nodes are members again after the manager's return", pollAndTen)
@@ -68,7 +68,16 @@ func TestFallAndReturn(t *testing.T) {
 	l.put("short", 3, "--expires-in", "3s", "--grace", "0s")
 	down2 := l.waitFall(time.Now())
 	eventually(t, 10*time.Second, "the manager's entries read left (lease ended)", l.entriesSayLeft)
+	// What is rolled out meanwhile reaches nodes once they are members again.
+	added := filepath.Join(c.dir, "added.json")
+	writeJSON(t, added, b.configWith("/added"))
+	l.run("config", "push", "--rollout=all", "--no-wait", added)
 	l.observe(load, down2, 3*time.Second)
+	for _, n := range c.nodes {
+		if s, err := statusOf(n); err != nil || s.Status.Applied == nil || s.Status.Applied.Number != 0 {
+			t.Errorf("%s, fallen: runs %+v, %v; want its own file", n.name, s.Status.Applied, err)
+		}
+	}
 	if targets, err := c.client.Discovery(t.Context()); err != nil || len(targets) != 3 {
 		t.Errorf("load balancers are told of %+v, %v; want all 3 nodes: they serve", targets, err)
 	}
@@ -78,6 +87,9 @@ func TestFallAndReturn(t *testing.T) {
 	t.Logf("license renewed to all nodes full members: %v", time.Since(back).Round(100*time.Millisecond))
 	l.freshGossip(3)
 	for _, n := range c.nodes {
+		eventually(t, 15*time.Second, n.name+" takes the revision", func() error {
+			return once(defaultClient, "http://"+n.addr+"/added")
+		})
 		if s, err := statusOf(n); err != nil || !slices.Contains(s.Lease.Features, "beacon") {
 			t.Errorf("%s: features %v, %v; want the license's", n.name, s.Lease.Features, err)
 		}
@@ -259,6 +271,9 @@ func (l *licensed) entriesSayLeft() error {
 		if n.State != api.Left || n.StateCause != "its lease ended" || !ended || n.Lease == nil || n.Lease.State != licensing.LeaseFallen {
 			return fmt.Errorf("%s is %s (%s) with %+v, lease %+v", n.Name, n.State, n.StateCause, n.Conditions, n.Lease)
 		}
+	}
+	if out := l.run("license"); !strings.Contains(out, fmt.Sprintf("%d fallen", len(l.nodes))) {
+		return fmt.Errorf("binnacle license says:\n%s", out)
 	}
 	if out := l.run("nodes"); strings.Count(out, "left (lease ended)") != len(l.nodes) {
 		return fmt.Errorf("binnacle nodes says:\n%s", out)

@@ -102,6 +102,15 @@ func (b *backends) config() map[string]any {
 	}
 }
 
+// configWith is config with one endpoint more, on the healthy backend.
+func (b *backends) configWith(path string) map[string]any {
+	c := b.config()
+	c["endpoints"] = append(c["endpoints"].([]any), map[string]any{
+		"endpoint": path, "backend": []any{map[string]any{"host": []string{b.healthy.URL}, "url_pattern": path}},
+	})
+	return c
+}
+
 // sent is what the clients of the gateways saw.
 type sent struct {
 	mu       sync.Mutex

@@ -28,6 +28,7 @@ import (
 	"github.com/binnacle-project/binnacle/otlp"
 	"github.com/binnacle-project/binnacle/rollout"
 	"github.com/binnacle-project/binnacle/state"
+	"github.com/binnacle-project/binnacle/state/etcd"
 	"github.com/binnacle-project/binnacle/telemetry/activity"
 	tsmetrics "github.com/binnacle-project/binnacle/telemetry/metrics"
 	"github.com/binnacle-project/binnacle/telemetry/traces"
@@ -116,7 +117,7 @@ func New(o Options) (_ *Manager, err error) {
 	defer cancel()
 
 	// Control state and the log of what happened.
-	if m.store, err = state.Open(ctx, state.Options{Dir: filepath.Join(o.DataDir, "state"), Log: o.Log, Metrics: m.set}); err != nil {
+	if m.store, err = etcd.Open(ctx, etcd.Options{Dir: filepath.Join(o.DataDir, "state"), Log: o.Log, Metrics: m.set}); err != nil {
 		return nil, fmt.Errorf("open the control state: %w", err)
 	}
 	m.onStop("state", func(context.Context) error { return m.store.Close() })

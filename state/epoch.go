@@ -18,7 +18,7 @@ const epochKey = "~epoch"
 func (s *Store) Epoch() uint64 { return s.epoch }
 
 func (s *Store) loadEpoch(ctx context.Context) (uint64, error) {
-	kv, err := s.eng.get(ctx, epochKey)
+	kv, err := s.eng.Get(ctx, epochKey)
 	if errors.Is(err, ErrNotFound) {
 		return 1, s.storeEpoch(ctx, 1)
 	} else if err != nil {
@@ -33,7 +33,7 @@ func (s *Store) loadEpoch(ctx context.Context) (uint64, error) {
 
 func (s *Store) storeEpoch(ctx context.Context, epoch uint64) error {
 	op := OpPut(epochKey, strconv.AppendUint(nil, epoch, 10))
-	if _, err := s.eng.commit(ctx, nil, []Op{op}); err != nil {
+	if _, err := s.eng.Commit(ctx, nil, []Op{op}); err != nil {
 		return fmt.Errorf("store epoch %d: %w", epoch, err)
 	}
 	return nil

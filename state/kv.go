@@ -8,16 +8,12 @@ import (
 	"strings"
 )
 
-// endOfKeys is the end of the range of callers' keys: those from '~' on are
-// this package's own.
-const endOfKeys = "~"
-
 // Get returns the newest value of key, or ErrNotFound. The caller owns it.
 func (s *Store) Get(ctx context.Context, key string) (KV, error) {
 	if err := s.checkCall(key); err != nil {
 		return KV{}, fmt.Errorf("get %s: %w", key, err)
 	}
-	kv, err := s.eng.get(ctx, key)
+	kv, err := s.eng.Get(ctx, key)
 	if err != nil {
 		return KV{}, fmt.Errorf("get %s: %w", key, err)
 	}
@@ -32,7 +28,7 @@ func (s *Store) List(ctx context.Context, prefix string) ([]KV, error) {
 	}
 	from, end := prefixRange(prefix)
 	kvs := []KV{}
-	err := s.eng.scan(ctx, from, end, func(kv KV) error {
+	err := s.eng.Scan(ctx, from, end, func(kv KV) error {
 		kvs = append(kvs, kv)
 		return nil
 	})
@@ -145,7 +141,7 @@ func (s *Store) checkCall(key string) error {
 var errBadKey = errors.New("a key is 1 to 512 bytes of printable ASCII and does not begin with '~'")
 
 func checkKey(key string) error {
-	if key == "" || len(key) > maxKeyBytes || strings.HasPrefix(key, endOfKeys) {
+	if key == "" || len(key) > maxKeyBytes || strings.HasPrefix(key, Reserved) {
 		return errBadKey
 	}
 	for i := range len(key) {
@@ -160,14 +156,14 @@ func checkKey(key string) error {
 // prefix.
 func prefixRange(prefix string) (from, end string) {
 	if prefix == "" {
-		return "\x00", endOfKeys
+		return FirstKey, Reserved
 	}
 	b := []byte(prefix)
 	for i := len(b) - 1; i >= 0; i-- {
 		if b[i] < 0xff {
 			b[i]++
-			return prefix, min(string(b[:i+1]), endOfKeys)
+			return prefix, min(string(b[:i+1]), Reserved)
 		}
 	}
-	return prefix, endOfKeys
+	return prefix, Reserved
 }

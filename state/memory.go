@@ -11,20 +11,20 @@ import (
 
 // memory is the engine without a disk.
 type memory struct {
-	hub *hub
+	feed Feed
 
 	mu  sync.Mutex // guards what follows; held while publishing, for the order
 	rev int64
 	kvs []KV // ordered by key; values are never changed in place
 }
 
-func newMemory(h *hub) *memory { return &memory{hub: h, rev: 1} }
+func newMemory(f Feed) *memory { return &memory{feed: f, rev: 1} }
 
 func (m *memory) find(key string) (int, bool) {
 	return slices.BinarySearchFunc(m.kvs, key, func(kv KV, k string) int { return strings.Compare(kv.Key, k) })
 }
 
-func (m *memory) get(ctx context.Context, key string) (KV, error) {
+func (m *memory) Get(ctx context.Context, key string) (KV, error) {
 	if err := ctx.Err(); err != nil {
 		return KV{}, err
 	}
@@ -37,7 +37,7 @@ func (m *memory) get(ctx context.Context, key string) (KV, error) {
 	return cloneKV(m.kvs[i]), nil
 }
 
-func (m *memory) scan(ctx context.Context, from, end string, fn func(KV) error) error {
+func (m *memory) Scan(ctx context.Context, from, end string, fn func(KV) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (m *memory) scan(ctx context.Context, from, end string, fn func(KV) error) 
 	return nil
 }
 
-func (m *memory) commit(ctx context.Context, conds []Cond, ops []Op) (int64, error) {
+func (m *memory) Commit(ctx context.Context, conds []Cond, ops []Op) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -93,11 +93,11 @@ func (m *memory) commit(ctx context.Context, conds []Cond, ops []Op) (int64, err
 		}
 		changes = append(changes, Change{KV: kv})
 	}
-	m.hub.publish(changes)
+	m.feed.Publish(changes)
 	return m.rev, nil
 }
 
-func (m *memory) close() error { return nil }
+func (m *memory) Close() error { return nil }
 
 func cloneKV(kv KV) KV {
 	kv.Value = bytes.Clone(kv.Value)

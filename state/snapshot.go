@@ -10,11 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
-	"path/filepath"
 	"time"
-
-	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 // A snapshot is all keys of one moment, in a form of our own: it is small, can
@@ -59,7 +55,7 @@ func (s *Store) Snapshot(ctx context.Context, w io.Writer) error {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
 	from, end := prefixRange("")
-	err := s.eng.scan(ctx, from, end, func(kv KV) error {
+	err := s.eng.Scan(ctx, from, end, func(kv KV) error {
 		b := binary.AppendUvarint(nil, uint64(len(kv.Key)))
 		b = append(b, kv.Key...)
 		b = binary.AppendUvarint(b, uint64(len(kv.Value)))
@@ -176,49 +172,18 @@ func (d *snapshotReader) uvarint(limit uint64, what string) uint64 {
 	return 0
 }
 
-// Restore makes new state in o.Dir from a snapshot. The directory must be empty
-// or missing; it appears only when all of the snapshot was read and checked.
-// The epoch of the new state is above that of the snapshot and of every earlier
-// restore of it.
-func Restore(ctx context.Context, o Options, r io.Reader) (SnapshotInfo, error) {
-	if entries, err := os.ReadDir(o.Dir); err == nil && len(entries) > 0 {
-		return SnapshotInfo{}, fmt.Errorf("restore control state: %s is not empty: give an empty directory", o.Dir)
-	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return SnapshotInfo{}, fmt.Errorf("restore control state: %w", err)
-	}
-	final := filepath.Clean(o.Dir)
-	if err := os.MkdirAll(filepath.Dir(final), 0o700); err != nil {
-		return SnapshotInfo{}, fmt.Errorf("restore control state: %w", err)
-	}
-	work, err := os.MkdirTemp(filepath.Dir(final), filepath.Base(final)+".restore-")
-	if err != nil {
-		return SnapshotInfo{}, fmt.Errorf("restore control state: %w", err)
-	}
-	defer os.RemoveAll(work)
-	o.Dir, o.Metrics = work, nil // nobody scrapes this one
-	info, err := fill(ctx, o, r)
-	if err == nil {
-		err = os.Remove(final) // empty, or missing
-		if errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
-	}
-	if err == nil {
-		err = atomicfile.Rename(work, final)
-	}
-	if err != nil {
-		return info, fmt.Errorf("restore control state into %s: %w", final, err)
-	}
-	return info, nil
+// Restored tells of a restore.
+type Restored struct {
+	// Snapshot is what was restored, Epoch that of the state made from it.
+	Snapshot SnapshotInfo
+	Epoch    uint64
 }
 
-// fill opens new state and writes the snapshot into it, many keys at a time.
-func fill(ctx context.Context, o Options, r io.Reader) (info SnapshotInfo, err error) {
-	s, err := Open(ctx, o)
-	if err != nil {
-		return info, err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
+// LoadSnapshot writes a snapshot into a Store that is new and empty, many keys
+// at a time. The new epoch is above that of the snapshot and of every earlier
+// restore of it, and counts from the next opening on. After an error the Store
+// is good for nothing.
+func (s *Store) LoadSnapshot(ctx context.Context, r io.Reader) (Restored, error) {
 	var ops []Op
 	size := 0
 	flush := func() error {
@@ -229,7 +194,7 @@ func fill(ctx context.Context, o Options, r io.Reader) (info SnapshotInfo, err e
 		ops, size = nil, 0
 		return err
 	}
-	info, err = ReadSnapshot(r, func(kv KV) error {
+	info, err := ReadSnapshot(r, func(kv KV) error {
 		if len(ops) == MaxTxnOps || size+len(kv.Key)+len(kv.Value) > maxTxnBytes {
 			if err := flush(); err != nil {
 				return err
@@ -239,11 +204,12 @@ func fill(ctx context.Context, o Options, r io.Reader) (info SnapshotInfo, err e
 		size += len(kv.Key) + len(kv.Value)
 		return nil
 	})
-	if err != nil {
-		return info, err
+	if err == nil {
+		err = flush()
 	}
-	if err := flush(); err != nil {
-		return info, err
+	out := Restored{Snapshot: info, Epoch: nextEpoch(info.Epoch, time.Now())}
+	if err == nil {
+		err = s.storeEpoch(ctx, out.Epoch)
 	}
-	return info, s.storeEpoch(ctx, nextEpoch(info.Epoch, time.Now()))
+	return out, err
 }

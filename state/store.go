@@ -1,12 +1,12 @@
 // Package state keeps the control state of a manager: revisions, rollouts,
-// nodes, tokens, licenses and events, as keys and values on etcd embedded in the
-// process. What a write acknowledged is on disk. A single manager opens no
-// socket for it.
+// nodes, tokens, licenses and events, as keys and values. What a write
+// acknowledged is on disk.
 //
-// It leaves the meaning of keys and values to its callers, keeps no telemetry,
-// and hides etcd entirely, so that a manager group or an external etcd cluster
-// is a matter of this package alone. The features and the event log import it;
-// nodes do not.
+// A Store runs on an Engine: state/etcd, which the manager opens, or memory, for
+// tests and dry runs. Nothing of etcd is in this package, so that programs that
+// share a feature with the manager do not link it. The meaning of keys and
+// values is left to the callers, the features and the event log; no telemetry
+// is kept here.
 package state
 
 import (
@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 )
@@ -52,34 +51,12 @@ const (
 	maxTxnBytes = MaxValueBytes + 256<<10
 	// maxKeyBytes bounds keys; they are paths of a few short names.
 	maxKeyBytes = 512
-
-	// defaultQuotaBytes bounds the database file. Control state of thousands
-	// of nodes with full history stays under 200 MiB; etcd's own default of
-	// 2 GiB would only hide a leak for longer.
-	defaultQuotaBytes = 1 << 30
-	// defaultMinFreeBytes is two log segments and one step of growth of the
-	// database file, twice: a full disk would end the process (see guard.go).
-	defaultMinFreeBytes = 128 << 20
-
-	// giveUpAfter bounds every call whose context has no earlier deadline.
-	giveUpAfter = 10 * time.Second
 )
 
-// Options say where and how control state is kept.
+// Options of a Store.
 type Options struct {
-	// Dir is the directory of this state alone. It is made if missing, mode
-	// 0700, and locked while open.
-	Dir string
-	// Log may be nil. etcd's own messages come through it too, its Info as
-	// Debug.
+	// Log may be nil.
 	Log *slog.Logger
-	// QuotaBytes bounds the database file; 0 means 1 GiB. At the bound writes
-	// answer ErrReadOnly until history was compacted. Higher costs disk (three
-	// times as much, with the copy of a defragmentation) and memory.
-	QuotaBytes int64
-	// MinFreeBytes is the free space on Dir's disk below which writes answer
-	// ErrReadOnly; 0 means 128 MiB.
-	MinFreeBytes uint64
 	// Metrics receives binnacle_state_* metrics; nil means a private set.
 	Metrics *metrics.Set
 }
@@ -94,21 +71,10 @@ type KV struct {
 	Version int64
 }
 
-// engine is what a Store runs on: etcd or memory. Keys include the reserved
-// ones, which begin with '~'. Both engines keep the order of commits and give
-// each commit once to publish, in that order.
-type engine interface {
-	get(ctx context.Context, key string) (KV, error)
-	// scan calls fn for each key in [from, end), in order, as of one moment.
-	scan(ctx context.Context, from, end string, fn func(KV) error) error
-	commit(ctx context.Context, conds []Cond, ops []Op) (int64, error)
-	close() error
-}
-
 // Store is open control state. It is safe for concurrent use.
 type Store struct {
 	log   *slog.Logger
-	eng   engine
+	eng   Engine
 	hub   *hub
 	epoch uint64
 	m     storeMetrics
@@ -118,14 +84,13 @@ type Store struct {
 }
 
 type storeMetrics struct {
-	writes, conflicts, retries, refused, failed, resyncs *metrics.Counter
+	writes, conflicts, refused, failed, resyncs *metrics.Counter
 }
 
 func newStoreMetrics(set *metrics.Set) storeMetrics {
 	return storeMetrics{
 		writes:    set.GetOrCreateCounter(`binnacle_state_writes_total`),
 		conflicts: set.GetOrCreateCounter(`binnacle_state_conflicts_total`),
-		retries:   set.GetOrCreateCounter(`binnacle_state_retries_total`),
 		refused:   set.GetOrCreateCounter(`binnacle_state_refused_writes_total`),
 		failed:    set.GetOrCreateCounter(`binnacle_state_failed_writes_total`),
 		resyncs:   set.GetOrCreateCounter(`binnacle_state_watch_resyncs_total`),
@@ -140,46 +105,28 @@ func (o *Options) setDefaults() {
 	if o.Metrics == nil {
 		o.Metrics = metrics.NewSet()
 	}
-	if o.QuotaBytes == 0 {
-		o.QuotaBytes = defaultQuotaBytes
-	}
-	if o.MinFreeBytes == 0 {
-		o.MinFreeBytes = defaultMinFreeBytes
-	}
 }
 
-// Open opens the state in o.Dir, or begins a new one there. The Store is ready
-// when Open returns, usually within 100 ms. A damaged log gives ErrDamaged and
-// says how to go on; nothing is changed then.
-func Open(ctx context.Context, o Options) (*Store, error) {
+// OpenOn returns a Store on the engine that open returns. Only engines call it.
+func OpenOn(ctx context.Context, o Options, open func(Feed) (Engine, error)) (*Store, error) {
 	o.setDefaults()
-	m := newStoreMetrics(o.Metrics)
-	h := newHub(m.resyncs)
-	eng, err := openEtcd(ctx, o, h, m)
-	if err != nil {
+	s := &Store{log: o.Log, m: newStoreMetrics(o.Metrics)}
+	s.hub = newHub(s.m.resyncs)
+	var err error
+	if s.eng, err = open(s.hub); err != nil {
 		return nil, err
 	}
-	return newStore(ctx, o, eng, h, m)
+	if s.epoch, err = s.loadEpoch(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // OpenMemory returns a Store that keeps everything in memory and loses it on
 // Close. It behaves as one on disk, without its goroutines, files and latency:
-// tests under virtual time and dry runs use it. Only Log and Metrics of o count.
+// tests under virtual time and dry runs use it.
 func OpenMemory(ctx context.Context, o Options) (*Store, error) {
-	o.setDefaults()
-	m := newStoreMetrics(o.Metrics)
-	h := newHub(m.resyncs)
-	return newStore(ctx, o, newMemory(h), h, m)
-}
-
-func newStore(ctx context.Context, o Options, eng engine, h *hub, m storeMetrics) (*Store, error) {
-	s := &Store{log: o.Log, eng: eng, hub: h, m: m}
-	epoch, err := s.loadEpoch(ctx)
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	s.epoch = epoch
-	return s, nil
+	return OpenOn(ctx, o, func(f Feed) (Engine, error) { return newMemory(f), nil })
 }
 
 // Close ends all watches and closes the state. It may be called twice; calls
@@ -193,7 +140,7 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.hub.close()
-	if err := s.eng.close(); err != nil {
+	if err := s.eng.Close(); err != nil {
 		return fmt.Errorf("close control state: %w", err)
 	}
 	return nil

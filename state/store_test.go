@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle/state"
+	"github.com/binnacle-project/binnacle/state/etcd"
 	"github.com/binnacle-project/binnacle/state/statetest"
 )
 
@@ -312,7 +313,7 @@ func TestReopen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := state.Open(t.Context(), state.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := etcd.Open(t.Context(), etcd.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Fatalf("second Open of one directory: %v; want a refusal", err)
 	}
 	if err := s.Close(); err != nil {
@@ -334,7 +335,7 @@ func TestReopen(t *testing.T) {
 }
 
 func TestReadOnly(t *testing.T) {
-	s, err := state.Open(t.Context(), state.Options{Dir: t.TempDir(), MinFreeBytes: 1 << 62})
+	s, err := etcd.Open(t.Context(), etcd.Options{Dir: t.TempDir(), MinFreeBytes: 1 << 62})
 	if err == nil {
 		defer s.Close()
 		_, err = s.Put(t.Context(), "a", nil)
@@ -368,17 +369,17 @@ func TestSnapshotRestore(t *testing.T) {
 		}
 
 		dir := t.TempDir() + "/new"
-		o := state.Options{Dir: dir, MinFreeBytes: 1}
+		o := etcd.Options{Dir: dir, MinFreeBytes: 1}
 		for _, cut := range []int{0, 7, 24, 30, snap.Len() / 2, snap.Len() - 1} {
-			if _, err := state.Restore(ctx, o, bytes.NewReader(snap.Bytes()[:cut])); !errors.Is(err, state.ErrBadSnapshot) {
+			if _, err := etcd.Restore(ctx, o, bytes.NewReader(snap.Bytes()[:cut])); !errors.Is(err, state.ErrBadSnapshot) {
 				t.Errorf("Restore of a snapshot cut at %d: %v; want ErrBadSnapshot", cut, err)
 			}
 		}
-		info, err := state.Restore(ctx, o, bytes.NewReader(snap.Bytes()))
-		if err != nil || info.Keys != len(want) {
+		info, err := etcd.Restore(ctx, o, bytes.NewReader(snap.Bytes()))
+		if err != nil || info.Snapshot.Keys != len(want) {
 			t.Fatalf("Restore: %+v, %v; want %d keys", info, err, len(want))
 		}
-		if _, err := state.Restore(ctx, o, bytes.NewReader(snap.Bytes())); err == nil {
+		if _, err := etcd.Restore(ctx, o, bytes.NewReader(snap.Bytes())); err == nil {
 			t.Error("Restore into a full directory: no error")
 		}
 		s2 := statetest.Open(t, dir)
@@ -390,8 +391,8 @@ func TestSnapshotRestore(t *testing.T) {
 		if !slices.EqualFunc(got, want, same) {
 			t.Errorf("restored %d keys differ from the %d saved", len(got), len(want))
 		}
-		if s2.Epoch() <= s.Epoch() {
-			t.Errorf("Epoch after the restore: got %d; want above %d", s2.Epoch(), s.Epoch())
+		if s2.Epoch() <= s.Epoch() || s2.Epoch() != info.Epoch {
+			t.Errorf("Epoch after the restore: got %d; want %d, above %d", s2.Epoch(), info.Epoch, s.Epoch())
 		}
 	})
 }

@@ -19,6 +19,10 @@ func IfVersion(key string, version int64) Cond { return Cond{key, version} }
 // IfAbsent holds while key does not exist.
 func IfAbsent(key string) Cond { return Cond{key, 0} }
 
+// Key and Version are for engines: version 0 wants the key to be absent.
+func (c Cond) Key() string    { return c.key }
+func (c Cond) Version() int64 { return c.version }
+
 // Op is one write of a transaction. Make it with OpPut or OpDelete.
 type Op struct {
 	key    string
@@ -31,6 +35,11 @@ func OpPut(key string, value []byte) Op { return Op{key: key, value: value} }
 
 // OpDelete removes key, if it is there.
 func OpDelete(key string) Op { return Op{key: key, delete: true} }
+
+// Key, Value and Deletes are for engines. Value is nil where Deletes is true.
+func (o Op) Key() string   { return o.key }
+func (o Op) Value() []byte { return o.value }
+func (o Op) Deletes() bool { return o.delete }
 
 // Txn does all of ops if all of conds hold, and otherwise nothing and answers
 // ErrConflict. A key may be written once in a transaction; at most MaxTxnOps
@@ -60,7 +69,7 @@ func (s *Store) commit(ctx context.Context, conds []Cond, ops []Op) (int64, erro
 	if err := s.checkOpen(); err != nil {
 		return 0, err
 	}
-	v, err := s.eng.commit(ctx, conds, ops)
+	v, err := s.eng.Commit(ctx, conds, ops)
 	switch {
 	case err == nil:
 		s.m.writes.Inc()

@@ -84,8 +84,8 @@ func (h *hub) close() {
 	}
 }
 
-// publish never blocks. It keeps no reference to changes.
-func (h *hub) publish(changes []Change) {
+// Publish never blocks. It keeps no reference to changes.
+func (h *hub) Publish(changes []Change) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for sub := range h.subs {
@@ -102,8 +102,8 @@ func (h *hub) publish(changes []Change) {
 	}
 }
 
-// resync tells all watchers that changes are missing.
-func (h *hub) resync() {
+// Resync tells all watchers that changes are missing.
+func (h *hub) Resync() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for sub := range h.subs {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/binnacle-project/binnacle/state"
+	"github.com/binnacle-project/binnacle/state/etcd"
 )
 
 // New returns state on disk in a directory of its own, closed and removed with
@@ -20,13 +21,13 @@ func New(t testing.TB) *state.Store {
 // Open opens the state in dir, for tests that close it and open it again.
 func Open(t testing.TB, dir string) *state.Store {
 	t.Helper()
-	s, err := state.Open(t.Context(), state.Options{
+	s, err := etcd.Open(t.Context(), etcd.Options{
 		Dir:          dir,
 		Log:          slog.New(slog.NewTextHandler(t.Output(), nil)),
 		MinFreeBytes: 32 << 20,
 	})
 	if err != nil {
-		t.Fatalf("state.Open: %v", err)
+		t.Fatalf("etcd.Open: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {

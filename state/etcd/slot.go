@@ -1,4 +1,4 @@
-package state
+package etcd
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/binnacle-project/binnacle/state"
 )
 
 // slotPrefix holds the reserved keys of the write slots.
@@ -33,9 +35,9 @@ type slot struct {
 	rev int64 // revision of key when last seen; 0: absent
 }
 
-func (e *etcd) openSlots(ctx context.Context) error {
+func (e *engine) openSlots(ctx context.Context) error {
 	known := make(map[string]int64)
-	err := e.scan(ctx, slotPrefix, slotPrefix+"\xff", func(kv KV) error {
+	err := e.Scan(ctx, slotPrefix, slotPrefix+"\xff", func(kv state.KV) error {
 		known[kv.Key] = kv.Version
 		return nil
 	})
@@ -50,7 +52,7 @@ func (e *etcd) openSlots(ctx context.Context) error {
 	return nil
 }
 
-func (e *etcd) commit(ctx context.Context, conds []Cond, ops []Op) (int64, error) {
+func (e *engine) Commit(ctx context.Context, conds []state.Cond, ops []state.Op) (int64, error) {
 	if err := e.guard.check(); err != nil {
 		return 0, err
 	}
@@ -65,14 +67,14 @@ func (e *etcd) commit(ctx context.Context, conds []Cond, ops []Op) (int64, error
 	id := rand.Text()
 	cmps := make([]clientv3.Cmp, 0, len(conds)+1)
 	for _, c := range conds {
-		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(c.key), "=", c.version))
+		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(c.Key()), "=", c.Version()))
 	}
 	then := make([]clientv3.Op, 0, len(ops)+1)
 	for _, op := range ops {
-		if op.delete {
-			then = append(then, clientv3.OpDelete(op.key))
+		if op.Deletes() {
+			then = append(then, clientv3.OpDelete(op.Key()))
 		} else {
-			then = append(then, clientv3.OpPut(op.key, string(op.value)))
+			then = append(then, clientv3.OpPut(op.Key(), string(op.Value())))
 		}
 	}
 	then = append(then, clientv3.OpPut(s.key, id))
@@ -84,7 +86,7 @@ func (e *etcd) commit(ctx context.Context, conds []Cond, ops []Op) (int64, error
 	switch {
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		e.relieveSoon()
-		return 0, fmt.Errorf("%w: the quota of %d bytes is used up; history is being compacted, try again in a minute, or raise the quota: %w", ErrReadOnly, e.quota, err)
+		return 0, fmt.Errorf("%w: the quota of %d bytes is used up; history is being compacted, try again in a minute, or raise the quota: %w", state.ErrReadOnly, e.quota, err)
 	case err != nil:
 		return 0, err
 	}
@@ -92,7 +94,7 @@ func (e *etcd) commit(ctx context.Context, conds []Cond, ops []Op) (int64, error
 }
 
 // tryCommit is one try of the write with this id.
-func (e *etcd) tryCommit(ctx context.Context, s *slot, id string, cmps []clientv3.Cmp, then []clientv3.Op) (int64, error) {
+func (e *engine) tryCommit(ctx context.Context, s *slot, id string, cmps []clientv3.Cmp, then []clientv3.Op) (int64, error) {
 	for {
 		mine := clientv3.Compare(clientv3.ModRevision(s.key), "=", s.rev)
 		resp, err := e.client.Txn(ctx).If(append(cmps, mine)...).Then(then...).Else(clientv3.OpGet(s.key)).Commit()
@@ -112,7 +114,7 @@ func (e *etcd) tryCommit(ctx context.Context, s *slot, id string, cmps []clientv
 			}
 		}
 		if s.rev == was {
-			return 0, ErrConflict
+			return 0, state.ErrConflict
 		}
 		// The slot's last holder gave up on a write that happened after all.
 	}

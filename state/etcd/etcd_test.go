@@ -1,4 +1,4 @@
-package state
+package etcd
 
 import (
 	"bufio"
@@ -17,6 +17,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/binnacle-project/binnacle/state"
 )
 
 // TestMain lets the test binary be the process that TestKill kills.
@@ -27,14 +29,19 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func openTest(t *testing.T, o Options) *Store {
+func openTest(t *testing.T, o Options) (*state.Store, *engine) {
 	t.Helper()
 	o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	o.MinFreeBytes = 1
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
-	s, err := Open(t.Context(), o)
+	o.setDefaults()
+	var e *engine
+	s, err := state.OpenOn(t.Context(), state.Options{Log: o.Log, Metrics: o.Metrics}, func(f state.Feed) (_ state.Engine, err error) {
+		e, err = openEngine(t.Context(), o, f)
+		return e, err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,13 +50,12 @@ func openTest(t *testing.T, o Options) *Store {
 			t.Error(err)
 		}
 	})
-	return s
+	return s, e
 }
 
 // TestLostAnswer loses answers of writes at every place where that can happen.
 func TestLostAnswer(t *testing.T) {
-	s := openTest(t, Options{})
-	e := s.eng.(*etcd)
+	s, e := openTest(t, Options{})
 	ctx := t.Context()
 	sl := <-e.slots
 	create := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision("k"), "=", 0)}
@@ -71,7 +77,7 @@ func TestLostAnswer(t *testing.T) {
 
 	// The caller gave up on that write: the next one learns of it.
 	sl.rev = before
-	if _, err := e.tryCommit(ctx, sl, "id2", create, put("id2", "2")); !errors.Is(err, ErrConflict) {
+	if _, err := e.tryCommit(ctx, sl, "id2", create, put("id2", "2")); !errors.Is(err, state.ErrConflict) {
 		t.Errorf("another create: %v; want ErrConflict", err)
 	}
 	sl.rev = before
@@ -95,14 +101,14 @@ func TestLostAnswer(t *testing.T) {
 func TestSlotsAreReused(t *testing.T) {
 	dir := t.TempDir()
 	for range 2 {
-		s := openTest(t, Options{Dir: dir})
+		s, e := openTest(t, Options{Dir: dir})
 		for i := range 2 * writeSlots {
 			if _, err := s.Put(t.Context(), "k", fmt.Append(nil, i)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		n := 0
-		if err := s.eng.scan(t.Context(), slotPrefix, slotPrefix+"\xff", func(KV) error { n++; return nil }); err != nil || n > writeSlots {
+		if err := e.Scan(t.Context(), slotPrefix, slotPrefix+"\xff", func(state.KV) error { n++; return nil }); err != nil || n > writeSlots {
 			t.Errorf("slots: %d, %v; want at most %d", n, err, writeSlots)
 		}
 		if err := s.Close(); err != nil {
@@ -114,7 +120,7 @@ func TestSlotsAreReused(t *testing.T) {
 // TestDamagedLog flips a byte in the last record of the log.
 func TestDamagedLog(t *testing.T) {
 	dir := t.TempDir()
-	s := openTest(t, Options{Dir: dir})
+	s, _ := openTest(t, Options{Dir: dir})
 	if _, err := s.Put(t.Context(), "k", []byte(strings.Repeat("precious", 100))); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +141,7 @@ func TestDamagedLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(t.Context(), Options{Dir: dir, MinFreeBytes: 1})
-	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "restore the newest backup") {
+	if !errors.Is(err, state.ErrDamaged) || !strings.Contains(err.Error(), "restore the newest backup") {
 		t.Errorf("Open of a damaged log: %v; want ErrDamaged and what to do", err)
 	}
 }
@@ -143,12 +149,12 @@ func TestDamagedLog(t *testing.T) {
 // TestQuota overwrites one key until the quota is used up by history; the store
 // must find its way out by itself.
 func TestQuota(t *testing.T) {
-	s := openTest(t, Options{QuotaBytes: 8 << 20})
+	s, _ := openTest(t, Options{QuotaBytes: 8 << 20})
 	value := make([]byte, 256<<10)
 	refused := 0
 	for i := range 100 {
 		_, err := s.Put(t.Context(), "k", value)
-		for tries := 0; errors.Is(err, ErrReadOnly); tries++ {
+		for tries := 0; errors.Is(err, state.ErrReadOnly); tries++ {
 			refused++
 			if tries > 100 {
 				t.Fatalf("write %d stays refused: %v", i, err)
@@ -243,7 +249,7 @@ func TestKill(t *testing.T) {
 		if last < 50 {
 			t.Fatalf("round %d: the writer ended by itself after %d", round, last)
 		}
-		s := openTest(t, Options{Dir: dir})
+		s, _ := openTest(t, Options{Dir: dir})
 		for i := range last {
 			if _, err := s.Get(t.Context(), fmt.Sprintf("k/%08d", i)); err != nil {
 				t.Fatalf("round %d: acknowledged write %d of %d: %v", round, i, last, err)
@@ -253,17 +259,4 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-}
-
-func TestNextEpoch(t *testing.T) {
-	at := time.Unix(1_800_000_000, 0)
-	f := func(old uint64, now time.Time, want uint64) {
-		t.Helper()
-		if got := nextEpoch(old, now); got != want {
-			t.Errorf("nextEpoch(%d, %v): got %d; want %d", old, now, got, want)
-		}
-	}
-	f(1, at, 1_800_000_000)
-	f(1_800_000_000, at, 1_800_000_001) // twice within a second, or a clock set back
-	f(5, time.Unix(-1, 0), 6)
 }

@@ -1,10 +1,12 @@
-package state
+package etcd
 
 import (
 	"context"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/binnacle-project/binnacle/state"
 )
 
 const (
@@ -16,7 +18,7 @@ const (
 
 // maintain keeps the database file small until ctx ends. History itself is
 // compacted by etcd, hourly.
-func (e *etcd) maintain(ctx context.Context) {
+func (e *engine) maintain(ctx context.Context) {
 	tick := time.NewTicker(maintainEvery)
 	defer tick.Stop()
 	for {
@@ -35,7 +37,7 @@ func (e *etcd) maintain(ctx context.Context) {
 }
 
 // relieveSoon asks for makeRoom without waiting for it.
-func (e *etcd) relieveSoon() {
+func (e *engine) relieveSoon() {
 	select {
 	case e.relieve <- struct{}{}:
 	default: // asked for already
@@ -44,8 +46,8 @@ func (e *etcd) relieveSoon() {
 
 // makeRoom drops all history, rewrites the file, and ends the read-only state
 // that etcd fell into at its quota, if that helped.
-func (e *etcd) makeRoom(ctx context.Context) {
-	resp, err := e.client.Get(ctx, epochKey)
+func (e *engine) makeRoom(ctx context.Context) {
+	resp, err := e.client.Get(ctx, state.Reserved)
 	if err == nil {
 		_, err = e.client.Compact(ctx, resp.Header.Revision, clientv3.WithCompactPhysical())
 	}
@@ -67,7 +69,7 @@ func (e *etcd) makeRoom(ctx context.Context) {
 // defrag rewrites the database file if the disk has room for the copy. Writes
 // wait meanwhile, some milliseconds per 10 MB. (The client's own Defragment
 // panics in process: it wants a health service.)
-func (e *etcd) defrag() {
+func (e *engine) defrag() {
 	backend := e.server.Server.Backend()
 	before := backend.Size()
 	if free, err := freeBytes(e.guard.dir); err == nil && free < uint64(before)+e.guard.min {

@@ -1,4 +1,10 @@
-package state
+// Package etcd is the engine of control state on disk: an etcd server within the
+// process, which opens no socket.
+//
+// It hides etcd entirely, so that a manager group or an external etcd cluster is
+// a matter of this package alone: callers use the Store of package state that
+// Open returns. Only the manager imports it, because it makes a small program 15 MB larger.
+package etcd
 
 import (
 	"context"
@@ -19,9 +25,22 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/binnacle-project/binnacle/state"
 )
 
 const (
+	// defaultQuotaBytes bounds the database file. Control state of thousands
+	// of nodes with full history stays under 200 MiB; etcd's own default of
+	// 2 GiB would only hide a leak for longer.
+	defaultQuotaBytes = 1 << 30
+	// defaultMinFreeBytes is two log segments and one step of growth of the
+	// database file, twice: a full disk would end the process (see guard.go).
+	defaultMinFreeBytes = 128 << 20
+
+	// giveUpAfter bounds every call whose context has no earlier deadline.
+	giveUpAfter = 10 * time.Second
+
 	memberName = "binnacle"
 
 	// tickMs and electionMs suit a group of one, which elects itself: ready
@@ -50,17 +69,61 @@ const (
 
 var setWALSegment = sync.OnceFunc(func() { wal.SegmentSizeBytes = walSegmentBytes })
 
-// etcd is the engine on an etcd server within this process.
-type etcd struct {
-	log    *slog.Logger
-	m      storeMetrics
-	hub    *hub
-	lock   *os.File
-	server *embed.Etcd
-	client *clientv3.Client
-	slots  chan *slot
-	guard  *guard
-	quota  int64
+// Options say where and how control state is kept.
+type Options struct {
+	// Dir is the directory of this state alone. It is made if missing, mode
+	// 0700, and locked while open.
+	Dir string
+	// Log may be nil. etcd's own messages come through it too, its Info as
+	// Debug.
+	Log *slog.Logger
+	// QuotaBytes bounds the database file; 0 means 1 GiB. At the bound writes
+	// answer ErrReadOnly until history was compacted. Higher costs disk (three
+	// times as much, with the copy of a defragmentation) and memory.
+	QuotaBytes int64
+	// MinFreeBytes is the free space on Dir's disk below which writes answer
+	// ErrReadOnly; 0 means 128 MiB.
+	MinFreeBytes uint64
+	// Metrics receives binnacle_state_* metrics; nil means a private set.
+	Metrics *metrics.Set
+}
+
+func (o *Options) setDefaults() {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = metrics.NewSet()
+	}
+	if o.QuotaBytes == 0 {
+		o.QuotaBytes = defaultQuotaBytes
+	}
+	if o.MinFreeBytes == 0 {
+		o.MinFreeBytes = defaultMinFreeBytes
+	}
+}
+
+// Open opens the state in o.Dir, or begins a new one there. The Store is ready
+// when Open returns, usually within 100 ms. A damaged log gives ErrDamaged and
+// says how to go on; nothing is changed then.
+func Open(ctx context.Context, o Options) (*state.Store, error) {
+	o.setDefaults()
+	return state.OpenOn(ctx, state.Options{Log: o.Log, Metrics: o.Metrics}, func(f state.Feed) (state.Engine, error) {
+		return openEngine(ctx, o, f)
+	})
+}
+
+// engine is a state.Engine on an etcd server within this process.
+type engine struct {
+	log     *slog.Logger
+	retries *metrics.Counter
+	feed    state.Feed
+	lock    *os.File
+	server  *embed.Etcd
+	client  *clientv3.Client
+	slots   chan *slot
+	guard   *guard
+	quota   int64
 	// relieve asks the maintenance to make room at the quota.
 	relieve chan struct{}
 
@@ -69,18 +132,23 @@ type etcd struct {
 	wg     sync.WaitGroup // the watch and the maintenance
 }
 
-// openEtcd returns when the server is ready and its watch is open.
-func openEtcd(ctx context.Context, o Options, h *hub, m storeMetrics) (_ *etcd, err error) {
+// openEngine returns when the server is ready and its watch is open. The options
+// have their defaults.
+func openEngine(ctx context.Context, o Options, f state.Feed) (_ *engine, err error) {
+	o.Log = o.Log.With("component", "state")
 	if o.Dir == "" {
 		return nil, errors.New("control state needs a directory: Options.Dir is empty")
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of control state: %w", err)
 	}
-	e := &etcd{log: o.Log, m: m, hub: h, quota: o.QuotaBytes, relieve: make(chan struct{}, 1), guard: newGuard(o.Dir, o.MinFreeBytes, o.Log)}
+	e := &engine{
+		log: o.Log, retries: o.Metrics.GetOrCreateCounter(`binnacle_state_retries_total`), feed: f, quota: o.QuotaBytes,
+		relieve: make(chan struct{}, 1), guard: newGuard(o.Dir, o.MinFreeBytes, o.Log),
+	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.close())
+			err = errors.Join(err, e.Close())
 		}
 	}()
 	if e.lock, err = lockDir(o.Dir); err != nil {
@@ -106,7 +174,7 @@ func openEtcd(ctx context.Context, o Options, h *hub, m storeMetrics) (_ *etcd, 
 }
 
 // start starts the server without any listener.
-func (e *etcd) start(ctx context.Context, o Options) error {
+func (e *engine) start(ctx context.Context, o Options) error {
 	setWALSegment()
 	cfg := embed.NewConfig()
 	cfg.Name = memberName
@@ -120,7 +188,7 @@ func (e *etcd) start(ctx context.Context, o Options) error {
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = snapshotEvery, catchUpEntries
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
 	cfg.QuotaBackendBytes = o.QuotaBytes
-	cfg.MaxTxnOps = 2 * MaxTxnOps // our own bookkeeping rides along
+	cfg.MaxTxnOps = 2 * state.MaxTxnOps // our own bookkeeping rides along
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZapLogger(o.Log, o.Dir))
 
 	server, err := embed.StartEtcd(cfg)
@@ -144,12 +212,12 @@ func (e *etcd) start(ctx context.Context, o Options) error {
 // damaged says what an operator can do about a log that etcd refuses.
 func damaged(dir string, err error) error {
 	return fmt.Errorf("open control state in %s: %w: %w. "+
-		"A power cut or a failing disk can do this; nothing was changed. Move the directory away, keep it, and restore the newest backup into an empty one", dir, ErrDamaged, err)
+		"A power cut or a failing disk can do this; nothing was changed. Move the directory away, keep it, and restore the newest backup into an empty one", dir, state.ErrDamaged, err)
 }
 
-// close undoes what was opened, in the opposite order. The client goes before
+// Close undoes what was opened, in the opposite order. The client goes before
 // the server.
-func (e *etcd) close() error {
+func (e *engine) Close() error {
 	var errs []error
 	for _, unregister := range e.gauges {
 		unregister()
@@ -172,26 +240,26 @@ func (e *etcd) close() error {
 	return errors.Join(errs...)
 }
 
-func (e *etcd) get(ctx context.Context, key string) (KV, error) {
+func (e *engine) Get(ctx context.Context, key string) (state.KV, error) {
 	var resp *clientv3.GetResponse
 	err := e.retry(ctx, func(ctx context.Context) (err error) {
 		resp, err = e.client.Get(ctx, key)
 		return err
 	})
 	if err != nil {
-		return KV{}, err
+		return state.KV{}, err
 	}
 	if len(resp.Kvs) == 0 {
-		return KV{}, ErrNotFound
+		return state.KV{}, state.ErrNotFound
 	}
 	kv := resp.Kvs[0]
-	return KV{Key: key, Value: kv.Value, Version: kv.ModRevision}, nil
+	return state.KV{Key: key, Value: kv.Value, Version: kv.ModRevision}, nil
 }
 
 // scanPage is the number of keys read at once.
 const scanPage = 512
 
-func (e *etcd) scan(ctx context.Context, from, end string, fn func(KV) error) error {
+func (e *engine) Scan(ctx context.Context, from, end string, fn func(state.KV) error) error {
 	var rev int64 // that of the first page, for all
 	for {
 		var resp *clientv3.GetResponse
@@ -203,7 +271,7 @@ func (e *etcd) scan(ctx context.Context, from, end string, fn func(KV) error) er
 			return err
 		}
 		for _, kv := range resp.Kvs {
-			if err := fn(KV{Key: string(kv.Key), Value: kv.Value, Version: kv.ModRevision}); err != nil {
+			if err := fn(state.KV{Key: string(kv.Key), Value: kv.Value, Version: kv.ModRevision}); err != nil {
 				return err
 			}
 		}
@@ -215,12 +283,12 @@ func (e *etcd) scan(ctx context.Context, from, end string, fn func(KV) error) er
 	}
 }
 
-// startWatch opens the one watch over all callers' keys and copies it to the
-// hub until ctx ends. It returns when the watch has begun.
-func (e *etcd) startWatch(open, ctx context.Context) error {
+// startWatch opens the one watch over all callers' keys and gives it to
+// the feed until ctx ends. It returns when the watch has begun.
+func (e *engine) startWatch(open, ctx context.Context) error {
 	var rev int64
 	err := e.retry(open, func(ctx context.Context) error {
-		resp, err := e.client.Get(ctx, epochKey)
+		resp, err := e.client.Get(ctx, state.Reserved)
 		if err == nil {
 			rev = resp.Header.Revision
 		}
@@ -235,9 +303,9 @@ func (e *etcd) startWatch(open, ctx context.Context) error {
 
 // watch follows the store from revision rev on. When etcd ends the watch, it
 // begins a new one and tells all readers to read again.
-func (e *etcd) watch(ctx context.Context, rev int64) {
+func (e *engine) watch(ctx context.Context, rev int64) {
 	for ctx.Err() == nil {
-		for resp := range e.client.Watch(ctx, "\x00", clientv3.WithRange(endOfKeys), clientv3.WithRev(rev)) {
+		for resp := range e.client.Watch(ctx, state.FirstKey, clientv3.WithRange(state.Reserved), clientv3.WithRev(rev)) {
 			if err := resp.Err(); err != nil {
 				if ctx.Err() == nil {
 					e.log.Warn("watch of control state broke; all readers read again", "err", err)
@@ -248,21 +316,21 @@ func (e *etcd) watch(ctx context.Context, rev int64) {
 			if len(resp.Events) == 0 {
 				continue
 			}
-			changes := make([]Change, len(resp.Events))
+			changes := make([]state.Change, len(resp.Events))
 			for i, ev := range resp.Events {
-				changes[i] = Change{
-					KV:      KV{Key: string(ev.Kv.Key), Value: ev.Kv.Value, Version: ev.Kv.ModRevision},
+				changes[i] = state.Change{
+					KV:      state.KV{Key: string(ev.Kv.Key), Value: ev.Kv.Value, Version: ev.Kv.ModRevision},
 					Deleted: ev.Type == clientv3.EventTypeDelete,
 				}
 			}
 			rev = resp.Header.Revision + 1
-			e.hub.publish(changes)
+			e.feed.Publish(changes)
 		}
 		if ctx.Err() != nil {
 			return
 		}
 		if rev == 0 {
-			e.hub.resync()
+			e.feed.Resync()
 		}
 		select { // a watch that ends at once must not spin
 		case <-ctx.Done():
@@ -273,7 +341,7 @@ func (e *etcd) watch(ctx context.Context, rev int64) {
 
 // retry calls try with a short deadline until it gives an answer, the caller's
 // context ends, or giveUpAfter has passed.
-func (e *etcd) retry(ctx context.Context, try func(context.Context) error) error {
+func (e *engine) retry(ctx context.Context, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, giveUpAfter)
 	defer cancel()
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
@@ -284,17 +352,17 @@ func (e *etcd) retry(ctx context.Context, try func(context.Context) error) error
 		case err == nil:
 			return nil
 		case errors.Is(err, rpctypes.ErrStopped):
-			return fmt.Errorf("%w: %w", ErrClosed, err)
+			return fmt.Errorf("%w: %w", state.ErrClosed, err)
 		case !retryable(err):
 			return err
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+			return fmt.Errorf("%w: %w", state.ErrUnavailable, ctx.Err())
 		}
-		e.m.retries.Inc()
+		e.retries.Inc()
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return fmt.Errorf("%w: %w", state.ErrUnavailable, err)
 		case <-time.After(wait):
 		}
 	}
@@ -319,7 +387,7 @@ func retryable(err error) bool {
 }
 
 // registerGauges shows what the server knows, until close.
-func (e *etcd) registerGauges(set *metrics.Set) {
+func (e *engine) registerGauges(set *metrics.Set) {
 	backend := e.server.Server.Backend()
 	for name, value := range map[string]func() float64{
 		`binnacle_state_db_bytes`:        func() float64 { return float64(backend.Size()) },

@@ -1,4 +1,4 @@
-package state
+package etcd
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/binnacle-project/binnacle/state"
 )
 
 // guard refuses writes while the disk is nearly full. A full disk is worse for
@@ -36,7 +38,7 @@ func newGuard(dir string, minFree uint64, log *slog.Logger) *guard {
 	return &guard{dir: dir, min: minFree, log: log}
 }
 
-// check answers ErrReadOnly below the limit. An unreadable disk is no reason to
+// check answers state.ErrReadOnly below the limit. An unreadable disk is no reason to
 // refuse.
 func (g *guard) check() error {
 	g.mu.Lock()
@@ -57,7 +59,7 @@ func (g *guard) check() error {
 		}
 	}
 	if g.low {
-		return fmt.Errorf("%w: the disk of %s has %d MiB free and %d are needed: free some space or grow the disk", ErrReadOnly, g.dir, g.free>>20, g.min>>20)
+		return fmt.Errorf("%w: the disk of %s has %d MiB free and %d are needed: free some space or grow the disk", state.ErrReadOnly, g.dir, g.free>>20, g.min>>20)
 	}
 	return nil
 }
