@@ -67,6 +67,10 @@ load-restart: ## 10 restart orders to a node under 200 strict clients.
 bench-node: ## CPU per request of a whole gateway process, telemetry off, metrics, 10 %, all.
 	@scripts/load ./gateway/worker TestNodeCPU
 
+.PHONY: bench-traces
+bench-traces: ## Ten million spans into a real manager: CPU, bytes on disk, query times.
+	@scripts/load ./e2e TestLoadTraces
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder of outside bytes, FUZZTIME each (default 20s).
 	@scripts/fuzz $${FUZZTIME:-20s}

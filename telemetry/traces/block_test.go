@@ -2,10 +2,14 @@ package traces
 
 import (
 	"bytes"
+	"cmp"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 )
 
@@ -83,6 +87,87 @@ func TestDecodeRefusesDamage(t *testing.T) {
 	}
 }
 
+// TestOpenedAgainstBlock: reading a part of the columns gives what reading all
+// of them gives.
+func TestOpenedAgainstBlock(t *testing.T) {
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		b := newBlock()
+		for range 1 + r.IntN(4) {
+			b.append(wildTraces(r))
+		}
+		o, err := openBlock(encodeBlock(nil, b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id := range b.traceIdx {
+			want, got := newAssembly(ptrace.NewTraces()), newAssembly(ptrace.NewTraces())
+			part, err := o.pick(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want.add(b, id)
+			got.add(part, id)
+			want.finish()
+			got.finish()
+			if got, want := canonical(t, got.td), canonical(t, want.td); !slices.Equal(got, want) {
+				t.Fatalf("seed %d, trace %s\n got %v\nwant %v", seed, id, got, want)
+			}
+		}
+		if part, err := o.pick(traceID(77)); part != nil || err != nil {
+			t.Errorf("a trace that is not there: got %v, %v", part, err)
+		}
+		for range 50 {
+			q := wildQuery(r)
+			m := newMatcher(q)
+			type hit struct {
+				id    pcommon.TraceID
+				start uint64
+			}
+			byHit := func(a, b hit) int { return cmp.Or(bytes.Compare(a.id[:], b.id[:]), cmp.Compare(a.start, b.start)) }
+			var want, got []hit
+			m.block(b, func(id pcommon.TraceID, start uint64) { want = append(want, hit{id, start}) })
+			if err := o.search(&m, func(i int, start uint64) { got = append(got, hit{o.traceID(i), start}) }); err != nil {
+				t.Fatal(err)
+			}
+			slices.SortFunc(want, byHit)
+			slices.SortFunc(got, byHit)
+			if !slices.Equal(got, want) {
+				t.Fatalf("seed %d, %+v: got %d hits; want %d", seed, q, len(got), len(want))
+			}
+		}
+	}
+}
+
+// wildQuery asks for something that wildTraces may have made.
+func wildQuery(r *rand.Rand) (q Query) {
+	if r.IntN(3) == 0 {
+		q.Service = fmt.Sprint("service", r.IntN(4))
+	}
+	if r.IntN(3) == 0 {
+		q.Operation = fmt.Sprint("s", r.IntN(6))
+	}
+	if r.IntN(4) == 0 {
+		q.MinDuration = time.Duration(r.Int64N(1e9))
+	}
+	q.Tags = map[string]string{}
+	for range r.IntN(3) {
+		switch r.IntN(6) {
+		case 0:
+			q.Tags["error"] = fmt.Sprint(r.IntN(2) == 0)
+		case 1:
+			q.Tags["span.kind"] = []string{"server", "client"}[r.IntN(2)]
+		case 2:
+			q.Tags["otel.scope.name"] = "scope0"
+		case 3:
+			q.Tags[fmt.Sprint("s", r.IntN(5))] = []string{"true", "false", "", "[]", "{}"}[r.IntN(5)]
+		default:
+			q.Tags[fmt.Sprint("s", r.IntN(5))] = fmt.Sprint("s", r.IntN(5))
+		}
+	}
+	return q
+}
+
 func FuzzDecodeBlock(f *testing.F) {
 	for seed := range uint64(3) {
 		b := newBlock()
@@ -98,12 +183,34 @@ func FuzzDecodeBlock(f *testing.F) {
 		if b, err := decodeBlock(data); err == nil {
 			checkReadable(t, b)
 		}
-		d := decoder{raw: reader{b: make([]byte, 24*40)}, b: &block{}}
-		for i := range d.raw.b {
-			d.raw.b[i] = byte(i)
+		ids := make([]byte, 24*40)
+		for i := range ids {
+			ids[i] = byte(i)
 		}
-		if d.columns(data) == nil && d.strings() == nil && d.groups() == nil && d.spans(30, 3) == nil {
-			checkReadable(t, d.b)
+		o, err := openColumns(30, 3, ids, data)
+		if err != nil {
+			return
+		}
+		m := newMatcher(Query{Tags: map[string]string{"s1": "s2", "error": "true"}})
+		found := 0
+		searched := o.search(&m, func(int, uint64) { found++ })
+		b, err := o.block()
+		if err != nil {
+			return
+		}
+		checkReadable(t, b)
+		if searched != nil {
+			t.Fatalf("a block that was read could not be searched: %v", searched)
+		}
+		want := 0
+		m.block(b, func(pcommon.TraceID, uint64) { want++ })
+		if found != want {
+			t.Fatalf("search: got %d spans; want %d", found, want)
+		}
+		for i := range o.traces {
+			if _, err := o.rows(i, i+1); err != nil {
+				t.Fatalf("trace %d of a block that was read: %v", i, err)
+			}
 		}
 	})
 }
@@ -235,4 +342,43 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(bl.spans)), "ns/span")
+}
+
+// BenchmarkReadTrace opens a block that is in no cache and reads one trace.
+func BenchmarkReadTrace(b *testing.B) {
+	bl := newBlock()
+	bl.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
+	data := encodeBlock(nil, bl)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		o, err := openBlock(data)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if part, err := o.pick(bl.traces[i%len(bl.traces)]); err != nil || len(part.spans) != 3 {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkSearchBlock opens a block that is in no cache and searches it.
+func BenchmarkSearchBlock(b *testing.B) {
+	bl := newBlock()
+	bl.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
+	data := encodeBlock(nil, bl)
+	m := newMatcher(Query{
+		Service: "binnacle-gateway", Operation: "GET /api/v1/resource3/{id}", MinDuration: time.Millisecond,
+		Tags: map[string]string{"http.response.status_code": "502"},
+	})
+	b.ReportAllocs()
+	for b.Loop() {
+		o, err := openBlock(data)
+		if err != nil {
+			b.Fatal(err)
+		}
+		found := 0
+		if err := o.search(&m, func(int, uint64) { found++ }); err != nil || found == 0 {
+			b.Fatal(found, err)
+		}
+	}
 }

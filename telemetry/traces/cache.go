@@ -22,7 +22,7 @@ type blockID struct {
 
 type cacheEntry struct {
 	id   blockID
-	b    *block
+	o    *opened
 	size int64
 }
 
@@ -30,7 +30,7 @@ func newBlockCache(max int64) *blockCache {
 	return &blockCache{max: max, order: list.New(), byID: map[blockID]*list.Element{}}
 }
 
-func (c *blockCache) get(id blockID) *block {
+func (c *blockCache) get(id blockID) *opened {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.byID[id]
@@ -38,16 +38,16 @@ func (c *blockCache) get(id blockID) *block {
 		return nil
 	}
 	c.order.MoveToFront(e)
-	return e.Value.(*cacheEntry).b
+	return e.Value.(*cacheEntry).o
 }
 
-func (c *blockCache) put(id blockID, b *block) {
+func (c *blockCache) put(id blockID, o *opened) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.byID[id]; ok {
 		return
 	}
-	e := &cacheEntry{id, b, int64(b.size())}
+	e := &cacheEntry{id, o, int64(o.bytes)}
 	c.byID[id] = c.order.PushFront(e)
 	for c.used += e.size; c.used > c.max; {
 		c.removeLocked(c.order.Back())

@@ -70,11 +70,17 @@ func (s *Store) graphPartition(ctx context.Context, p partition, g *graph) (err 
 		if lo, hi := summaryTimes(v); !g.m.times(lo, hi) {
 			continue
 		}
-		b, err := s.readBlock(blockID{p, binary.BigEndian.Uint32(rest)})
+		id := blockID{p, binary.BigEndian.Uint32(rest)}
+		o, err := s.readBlock(id)
 		if err != nil {
 			return err
 		}
-		if b != nil {
+		if o == nil {
+			continue
+		}
+		if b, err := o.block(); err != nil {
+			s.malformed(id, err)
+		} else {
 			g.add(b)
 		}
 	}

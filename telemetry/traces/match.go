@@ -144,13 +144,15 @@ func (m *blockMatcher) resolve() bool {
 	return true
 }
 
-func (m *blockMatcher) span(s *span) bool {
+func (m *blockMatcher) span(s *span) bool { return m.fields(s) && m.allTags(s) }
+
+// fields reports whether a span fulfils all but the tags.
+func (m *blockMatcher) fields(s *span) bool {
 	d := s.duration()
 	return s.start >= m.start && s.start <= m.end &&
 		d >= m.minDuration && d <= m.maxDuration &&
 		(m.operation == "" || s.name == m.name) &&
-		(m.resources == nil || m.resources[s.resource]) &&
-		m.allTags(s)
+		(m.resources == nil || m.resources[s.resource])
 }
 
 func (m *blockMatcher) allTags(s *span) bool {

@@ -46,7 +46,7 @@ const (
 	// maxScan bounds the spans that one search reads, about three seconds of
 	// a core: enough for every search that the summaries and filters narrow
 	// down.
-	maxScan = 4 << 20
+	maxScan = 32 << 20
 	// maxTraceSpans bounds the spans of one trace that are returned.
 	maxTraceSpans = 200_000
 )
@@ -98,11 +98,17 @@ func (s *Store) blocksOf(ctx context.Context, id pcommon.TraceID) ([]*block, err
 			return nil, fmt.Errorf("look up trace %s: %w", id, err)
 		}
 		for ; len(seqs) >= 4; seqs = seqs[4:] {
-			b, err := s.readBlock(blockID{p, binary.BigEndian.Uint32(seqs)})
+			bid := blockID{p, binary.BigEndian.Uint32(seqs)}
+			o, err := s.readBlock(bid)
 			if err != nil {
 				return nil, err
 			}
-			if b != nil {
+			if o == nil {
+				continue
+			}
+			if b, err := o.pick(id); err != nil {
+				s.malformed(bid, err)
+			} else if b != nil {
 				blocks = append(blocks, b)
 			}
 		}
@@ -161,9 +167,9 @@ func (s *Store) get(key []byte) ([]byte, error) {
 
 // readBlock returns a block from the cache or the disk, nil where it was
 // dropped or is malformed: one bad block does not spoil a query.
-func (s *Store) readBlock(id blockID) (*block, error) {
-	if b := s.cache.get(id); b != nil {
-		return b, nil
+func (s *Store) readBlock(id blockID) (*opened, error) {
+	if o := s.cache.get(id); o != nil {
+		return o, nil
 	}
 	v, closer, err := s.db.Get(seqKey(id.p, kindBlock, id.seq))
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -173,14 +179,19 @@ func (s *Store) readBlock(id blockID) (*block, error) {
 		return nil, fmt.Errorf("read block %d of hour %s: %w", id.seq, id.p.time(), err)
 	}
 	defer closer.Close()
-	b, err := decodeBlock(v)
+	o, err := openBlock(v)
 	if err != nil {
-		s.meters.corrupt.Inc()
-		s.log.Error("block left out of a query", "block", id.seq, "hour", id.p.time(), "error", err)
+		s.malformed(id, err)
 		return nil, nil
 	}
-	s.cache.put(id, b)
-	return b, nil
+	s.cache.put(id, o)
+	return o, nil
+}
+
+// malformed counts and tells of a block that cannot be read.
+func (s *Store) malformed(id blockID, err error) {
+	s.meters.corrupt.Inc()
+	s.log.Error("block left out of a query", "block", id.seq, "hour", id.p.time(), "error", err)
 }
 
 // Search returns whole traces, the newest first by their newest matching span.
@@ -272,17 +283,19 @@ func (s *Store) searchPartition(ctx context.Context, it *pebble.Iterator, p part
 		if !may {
 			continue
 		}
-		b, err := s.readBlock(blockID{p, seq})
+		o, err := s.readBlock(blockID{p, seq})
 		if err != nil {
 			return false, err
 		}
-		if b == nil {
+		if o == nil {
 			continue
 		}
-		if *scanned += len(b.spans); *scanned > maxScan {
+		if *scanned += o.spans; *scanned > maxScan {
 			return true, nil
 		}
-		m.block(b, best.add)
+		if err := o.search(m, func(t int, start uint64) { best.add(o.traceID(t), start) }); err != nil {
+			s.malformed(blockID{p, seq}, err)
+		}
 		best.trim() // what is known now decides which blocks are read next
 	}
 	return false, nil

@@ -3,6 +3,7 @@ package traces
 import (
 	"encoding/binary"
 	"errors"
+	"math/bits"
 )
 
 // errShort says that an encoding ends before it should, or promises more than
@@ -53,7 +54,27 @@ func (r *reader) varint() int64 {
 	return int64(u>>1) ^ -int64(u&1)
 }
 
-// uint32 reads a number below limit.
+// skip moves past n varints.
+func (r *reader) skip(n int) {
+	i := 0
+	for n >= 8 && len(r.b)-i >= 8 { // eight bytes end at most eight of them
+		ends := ^binary.LittleEndian.Uint64(r.b[i:]) & 0x8080808080808080
+		n -= bits.OnesCount64(ends)
+		i += 8
+	}
+	for ; n > 0; i++ {
+		if i == len(r.b) {
+			r.fail()
+			return
+		}
+		if r.b[i] < 0x80 {
+			n--
+		}
+	}
+	r.b = r.b[i:]
+}
+
+// below reads a number below limit.
 func (r *reader) below(limit int) uint32 {
 	v := r.uvarint()
 	if v >= uint64(limit) {

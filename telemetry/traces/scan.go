@@ -1,0 +1,257 @@
+package traces
+
+import (
+	"encoding/binary"
+	"slices"
+	"strconv"
+)
+
+// search calls found with every trace that has a matching span in the block and
+// the start of that span, as matcher.block does for a block in memory. It reads
+// only the columns that the query asks about.
+func (o *opened) search(m *matcher, found func(trace int, start uint64)) error {
+	sc, ok := newScan(o, m)
+	if !ok {
+		return nil
+	}
+	if sc.slow {
+		b, err := o.block()
+		if err != nil {
+			return err
+		}
+		bm := blockMatcher{matcher: m, b: b}
+		if bm.resolve() {
+			for i := range b.spans {
+				if s := &b.spans[i]; bm.span(s) {
+					found(int(s.trace), s.start)
+				}
+			}
+		}
+		return nil
+	}
+	rows, err := sc.candidates()
+	if err != nil {
+		return err
+	}
+	if len(sc.tags) > 0 && len(rows) > 0 {
+		if rows, err = sc.withTags(rows); err != nil {
+			return err
+		}
+	}
+	for _, r := range rows {
+		found(r.trace, r.start)
+	}
+	return nil
+}
+
+// scan is one search of one block.
+type scan struct {
+	o    *opened
+	d    *decoder
+	bm   blockMatcher
+	tags []scanTag
+	// slow says that a tag stands in a column that is not worth a reader of
+	// its own.
+	slow bool
+}
+
+// scanTag is a tag with what the block knows of it.
+type scanTag struct {
+	derived   func(*block, *span) string // nil: it is an attribute only
+	value     string
+	resources []bool   // that have it
+	columns   []uint32 // of values of that key
+}
+
+// candidate is a span that fulfils all but the tags.
+type candidate struct {
+	row, trace int
+	resource   uint32
+	start      uint64
+	kind       byte // as it stands in colKind
+}
+
+// newScan reports false where the block has no match for sure.
+func newScan(o *opened, m *matcher) (*scan, bool) {
+	d := o.cursor()
+	sc := &scan{o: o, d: d, bm: blockMatcher{matcher: m, b: d.b}}
+	if !sc.bm.resolve() {
+		return nil, false
+	}
+	for key, value := range m.tags {
+		t := scanTag{derived: derivedTags[key], value: value}
+		switch key {
+		case "error", "span.kind", "otel.status_code":
+		default:
+			sc.slow = sc.slow || t.derived != nil
+		}
+		any := false
+		for _, r := range d.b.resources {
+			has := d.b.hasTag(r.attrs, key, value)
+			t.resources = append(t.resources, has)
+			any = any || has
+		}
+		for c, k := range d.types {
+			if d.b.strs.list[k.key] == key {
+				t.columns = append(t.columns, uint32(c))
+			}
+		}
+		if t.derived == nil && !any && len(t.columns) == 0 {
+			return nil, false
+		}
+		sc.tags = append(sc.tags, t)
+	}
+	return sc, true
+}
+
+// candidates returns the spans that fulfil all but the tags.
+func (sc *scan) candidates() (out []candidate, err error) {
+	d, m := sc.d, &sc.bm
+	row := 0
+	for t := range sc.o.traces {
+		n := int(d.cols[colTraceRows].below(sc.o.spans - row + 1))
+		base := d.before
+		for i := range n {
+			start := base + uint64(d.cols[colStart].varint())
+			if i == 0 {
+				base, d.before = start, start
+			}
+			s := span{start: start, end: start + uint64(d.cols[colDuration].varint())}
+			s.name = uint32(d.cols[colName].uvarint())
+			s.resource = d.cols[colResource].below(len(d.b.resources))
+			kind := d.cols[colKind].byte()
+			if d.cols[colResource].err == nil && m.fields(&s) {
+				out = append(out, candidate{row, t, s.resource, start, kind})
+			}
+			row++
+		}
+	}
+	return out, d.failed()
+}
+
+// withTags keeps those of rows, which are in order, that have all tags.
+func (sc *scan) withTags(rows []candidate) (out []candidate, err error) {
+	w := newTagWalk(sc)
+	for _, r := range rows {
+		for w.row < r.row {
+			w.next(nil)
+		}
+		has := make([]bool, len(sc.tags))
+		s := span{kind: r.kind & 15, status: r.kind >> 4}
+		for i, t := range sc.tags {
+			has[i] = t.resources[r.resource] || t.derived != nil && t.derived(sc.d.b, &s) == t.value
+		}
+		w.next(has)
+		if !slices.Contains(has, false) {
+			out = append(out, r)
+		}
+		if err := sc.d.failed(); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// tagWalk goes through the shapes of the spans and keeps the columns of tags in
+// step with them.
+type tagWalk struct {
+	d       *decoder
+	row     int
+	columns []tagColumn
+	byShape [][]uint8 // indexes of columns that a shape has a value in
+	events  bool      // any span has events or links
+}
+
+// tagColumn is a column of values with what is searched in it.
+type tagColumn struct {
+	values *reader
+	typ    valueType
+	tag    int
+	is     func(v *reader) bool // reads one value
+}
+
+func newTagWalk(sc *scan) *tagWalk {
+	w := &tagWalk{d: sc.d, byShape: make([][]uint8, len(sc.d.shapes))}
+	number := map[uint32]uint8{}
+	for i, t := range sc.tags {
+		for _, c := range t.columns {
+			// A key has at most one column for each type, and a query 32 tags.
+			number[c] = uint8(len(w.columns))
+			w.columns = append(w.columns, newTagColumn(sc.d, c, i, t.value))
+		}
+	}
+	for shape, cols := range sc.d.shapes {
+		for _, c := range cols {
+			if n, ok := number[c]; ok {
+				w.byShape[shape] = append(w.byShape[shape], n)
+			}
+		}
+	}
+	w.events = len(sc.d.cols[colEventName].b) > 0 || len(sc.d.cols[colLinkRest].b) > 0
+	return w
+}
+
+func newTagColumn(d *decoder, column uint32, tag int, value string) tagColumn {
+	c := tagColumn{values: &d.values[column], typ: d.types[column].typ, tag: tag}
+	switch c.typ {
+	case typeString:
+		want, ok := d.b.strs.find(value)
+		c.is = func(v *reader) bool { return v.uvarint() == uint64(want) && ok }
+	case typeInt:
+		want, err := strconv.ParseInt(value, 10, 64)
+		ok := err == nil && strconv.FormatInt(want, 10) == value
+		c.is = func(v *reader) bool { return v.varint() == want && ok }
+	default:
+		c.is = func(v *reader) bool {
+			a := attr{typ: c.typ}
+			switch c.typ {
+			case typeDouble:
+				a.n = binary.LittleEndian.Uint64(v.take8())
+			case typeBool:
+				a.n = uint64(v.below(2))
+			case typeOther:
+				a.n = uint64(d.str(v))
+			}
+			return v.err == nil && d.b.valueString(a) == value
+		}
+	}
+	return c
+}
+
+// next moves over one row. Where has is not nil, it marks the tags that the
+// span's attributes have.
+func (w *tagWalk) next(has []bool) {
+	d := w.d
+	w.shape(&d.cols[colShape], has)
+	if w.events {
+		for range d.cols[colEvents].below(len(d.cols[colEventName].b) + 1) {
+			d.cols[colEventName].skip(1)
+			d.cols[colEventRest].skip(1)
+			w.shape(&d.cols[colEventRest], nil)
+		}
+		for range d.cols[colLinks].below(len(d.cols[colLinkRest].b) + 1) {
+			d.cols[colLinkRest].skip(3)
+			w.shape(&d.cols[colLinkRest], nil)
+		}
+	}
+	w.row++
+}
+
+func (w *tagWalk) shape(r *reader, has []bool) {
+	i := r.below(len(w.byShape))
+	if r.err != nil {
+		return
+	}
+	for _, n := range w.byShape[i] {
+		c := &w.columns[n]
+		switch {
+		case has == nil:
+			c.values.skipValues(c.typ, 1)
+		case c.is(c.values):
+			has[c.tag] = true
+		}
+		if c.values.err != nil {
+			r.err = c.values.err // where failed sees it
+		}
+	}
+}
