@@ -232,6 +232,12 @@ func (b *block) addResource(rs ptrace.ResourceSpans) uint32 {
 	if v, ok := rs.Resource().Attributes().Get("service.name"); ok {
 		r.service = b.strs.add(v.AsString())
 	}
+	return b.internResource(r)
+}
+
+// internResource returns the number of a resource whose attributes were added
+// last; it takes them back where the same one is known.
+func (b *block) internResource(r resource) uint32 {
 	key := b.groupKey('r', r.attrs, r.schema, r.dropped)
 	if i, ok := b.groupIdx[key]; ok {
 		b.attrs = b.attrs[:r.attrs.off] // known: take its attributes back
@@ -252,6 +258,11 @@ func (b *block) addScope(ss ptrace.ScopeSpans) uint32 {
 		schema:  b.strs.add(ss.SchemaUrl()),
 		dropped: in.DroppedAttributesCount(),
 	}
+	return b.internScope(s)
+}
+
+// internScope does for a scope what internResource does for a resource.
+func (b *block) internScope(s scope) uint32 {
 	key := b.groupKey('s', s.attrs, s.schema, s.dropped, s.name, s.version)
 	if i, ok := b.groupIdx[key]; ok {
 		b.attrs = b.attrs[:s.attrs.off]
@@ -278,18 +289,21 @@ func (b *block) groupKey(kind byte, attrs attrList, more ...uint32) string {
 	return string(k)
 }
 
-func (b *block) addSpan(in ptrace.Span, res, sc uint32) {
-	id := in.TraceID()
+func (b *block) internTrace(id pcommon.TraceID) uint32 {
 	t, ok := b.traceIdx[id]
 	if !ok {
 		t = uint32(len(b.traces))
 		b.traces = append(b.traces, id)
 		b.traceIdx[id] = t
 	}
+	return t
+}
+
+func (b *block) addSpan(in ptrace.Span, res, sc uint32) {
 	s := span{
 		id: in.SpanID(), parent: in.ParentSpanID(),
 		start: uint64(in.StartTimestamp()), end: uint64(in.EndTimestamp()),
-		trace: t, resource: res, scope: sc,
+		trace: b.internTrace(in.TraceID()), resource: res, scope: sc,
 		name:    b.strs.add(in.Name()),
 		state:   b.strs.add(in.TraceState().AsRaw()),
 		message: b.strs.add(in.Status().Message()),
@@ -339,6 +353,18 @@ func (b *block) note(s *span) {
 	st.minDuration = min(st.minDuration, d)
 	st.maxDuration = max(st.maxDuration, d)
 	b.ops[k] = st
+}
+
+// index gives a block that was read back what one that is being filled has.
+func (b *block) index() {
+	b.traceIdx = make(map[pcommon.TraceID]uint32, len(b.traces))
+	for i, id := range b.traces {
+		b.traceIdx[id] = uint32(i)
+	}
+	b.ops = map[opKey]opStat{}
+	for i := range b.spans {
+		b.note(&b.spans[i])
+	}
 }
 
 // duration is in nanoseconds, 0 where the clock ran backwards.

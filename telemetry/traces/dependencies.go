@@ -34,10 +34,11 @@ func (s *Store) Dependencies(ctx context.Context, start, end time.Time) ([]Depen
 	g := newGraph(newMatcher(Query{Start: clampTime(start), End: clampTime(end)}))
 	s.mu.RLock()
 	g.add(s.open)
-	for _, sb := range s.sealing {
-		g.add(sb.block)
-	}
+	frozen := s.frozenLocked()
 	s.mu.RUnlock()
+	for _, b := range frozen {
+		g.add(b)
+	}
 	for _, p := range s.parts.newestFirst(g.m.start, g.m.end) {
 		if err := s.graphPartition(ctx, p, g); err != nil {
 			return nil, err

@@ -21,16 +21,25 @@ import (
 //	  'o' kind service name -> nothing
 //	  'm'                  -> earliest and latest start:8 8
 //
+// Blocks that wait for the verdict of sampling stand in hour 0, 1970, which no
+// span comes in:
+//
+//	'u' seq:4            -> block
+//
 // All numbers are big endian. seq numbers the blocks of the store, rising.
 const (
-	kindBlock    = 'b'
-	kindFilter   = 'f'
-	kindBounds   = 'm'
-	kindOp       = 'o'
-	kindSummary  = 's'
-	kindTrace    = 't'
-	kindAfterAll = 0xff
+	kindBlock     = 'b'
+	kindFilter    = 'f'
+	kindBounds    = 'm'
+	kindOp        = 'o'
+	kindSummary   = 's'
+	kindTrace     = 't'
+	kindUndecided = 'u'
+	kindAfterAll  = 0xff
 )
+
+// undecidedHour is the partition of blocks that wait for a verdict.
+const undecidedHour partition = 0
 
 // partition is an hour since 1970.
 type partition uint32

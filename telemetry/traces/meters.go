@@ -10,6 +10,7 @@ type meters struct {
 	truncated, corrupt        *metrics.Counter
 	quarantined               *metrics.Counter
 	seal, query               *metrics.Histogram
+	sampling                  samplingMeters
 }
 
 func newMeters(set *metrics.Set, s *Store) meters {
@@ -22,6 +23,20 @@ func newMeters(set *metrics.Set, s *Store) meters {
 		}
 		return float64(n)
 	})
+	set.GetOrCreateGauge("binnacle_traces_undecided_spans", func() float64 {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		n := 0
+		for _, u := range s.undecided {
+			n += len(u.spans)
+		}
+		return float64(n)
+	})
+	set.GetOrCreateGauge("binnacle_traces_undecided_bytes", func() float64 {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		return float64(s.undecidedBytes)
+	})
 	set.GetOrCreateGauge("binnacle_traces_disk_bytes", func() float64 {
 		s.mu.RLock()
 		defer s.mu.RUnlock()
@@ -33,7 +48,7 @@ func newMeters(set *metrics.Set, s *Store) meters {
 	set.GetOrCreateGauge("binnacle_traces_read_only", func() float64 {
 		s.mu.RLock()
 		defer s.mu.RUnlock()
-		if s.full || len(s.sealing) >= maxSealing {
+		if s.full || len(s.sealing) >= maxSealing || s.undecidedBytes > 2*s.o.Sampling.MaxBytes {
 			return 1
 		}
 		return 0
@@ -51,5 +66,6 @@ func newMeters(set *metrics.Set, s *Store) meters {
 		quarantined: set.GetOrCreateCounter("binnacle_traces_files_quarantined_total"),
 		seal:        set.GetOrCreateHistogram("binnacle_traces_seal_duration_seconds"),
 		query:       set.GetOrCreateHistogram("binnacle_traces_query_duration_seconds"),
+		sampling:    newSamplingMeters(set, s.o.Sampling.Rules),
 	}
 }

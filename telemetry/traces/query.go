@@ -116,8 +116,9 @@ func (s *Store) blocksOf(ctx context.Context, id pcommon.TraceID) ([]*block, err
 	return blocks, nil
 }
 
-// fromMemory returns the blocks in memory that want wants: sealed ones as they
-// are, of the open one, which others go on filling, what pick copies.
+// fromMemory returns the blocks in memory that want wants: those that no longer
+// change as they are, of the open one, which others go on filling, what pick
+// copies.
 func (s *Store) fromMemory(want func(*block) bool, pick func(*block) *block) []*block {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -125,10 +126,23 @@ func (s *Store) fromMemory(want func(*block) bool, pick func(*block) *block) []*
 	if want(s.open) {
 		out = append(out, pick(s.open))
 	}
-	for _, sb := range s.sealing {
-		if want(sb.block) {
-			out = append(out, sb.block)
+	for _, b := range s.frozenLocked() {
+		if want(b) {
+			out = append(out, b)
 		}
+	}
+	return out
+}
+
+// frozenLocked lists the blocks in memory that no longer change: they may be
+// read without the lock.
+func (s *Store) frozenLocked() []*block {
+	out := make([]*block, 0, len(s.sealing)+len(s.undecided))
+	for _, sb := range s.sealing {
+		out = append(out, sb.block)
+	}
+	for _, u := range s.undecided {
+		out = append(out, u.block)
 	}
 	return out
 }
@@ -216,14 +230,14 @@ func (s *Store) search(ctx context.Context, q Query) (found []ptrace.Traces, tru
 	best := newNewest(q.Limit)
 
 	s.mu.RLock()
-	memory := []*block{s.open}
-	for _, sb := range s.sealing {
-		memory = append(memory, sb.block)
-	}
-	for _, b := range memory {
-		m.block(b, best.add)
-	}
+	m.block(s.open, best.add)
+	frozen := s.frozenLocked()
 	s.mu.RUnlock()
+	for _, b := range frozen {
+		if m.times(b.minStart, b.maxStart) && best.wants(b.maxStart) {
+			m.block(b, best.add)
+		}
+	}
 	best.trim()
 	truncated, err = s.searchDisk(ctx, &m, best)
 	if err != nil {
@@ -418,8 +432,8 @@ func (s *Store) memoryOps() map[string][]Operation {
 		}
 	}
 	add(s.open)
-	for _, sb := range s.sealing {
-		add(sb.block)
+	for _, b := range s.frozenLocked() {
+		add(b)
 	}
 	return out
 }

@@ -12,65 +12,100 @@ import (
 // seal writes a block that its caller has marked busy: encoded outside of all
 // locks, committed and synced, and only then taken off the list of blocks in
 // memory, so that its spans are readable at every moment. After an error it
-// waits on the list for the next flush.
+// waits on the list for the next flush. Under sampling it is written to wait for
+// its verdict.
 func (s *Store) seal(sb *sealingBlock) (err error) {
 	start := time.Now()
+	var held *undecided
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		sb.busy = false
-		if err == nil {
-			s.sealing = slices.DeleteFunc(s.sealing, func(o *sealingBlock) bool { return o == sb })
+		if err != nil {
+			return
+		}
+		s.sealing = slices.DeleteFunc(s.sealing, func(o *sealingBlock) bool { return o == sb })
+		if held != nil {
+			s.undecided = append(s.undecided, held)
+			s.undecidedBytes += held.bytes
 		}
 	}()
-	data := encodeBlock(nil, sb.block)
-	sum := summarize(sb.block)
-	filter := makeFilter(sb.block)
-	if err := s.commit(sb.block, data, sum.encode(), filter); err != nil {
+	if len(s.o.Sampling.Rules) > 0 {
+		held, err = s.hold(sb)
+	} else {
+		err = s.commit([]*block{sb.block}, nil)
+	}
+	if err != nil {
 		s.meters.failed.Inc()
 		return fmt.Errorf("write %d spans: %w", len(sb.spans), err)
 	}
-	s.meters.blocks.Inc()
-	s.meters.blockBytes.Add(len(data))
 	s.meters.seal.UpdateDuration(start)
 	return nil
 }
 
-// commit writes one block with its indexes in one synced batch.
-func (s *Store) commit(b *block, data, sum, filter []byte) (err error) {
+// recoverPebble turns a panic into an error. Pebble cannot go on after a failed
+// write of its log; its logger panics with that, and the store stays, read-only.
+func recoverPebble(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", ErrReadOnly, p)
+	}
+}
+
+// encoded is a block as it goes to disk.
+type encoded struct {
+	*block
+	data, sum, filter []byte
+}
+
+// commit writes blocks with their indexes, and deletes what they were decided
+// from, in one synced batch.
+func (s *Store) commit(blocks []*block, from []*undecided) (err error) {
+	ready := make([]encoded, len(blocks))
+	size := 64
+	for i, b := range blocks {
+		sum := summarize(b)
+		e := encoded{b, encodeBlock(nil, b), sum.encode(), makeFilter(b)}
+		ready[i] = e
+		size += len(e.data) + len(e.sum) + len(e.filter) + 40*len(b.traces)
+	}
 	s.commits.Lock()
 	defer s.commits.Unlock()
-	defer func() {
-		// Pebble cannot go on after a failed write of its log; its logger
-		// panics with that, and the store stays, read-only.
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", ErrReadOnly, p)
-		}
-	}()
-	p, seq := partitionOf(s.o.now()), s.nextSeq
-	batch := s.db.NewBatchWithSize(len(data) + len(sum) + len(filter) + 40*len(b.traces))
+	defer recoverPebble(&err)
+	p := partitionOf(s.o.now())
+	batch := s.db.NewBatchWithSize(size)
 	defer batch.Close()
-	if err := s.fill(batch, p, seq, b, data, sum, filter); err != nil {
-		return err
+	for i, e := range ready {
+		if err := s.fill(batch, p, s.nextSeq+uint32(i), e); err != nil {
+			return err
+		}
+	}
+	for _, u := range from {
+		if err := batch.Delete(seqKey(undecidedHour, kindUndecided, u.seq), nil); err != nil {
+			return err
+		}
 	}
 	if err := batch.Commit(pebble.Sync); err != nil {
 		return err
 	}
-	s.nextSeq = seq + 1
-	s.parts.widen(p, b.minStart, b.maxStart)
-	for k := range b.ops {
-		service, op := b.operation(k)
-		s.names.add(service, op, p)
+	s.nextSeq += uint32(len(ready))
+	for _, e := range ready {
+		s.parts.widen(p, e.minStart, e.maxStart)
+		for k := range e.ops {
+			service, op := e.operation(k)
+			s.names.add(service, op, p)
+		}
+		s.meters.blocks.Inc()
+		s.meters.blockBytes.Add(len(e.data))
 	}
 	return nil
 }
 
 // fill puts everything that a block leaves on disk into batch.
-func (s *Store) fill(batch *pebble.Batch, p partition, seq uint32, b *block, data, sum, filter []byte) error {
+func (s *Store) fill(batch *pebble.Batch, p partition, seq uint32, b encoded) error {
 	for _, kv := range []struct {
 		kind  byte
 		value []byte
-	}{{kindBlock, data}, {kindSummary, sum}, {kindFilter, filter}} {
+	}{{kindBlock, b.data}, {kindSummary, b.sum}, {kindFilter, b.filter}} {
 		if err := batch.Set(seqKey(p, kv.kind, seq), kv.value, nil); err != nil {
 			return err
 		}

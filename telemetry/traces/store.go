@@ -44,6 +44,8 @@ type Options struct {
 	MinFreeBytes int64
 	// CacheBytes bounds the blocks kept in memory for reading. Default 64 MiB.
 	CacheBytes int64
+	// Sampling decides which traces are kept. Default all.
+	Sampling Sampling
 
 	Log     *slog.Logger
 	Metrics *metrics.Set
@@ -62,6 +64,7 @@ func (o Options) withDefaults() Options {
 	if o.CacheBytes <= 0 {
 		o.CacheBytes = 64 << 20
 	}
+	o.Sampling = o.Sampling.withDefaults()
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -114,12 +117,23 @@ type Store struct {
 	sealing []*sealingBlock
 	closed  bool
 	full    bool // too little space is left
+	// Of sampling: the blocks that wait, the oldest first, and what is known of
+	// their traces.
+	undecided      []*undecided
+	undecidedBytes int64
+	docket         *docket
+
+	// deciding lets one round of decisions run at a time; decided is when the
+	// last one began.
+	deciding sync.Mutex
+	decided  time.Time
 
 	// commits orders the commits of blocks, so that a number is taken, written
 	// and visible before the next.
-	commits sync.Mutex
-	nextSeq uint32
-	parts   partitions
+	commits       sync.Mutex
+	nextSeq       uint32
+	nextUndecided uint32
+	parts         partitions
 }
 
 // sealingBlock is a block on its way to the disk.
@@ -141,6 +155,7 @@ func Open(o Options) (*Store, error) {
 		names: newNames(),
 		open:  newBlock(),
 
+		docket:      newDocket(o.Sampling.Rules),
 		corruptions: make(corruptions, 64),
 	}
 	s.meters = newMeters(o.Metrics, s)
@@ -193,14 +208,17 @@ func (s *Store) openDB() (*pebble.DB, error) {
 }
 
 // load reads what is kept in memory: the bounds of the partitions, the names
-// of services and operations, the last block's number.
+// of services and operations, the last block's number, the undecided blocks.
 func (s *Store) load() error {
+	if err := s.restoreUndecided(); err != nil {
+		return err
+	}
 	it, err := s.db.NewIter(nil)
 	if err != nil {
 		return err
 	}
 	defer it.Close()
-	for ok := it.First(); ok; {
+	for ok := it.SeekGE(key(undecidedHour+1, 0)); ok; {
 		p, _, _, err := parseKey(it.Key())
 		if err != nil {
 			return err
@@ -259,7 +277,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return s.flush()
 		case <-flush.C:
-			if err := s.flush(); err != nil {
+			if err := errors.Join(s.flush(), s.decide()); err != nil {
 				s.log.Error("spans not written, will try again", "error", err)
 			}
 			s.checkSpace()
@@ -328,6 +346,13 @@ func (s *Store) append(td ptrace.Traces) (full *sealingBlock, invalid int, err e
 		return nil, 0, retryable{fmt.Errorf("%w: less than %d bytes are free in %s", ErrReadOnly, s.o.MinFreeBytes, s.o.Dir)}
 	case len(s.sealing) >= maxSealing:
 		return nil, 0, retryable{fmt.Errorf("%w: %d blocks wait for the disk", ErrReadOnly, len(s.sealing))}
+	case s.undecidedBytes > 2*s.o.Sampling.MaxBytes:
+		return nil, 0, retryable{fmt.Errorf("%w: %d bytes of spans wait for the disk to take their verdict", ErrReadOnly, s.undecidedBytes)}
+	}
+	if len(s.o.Sampling.Rules) > 0 {
+		kept, dropped := s.docket.hear(td)
+		s.meters.sampling.late[true].Add(kept)
+		s.meters.sampling.late[false].Add(dropped)
 	}
 	invalid = s.open.append(td)
 	if len(s.open.spans) >= maxBlockSpans || s.open.size() >= maxBlockBytes {
