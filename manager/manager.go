@@ -169,8 +169,13 @@ func New(o Options) (_ *Manager, err error) {
 		return nil, fmt.Errorf("open the metrics store: %w", err)
 	}
 	m.onStop("metrics", func(context.Context) error { return m.metrics.Close() })
+	rules, err := traces.ParseRules(o.TracesSample...)
+	if err != nil {
+		return nil, fmt.Errorf("--traces-sample: %w", err)
+	}
 	if m.traces, err = traces.Open(traces.Options{
-		Dir: filepath.Join(o.DataDir, "traces"), Retention: o.TracesRetention, MaxBytes: o.TracesMaxBytes, Log: o.Log, Metrics: m.set,
+		Dir: filepath.Join(o.DataDir, "traces"), Retention: o.TracesRetention, MaxBytes: o.TracesMaxBytes,
+		Sampling: traces.Sampling{Rules: rules, Window: o.TracesSampleWindow, MaxBytes: o.TracesSampleBytes}, Log: o.Log, Metrics: m.set,
 	}); err != nil {
 		return nil, fmt.Errorf("open the trace store: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/binnacle-project/binnacle/licensing"
 	"github.com/binnacle-project/binnacle/manager/access"
 	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/telemetry/traces"
 )
 
 // Options of a manager. DefaultOptions is the one home of defaults; cmd fills
@@ -73,6 +74,13 @@ type Options struct {
 	// oldest goes first. 0 means no bound but the retention.
 	MetricsMaxBytes int64
 	TracesMaxBytes  int64
+	// TracesSample are the rules by which traces are kept, see
+	// traces.ParseRules; none keeps all. TracesSampleWindow is the time from a
+	// trace's first span to its decision, TracesSampleBytes the memory for spans
+	// that wait for theirs.
+	TracesSample       []string
+	TracesSampleWindow time.Duration
+	TracesSampleBytes  int64
 	// MetricsMaxSeries and MetricsMaxSeriesPerNode bound the series of the last
 	// two to three hours, which are in memory at about 1 KiB each. Points that
 	// would make one more are refused with a partial success and an event.
@@ -118,7 +126,8 @@ func DefaultOptions() Options {
 		MetricsRetention: 15 * 24 * time.Hour,
 		MetricsMaxSeries: 2_000_000, MetricsMaxSeriesPerNode: 50_000,
 		QueryMaxSamples: 20_000_000, QueryTimeout: 30 * time.Second, QueryConcurrency: 8,
-		TracesRetention:   48 * time.Hour,
+		TracesRetention:    48 * time.Hour,
+		TracesSampleWindow: traces.DefaultSampling().Window, TracesSampleBytes: traces.DefaultSampling().MaxBytes,
 		MetricsHistograms: "native",
 		MaxRequestBytes:   16 << 20,
 		DownAfter:         5 * time.Minute,
@@ -132,6 +141,10 @@ func DefaultOptions() Options {
 
 // TLSAuto as TLS makes the certificate of :9897.
 const TLSAuto = "auto"
+
+// maxSampleWindow bounds how long spans wait for the verdict on their trace: far
+// below an hour, the unit in which the store drops.
+const maxSampleWindow = 10 * time.Minute
 
 // GossipOff as GossipAddr turns gossip off.
 const GossipOff = "off"
@@ -155,6 +168,12 @@ func (o Options) Validate() error {
 		if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 {
 			bad("%s %q: want HOST:PORT, or :PORT for all addresses", a.flag, a.addr)
 		}
+	}
+	if _, err := traces.ParseRules(o.TracesSample...); err != nil {
+		bad("--traces-sample: %w", err)
+	}
+	if o.TracesSampleWindow > maxSampleWindow {
+		bad("--traces-sample-window %v: want at most %v", o.TracesSampleWindow, maxSampleWindow)
 	}
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		bad("--tls-cert and --tls-key go together: one of them is missing")
@@ -182,6 +201,7 @@ func (o Options) Validate() error {
 	}{
 		{"--metrics-retention", o.MetricsRetention, 2 * time.Hour},
 		{"--traces-retention", o.TracesRetention, time.Hour},
+		{"--traces-sample-window", o.TracesSampleWindow, time.Second},
 		{"--down-after", o.DownAfter, time.Second},
 		{"--seat-hold", o.SeatHold, 0},
 		{"--lease-life", o.LeaseLife, 2 * time.Second},
@@ -197,6 +217,7 @@ func (o Options) Validate() error {
 	}{
 		{"--metrics-max-bytes", o.MetricsMaxBytes, 0},
 		{"--traces-max-bytes", o.TracesMaxBytes, 0},
+		{"--traces-sample-bytes", o.TracesSampleBytes, 1 << 20},
 		{"--metrics-max-series", int64(o.MetricsMaxSeries), 1},
 		{"--metrics-max-series-per-node", int64(o.MetricsMaxSeriesPerNode), 1},
 		{"--query-max-samples", int64(o.QueryMaxSamples), 1},

@@ -105,6 +105,9 @@ join.token, admin.token, reader.token and otlp.token.`,
 	f.StringVar(&o.MetricsHistograms, "metrics-histograms", o.MetricsHistograms, "how histograms are stored: native, classic or both (`FORM`)")
 	f.Int64Var(&o.MetricsMaxBytes, "metrics-max-bytes", o.MetricsMaxBytes, "disk for metrics, the oldest go first; 0 means no bound (`BYTES`)")
 	f.Int64Var(&o.TracesMaxBytes, "traces-max-bytes", o.TracesMaxBytes, "disk for traces, the oldest go first; 0 means no bound (`BYTES`)")
+	f.StringArrayVar(&o.TracesSample, "traces-sample", o.TracesSample, `rules by which traces are kept, first match decides, none keeps all; repeat it or part `+"`RULES`"+` by ";", e.g. "errors: status=error keep=100%; slow: duration>=1s keep=100%; rest: keep=5%"`)
+	f.DurationVar(&o.TracesSampleWindow, "traces-sample-window", o.TracesSampleWindow, "`DURATION` from a trace's first span to the decision by --traces-sample")
+	f.Int64Var(&o.TracesSampleBytes, "traces-sample-bytes", o.TracesSampleBytes, "memory for spans that wait for the decision; beyond it the oldest are decided early (`BYTES`)")
 	f.IntVar(&o.MetricsMaxSeries, "metrics-max-series", o.MetricsMaxSeries, "series in memory, about 1 KiB each (`N`)")
 	f.IntVar(&o.MetricsMaxSeriesPerNode, "metrics-max-series-per-node", o.MetricsMaxSeriesPerNode, "series in memory of one sender (`N`)")
 	f.IntVar(&o.QueryMaxSamples, "query-max-samples", o.QueryMaxSamples, "samples that one PromQL query may hold at once (`N`)")
@@ -171,12 +174,30 @@ func fillFlags(flags *pflag.FlagSet, file string, env func(string) (string, bool
 				errs = append(errs, fmt.Errorf("%s=%q: %w", name, v, err))
 			}
 		} else if v, ok := values[f.Name]; ok {
-			if err := f.Value.Set(fmt.Sprint(v)); err != nil {
+			if err := setFromFile(f.Value, v); err != nil {
 				errs = append(errs, fmt.Errorf("--config %s: %s: %w", file, f.Name, err))
 			}
 		}
 	})
 	return errors.Join(errs...)
+}
+
+// setFromFile sets a flag to a value of the YAML file. A flag that may be
+// repeated takes a list, too.
+func setFromFile(flag pflag.Value, v any) error {
+	list, isList := v.([]any)
+	if !isList {
+		return flag.Set(fmt.Sprint(v))
+	}
+	many, ok := flag.(pflag.SliceValue)
+	if !ok {
+		return errors.New("is a list; want one value")
+	}
+	var texts []string
+	for _, e := range list {
+		texts = append(texts, fmt.Sprint(e))
+	}
+	return many.Replace(texts)
 }
 
 func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
