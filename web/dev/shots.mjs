@@ -4,7 +4,8 @@
 //
 //   node dev/shots.mjs DIR [SCENE[:PATH[:WIDTHxHEIGHT[:light|dark]]] ...]
 //
-// BINNACLE_URL=http://127.0.0.1:9897 takes a real manager in place of a scene,
+// BINNACLE_URL=http://127.0.0.1:9897 takes a real manager, to which BINNACLE_TOKEN
+// opens the door; SCENE is then only the name of the picture.
 // FULL=1 takes the whole length of the page, STALE=1 takes the API away first,
 // EVALFILE=FILE prints what a script gives in the page.
 
@@ -22,7 +23,7 @@ const SETTLE_MS = 2600;
 const STALE_MS = 9000;
 
 const [dir = "shots", ...wanted] = process.argv.slice(2);
-const SIZES = ["1280x860", "390x844", "1920x1080"];
+const SIZES = ["1280x860", "390x844", "2560x1440"];
 const shots = (wanted.length > 0 ? wanted : ["demo", "calm", "empty"]).flatMap((w) => {
   const [scene, path = "/", size, theme] = w.split(":");
   return (size ? [size] : SIZES).flatMap((s) => (theme ? [theme] : ["light", "dark"]).map((t) => ({ scene, path, size: s.split("x").map(Number), theme: t })));
@@ -84,6 +85,10 @@ try {
     await Promise.all([send("Runtime.enable"), send("Log.enable"), send("Page.enable")]);
     await send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: theme }] });
     await send("Emulation.setDeviceMetricsOverride", { width: size[0], height: size[1], deviceScaleFactor: Number(process.env.SCALE ?? 1), mobile: size[0] < 500 });
+    if (process.env.BINNACLE_TOKEN) {
+      await send("Network.enable");
+      await send("Network.setExtraHTTPHeaders", { headers: { authorization: `Bearer ${process.env.BINNACLE_TOKEN}` } });
+    }
     const base = process.env.BINNACLE_URL ?? `http://127.0.0.1:${servers.get(scene).address().port}`;
     await send("Page.navigate", { url: base + path });
     const ready = `(() => { const s = document.querySelector('[data-testid="sentence"], h1'); return s !== null && s.textContent.trim() !== ""; })()`;
@@ -106,7 +111,8 @@ try {
     const wide = (await send("Runtime.evaluate", { expression: "document.documentElement.scrollWidth - innerWidth" })).result.value;
     if (wide > 0) complaints.push(`${scene}${path} at ${size[0]}: ${wide} px too wide`);
     const { data } = await send("Page.captureScreenshot", { format: "png", captureBeyondViewport: process.env.FULL === "1" });
-    const name = `${scene}${path.replaceAll(/[^a-z0-9]+/gi, "-").replace(/-$/, "")}-${size[0]}-${theme}.png`;
+    const view = process.env.BINNACLE_URL ? "" : path.replaceAll(/[^a-z0-9]+/gi, "-").replace(/-$/, "");
+    const name = `${scene}${view}-${size[0]}-${theme}.png`;
     writeFileSync(join(dir, name), Buffer.from(data, "base64"));
     console.log(name);
     await chromium.send("Target.closeTarget", { targetId });

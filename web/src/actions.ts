@@ -1,25 +1,15 @@
 // What a visitor may set going: calls that change something, and how they go.
 // Components describe an Action and read its Doing from the store.
 
-import type { Fault, NewRollout } from "./api";
+import type { NewRollout } from "./api";
 import type { Role } from "./access";
 import { type Call, CallError, send } from "./client";
-import type { Store } from "./store";
+import type { Doing, Store } from "./store";
 
 export interface Action extends Call {
   /** Progress is kept under this key, so that it shows where the action was started. */
   key: string;
   role: Role;
-}
-
-/** How an action goes, or went. */
-export interface Doing {
-  state: "running" | "done" | "failed";
-  /** When it began, by this machine's clock. */
-  at: number;
-  body: unknown;
-  problem: string;
-  faults: readonly Fault[];
 }
 
 const esc = encodeURIComponent;

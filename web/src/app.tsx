@@ -1,6 +1,7 @@
 // The frame around every view: name, navigation, how fresh the data are.
 
 import type { ComponentChildren } from "preact";
+import { useEffect } from "preact/hooks";
 import { anonymous, lacks } from "./access";
 import { span } from "./format";
 import { ConfigPage } from "./pages/config";
@@ -30,9 +31,21 @@ const NAV: readonly { href: string; label: string; pages: readonly [Page, ...Pag
   { href: "/tokens", label: "Tokens", pages: ["tokens"] },
 ];
 
+/** What a tab, a bookmark and a screen reader call the view. */
+function titleOf({ page, id }: Route): string {
+  const name = NAV.find((n) => page && n.pages.includes(page))?.label;
+  return page === "overview" || !name ? "Binnacle" : `${id ? `${id} · ` : ""}${name} · Binnacle`;
+}
+
 export function App({ store }: { store: Store }) {
   const route = useStore(store, (s) => s.route);
   const me = useStore(store, (s) => s.me);
+  const { page } = route;
+  useEffect(() => {
+    document.title = titleOf(route);
+    // On a phone the views are a strip: the current one should be seen.
+    document.querySelector(".top nav a[aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+  }, [page, route.id]);
   return (
     <>
       <a class="skip" href="#main">Skip to content</a>

@@ -1,6 +1,7 @@
 // Speaks the operator API and PromQL. Errors carry one sentence for the reader.
 
 import type { Event, Fault, List, Me, Problem } from "./api";
+import type { ExemplarSeries } from "./exemplars";
 import { parseTime } from "./format";
 import type { Matrix, Range } from "./series";
 
@@ -86,6 +87,13 @@ export async function queryRange(query: string, r: Range, signal: AbortSignal): 
   const params = new URLSearchParams({ query, start: String(r.start), end: String(r.end), step: String(r.step) });
   const body = await send<{ data?: { result?: Matrix[] } }>({ method: "GET", path: `/prometheus/api/v1/query_range?${params}` }, signal);
   return body.data?.result ?? [];
+}
+
+/** Reads the exemplars of the series that a selector names; start and end in Unix seconds. */
+export async function queryExemplars(query: string, start: number, end: number, signal: AbortSignal): Promise<ExemplarSeries[]> {
+  const params = new URLSearchParams({ query, start: String(start), end: String(end) });
+  const body = await send<{ data?: ExemplarSeries[] }>({ method: "GET", path: `/prometheus/api/v1/query_exemplars?${params}` }, signal);
+  return body.data ?? [];
 }
 
 /** Events after the one with id after, at most limit. */

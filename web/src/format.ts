@@ -102,6 +102,16 @@ export function span(ms: number): string {
   return `${Math.floor(t / DAY)}${NBSP}d`;
 }
 
+/** What is left of a time in milliseconds, by its two largest units: 4 d 23 h, 2 h 5 min, 12 min 30 s. */
+export function countdown(ms: number): string {
+  const t = Math.max(0, ms);
+  const units = ([[DAY, HOUR], [HOUR, MINUTE], [MINUTE, SECOND]] as const).find(([big]) => t >= big);
+  if (!units) return span(t);
+  const [big, small] = units;
+  const rest = Math.floor((t % big) / small) * small;
+  return span(t - (t % big)) + (rest > 0 ? ` ${span(rest)}` : "");
+}
+
 /** How long ago at was: "3 min ago", "just now" below two seconds. */
 export function ago(at: number, now: number): string {
   const d = now - at;

@@ -2,7 +2,7 @@
 // sentence at the top of the page and to the list of what needs attention.
 
 import type { Activity, ActivityRow, Backend, Node, Overview, RolloutState } from "./api";
-import { and, exact, parseTime, plural, ratio, roughly, when } from "./format";
+import { and, exact, parseTime, plural, ratio, roughly, span, when } from "./format";
 import { backendHref, nodeHref, rolloutHref } from "./routes";
 
 /** bad needs a person now, warn soon; info is going on. */
@@ -22,6 +22,8 @@ export interface Item {
   href: string;
   /** When it began (Unix milliseconds), where that is known. */
   since?: number;
+  /** It began then at the latest: nothing older is known. */
+  longer?: boolean;
 }
 
 /** Fewer requests than this say nothing: thin traffic is not good health, nor bad. */
@@ -235,6 +237,9 @@ export interface Part {
   tone?: Tone;
 }
 
+/** "since 02:41", or "for over 23 h" where the beginning is older than what is known. */
+export const sinceWords = (i: Pick<Item, "longer">, since: number, now: number): string => (i.longer ? `for over ${span(now - since)}` : `since ${when(since, now)}`);
+
 /** Names at most this many troubles in the sentence; the list has the rest. */
 const IN_SENTENCE = 2;
 
@@ -268,7 +273,7 @@ export function sentence(o: Overview, items: readonly Item[], now: number): Part
   const named = rest.slice(0, IN_SENTENCE);
   for (const i of named) {
     const kind = i.key.startsWith("backend/") ? "Backend " : i.key.startsWith("node/") ? "Node " : "";
-    const since = i.since === undefined ? "" : ` since ${when(i.since, now)}`;
+    const since = i.since === undefined ? "" : ` ${sinceWords(i, i.since, now)}`;
     parts.push({ text: ` ${kind}` }, { text: i.subject, tone: i.tone, href: i.href }, { text: ` ${i.brief ?? i.text}${since}.` });
   }
   const more = rest.length - named.length;

@@ -2,12 +2,14 @@
 // the event log, and what else the view needs. Everything stops while nobody looks at the page, and comes
 // back at once when somebody does.
 
+import { may } from "./access";
 import type { Event, Overview } from "./api";
-import { CallError, listEvents, queryRange, send, whoAmI } from "./client";
+import { CallError, listEvents, queryExemplars, queryRange, send, whoAmI } from "./client";
+import { exemplarQuery, pickExemplars } from "./exemplars";
 import { LOADING, type Need, needs } from "./resources";
 import { parseWindow, sameWindow, type Window } from "./routes";
 import { chartData, chartFromRecent, queries, rangeOf, refreshEvery, type Scope, scopeOf } from "./series";
-import { managerNow, type State, type Store } from "./store";
+import { managerNow, NO_CHARTS, type State, type Store } from "./store";
 
 /** A stream that says nothing for so long is taken as dead: five steps. */
 const SILENCE_MS = 10_000;
@@ -18,6 +20,8 @@ const MAX_RETRY_MS = 15_000;
 const HIDDEN_MS = 30_000;
 /** The stream brings events; the log is asked this often for one that it lost. */
 const EVENTS_MS = 60_000;
+/** Exemplars are read at most so often. */
+const EXEMPLARS_MS = 15_000;
 /** How many events are read at first. */
 const FIRST_EVENTS = 200;
 
@@ -41,8 +45,9 @@ export class Live {
   #abort = new AbortController();
   #window: Window | undefined;
   #scope: Scope | undefined;
+  #exemplarsAt = 0;
   readonly #readers = new Map<string, Reader>();
-  #seen: Pick<State, "route" | "me" | "data" | "turn"> | undefined;
+  #seen: Pick<State, "route" | "me" | "data" | "turn" | "undated"> | undefined;
   #fleet = "";
 
   constructor(store: Store) {
@@ -64,22 +69,24 @@ export class Live {
 
   #follow(): void {
     if (this.#paused) return;
-    const { route, me, data, turn } = this.#store.state;
+    const { route, me, data, turn, undated } = this.#store.state;
     const w = parseWindow(route.query);
     const scope = scopeOf(route);
     const another = this.#scope?.matchers !== scope?.matchers || this.#scope?.rollup !== scope?.rollup;
     if (this.#window === undefined || !sameWindow(this.#window, w) || another) {
       this.#window = w;
       this.#scope = scope;
-      if (another) this.#store.set({ charts: { state: "loading", data: undefined, problem: "" } });
+      if (another) this.#store.set({ charts: NO_CHARTS });
+      this.#exemplarsAt = 0;
       void this.#readCharts(true);
     }
+    void this.#readExemplars();
     // How large the fleet is decides about a few needs; what it does, about none.
     const { overview } = this.#store.state;
     const fleet = `${overview?.nodes?.length ?? 0}/${(overview?.backends ?? []).reduce((n, b) => n + b.callers, 0)}`;
     const seen = this.#seen;
-    if (seen && seen.route === route && seen.me === me && seen.data === data && seen.turn === turn && this.#fleet === fleet) return;
-    this.#seen = { route, me, data, turn };
+    if (seen && seen.route === route && seen.me === me && seen.data === data && seen.turn === turn && seen.undated === undated && this.#fleet === fleet) return;
+    this.#seen = { route, me, data, turn, undated };
     this.#fleet = fleet;
     this.#read(seen !== undefined && seen.turn !== turn);
   }
@@ -211,7 +218,7 @@ export class Live {
     const q = queries(r.step, scope);
     try {
       const [rates, quantiles] = await Promise.all([queryRange(q.rates, r, abort.signal), queryRange(q.quantiles, r, abort.signal)]);
-      this.#store.set({ charts: { state: "ready", data: chartData(rates, quantiles, r, w, now), problem: "" } });
+      this.#store.set({ charts: { state: "ready", data: chartData(rates, quantiles, r, w, now), problem: "", exemplars: this.#store.state.charts.exemplars } });
     } catch (err) {
       if (abort.signal.aborted) return;
       if (err instanceof CallError && err.status === 401) toLogin();
@@ -220,9 +227,27 @@ export class Live {
       // so; while only its history is, what the stream brought is drawn.
       const away = err instanceof CallError && err.status === 0;
       const data = away && charts.data ? charts.data : w.kind === "live" && scope.live ? chartFromRecent(recent, w.seconds, now) : undefined;
-      this.#store.set({ charts: { state: "failed", data, problem: away && data ? "" : problem } });
+      this.#store.set({ charts: { state: "failed", data, problem: away && data ? "" : problem, exemplars: [] } });
     }
     this.#chartsTimer = window.setTimeout(() => void this.#readCharts(false), refreshEvery(w));
+  }
+
+  /** Reads exemplars now and then, those of a fixed window once. A chart without them is whole. */
+  async #readExemplars(): Promise<void> {
+    const { route, me, overview, charts: { data } } = this.#store.state;
+    const w = this.#window;
+    if (!data || !overview || w === undefined || !may(me, "operator", "traces:read")) return;
+    const query = exemplarQuery(route, overview.nodes ?? []);
+    const read = this.#exemplarsAt > 0 && (w.kind === "fixed" || Date.now() - this.#exemplarsAt < EXEMPLARS_MS);
+    if (query === undefined || read) return;
+    this.#exemplarsAt = Date.now();
+    const scope = this.#scope;
+    try {
+      const exemplars = pickExemplars(await queryExemplars(query, data.from, data.to, this.#abort.signal), data.from, data.to);
+      if (scope === this.#scope && sameWindow(w, this.#window ?? w)) this.#store.set({ charts: { ...this.#store.state.charts, exemplars } });
+    } catch {
+      // The next reading brings them.
+    }
   }
 
   /** Draws what the stream brings while the history cannot be read. */

@@ -9,12 +9,12 @@ const BACKENDS = ["x:1", "y:1", "z:1"].map((id) => backend(id, { callers: 4 }));
 function cells(bad: Record<string, number>): ActivityRow[] {
   return NODES.flatMap((n) => BACKENDS.map((b): ActivityRow => ({ node: n.id, backend: b.id, activity: activity({ requests: 1000, errors: 1000 * (bad[`${n.id} ${b.id}`] ?? 0) }) })));
 }
-const said = (bad: Record<string, number>): string[] => matrixView(NODES, BACKENDS, cells(bad)).findings.map((f) => `${f.backend ?? f.node} ${f.text}`);
+const said = (bad: Record<string, number>, ratio = 0.2): string[] => matrixView(NODES, BACKENDS.map((b) => ({ ...b, activity: activity({ error_ratio: ratio }) })), cells(bad)).findings.map((f) => `${f.backend ?? f.node} ${f.text}`);
 
 describe("what the matrix says", () => {
   test("nothing, when all is well", () => expect(said({})).toEqual([]));
   test("a full column is a failing backend", () => {
-    expect(said({ "a x:1": 0.2, "b x:1": 0.2, "c x:1": 0.3, "d x:1": 0.1 })).toEqual(["x:1 is failing: from all 4 nodes."]);
+    expect(said({ "a x:1": 0.2, "b x:1": 0.2, "c x:1": 0.3, "d x:1": 0.1 })).toEqual(["x:1 fails 20\u00a0% of calls from all 4 nodes."]);
   });
   test("a full row is a node that is cut off", () => {
     expect(said({ "c x:1": 1, "c y:1": 1, "c z:1": 0.9 })).toEqual(["c is cut off: calls to all 3 backends fail, from other nodes they do not."]);
@@ -23,7 +23,7 @@ describe("what the matrix says", () => {
     expect(said({ "a y:1": 1, "b y:1": 1 })).toEqual(["y:1 cannot be reached from a and b; other nodes can reach it."]);
   });
   test("a backend that fails from everywhere cuts nobody off", () => {
-    expect(said({ "a x:1": 1, "b x:1": 1, "c x:1": 1, "d x:1": 1 })).toEqual(["x:1 is failing: from all 4 nodes."]);
+    expect(said({ "a x:1": 1, "b x:1": 1, "c x:1": 1, "d x:1": 1 }, 1)).toEqual(["x:1 is failing: all calls, from all 4 nodes."]);
   });
   test("single failures are no finding", () => expect(said({ "a x:1": 0.02 })).toEqual([]));
 });
@@ -35,6 +35,11 @@ test("worst first, in both directions, whether fine cells are known or not", () 
     expect(v.rows.map((r) => r.id)).toEqual(["c", "b", "a", "d"]);
     expect(v.columns.map((c) => [c.id, c.failing, c.callers])).toEqual([["y:1", 2, 4], ["z:1", 1, 4], ["x:1", 0, 4]]);
   }
+});
+
+test("rows keep their places while ratios breathe", () => {
+  const order = (bad: Record<string, number>): string[] => matrixView(NODES, BACKENDS, cells(bad)).rows.map((r) => r.id);
+  expect(order({ "a x:1": 0.15, "b x:1": 0.16, "c x:1": 0.14 })).toEqual(order({ "a x:1": 0.14, "b x:1": 0.12, "c x:1": 0.19 }));
 });
 
 test("cells of nodes and backends that are gone are left out", () => {

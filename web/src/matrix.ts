@@ -3,7 +3,7 @@
 // fails everything is a node that is cut off. Pure functions.
 
 import type { Activity, ActivityRow, Backend, Node } from "./api";
-import { and, exact, plural } from "./format";
+import { and, exact, plural, roughly } from "./format";
 
 export interface MatrixRow {
   id: string;
@@ -20,12 +20,16 @@ export interface MatrixColumn {
   failing: number;
   callers: number;
   score: number;
+  /** Share of all calls to it that fail; null without calls. */
+  ratio: number | null;
 }
 
 export interface MatrixFinding {
   text: string;
   node?: string;
   backend?: string;
+  /** A person should look now. */
+  bad: boolean;
 }
 
 export interface MatrixView {
@@ -43,6 +47,8 @@ const FAILS = 0.01;
 const CUT = 0.5;
 /** From this share of its callers on a backend fails from everywhere. */
 const EVERYWHERE = 0.8;
+/** What a cell of each shade adds to the badness of its row and column. */
+const WEIGHTS = [0, 1, 4, 16, 64] as const;
 /** At most this many findings are said. */
 const MOST_FINDINGS = 5;
 
@@ -62,7 +68,7 @@ export function shade(a: Activity | undefined): 0 | 1 | 2 | 3 | 4 {
 export function matrixView(nodes: readonly Node[], backends: readonly Backend[], known: readonly ActivityRow[]): MatrixView {
   const cells = new Map<string, Activity>();
   const rows = new Map(nodes.map((n): [string, MatrixRow] => [n.id, { id: n.id, name: n.name || n.id, failing: 0, calls: 0, score: 0 }]));
-  const columns = new Map(backends.map((b): [string, MatrixColumn] => [b.id, { id: b.id, failing: 0, callers: b.callers, score: 0 }]));
+  const columns = new Map(backends.map((b): [string, MatrixColumn] => [b.id, { id: b.id, failing: 0, callers: b.callers, score: 0, ratio: b.activity?.error_ratio ?? null }]));
   const cut = new Map<string, string[]>();
   for (const { node = "", backend = "", activity } of known) {
     const row = rows.get(node);
@@ -71,8 +77,10 @@ export function matrixView(nodes: readonly Node[], backends: readonly Backend[],
     cells.set(cellKey(node, backend), activity);
     const r = ratioOf(activity);
     row.calls++;
-    row.score += r;
-    column.score += r;
+    // By shade and not by the ratio itself: rows should not change places at each breath.
+    const weight = WEIGHTS[shade(activity)];
+    row.score += weight;
+    column.score += weight;
     if (r < FAILS) continue;
     row.failing++;
     column.failing++;
@@ -94,18 +102,19 @@ function findings(v: MatrixView, cut: ReadonlyMap<string, readonly string[]>): M
   for (const c of v.columns) {
     if (c.failing === 0 || c.callers === 0 || c.failing < EVERYWHERE * c.callers) continue;
     everywhere.add(c.id);
-    found.push({ text: c.callers === 1 ? "fails from the one node that calls it." : c.failing === c.callers ? `is failing: from all ${exact(c.callers)} nodes.` : `is failing: from ${exact(c.failing)} of ${exact(c.callers)} nodes.`, backend: c.id });
+    const what = c.ratio === null ? "fails" : c.ratio >= CUT ? `is failing: ${c.ratio >= 0.995 ? "all calls" : `${roughly(c.ratio)} of calls`},` : `fails ${roughly(c.ratio)} of calls`;
+    found.push({ text: `${what} from ${c.callers === 1 ? "the one node that calls it" : c.failing === c.callers ? `all ${exact(c.callers)} nodes` : `${exact(c.failing)} of ${exact(c.callers)} nodes`}.`, backend: c.id, bad: c.ratio === null || c.ratio >= 0.1 });
   }
   // A node is cut off when what it cannot reach, others can.
   const partly = new Map<string, string[]>();
   for (const r of v.rows) {
     const own = (cut.get(r.id) ?? []).filter((b) => !everywhere.has(b));
     if (own.length === 0) continue;
-    if (own.length > 1 && own.length === r.calls) found.push({ text: `is cut off: calls to all ${exact(own.length)} backends fail, from other nodes they do not.`, node: r.id });
+    if (own.length > 1 && own.length === r.calls) found.push({ text: `is cut off: calls to all ${exact(own.length)} backends fail, from other nodes they do not.`, node: r.id, bad: true });
     else for (const b of own) partly.set(b, [...(partly.get(b) ?? []), r.name]);
   }
   for (const [backend, names] of partly) {
-    found.push({ text: `cannot be reached from ${names.length <= 3 ? and(names) : plural(names.length, "node")}; other nodes can reach it.`, backend });
+    found.push({ text: `cannot be reached from ${names.length <= 3 ? and(names) : plural(names.length, "node")}; other nodes can reach it.`, backend, bad: true });
   }
   return found.slice(0, MOST_FINDINGS);
 }

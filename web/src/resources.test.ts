@@ -1,3 +1,4 @@
+import { NONE_UNDATED } from "./since";
 import { describe, expect, test } from "vitest";
 import type { Me } from "./api";
 import { backend, iso, node, NOW } from "./fixtures";
@@ -8,7 +9,7 @@ import { parseRoute } from "./routes";
 const me = (role: Me["role"], rights: string[] = []): Me => ({ name: "x", role, rights });
 const ready = (body: unknown): Loaded<unknown> => ({ state: "ready", body, problem: "", status: 200 });
 const of = (path: string, who: Me | undefined = me("admin"), data = new Map<string, Loaded<unknown>>()): string[] =>
-  needs({ route: parseRoute(path), me: who, data, nodes: [node("a")], backends: [backend("b:1", { callers: 3 })], opened: 1000 }).map((n) => n.path);
+  needs({ route: parseRoute(path), me: who, data, nodes: [node("a")], backends: [backend("b:1", { callers: 3 })], undated: NONE_UNDATED, opened: 1000 }).map((n) => n.path);
 
 describe("roles", () => {
   test("include each other; a single right opens one thing", () => {
@@ -34,7 +35,7 @@ describe("what views read", () => {
   test("names are escaped", () => expect(of("/config/a%2Fb%3F")).toContain("/v1/groups/a%2Fb%3F/revisions"));
   test("the whole matrix only while it is small", () => {
     expect(of("/matrix")).toHaveLength(1);
-    expect(needs({ route: parseRoute("/matrix"), me: me("viewer"), data: new Map(), nodes: [], backends: [backend("b:1", { callers: MOST_CELLS + 1 })], opened: 0 })).toEqual([]);
+    expect(needs({ route: parseRoute("/matrix"), me: me("viewer"), data: new Map(), nodes: [], backends: [backend("b:1", { callers: MOST_CELLS + 1 })], undated: NONE_UNDATED, opened: 0 })).toEqual([]);
   });
   test("a rollout's evidence, once there is some", () => {
     const verdict = { result: "pass", reason: "", at: iso(NOW), from: iso(NOW - 60_000), canaries: ["n-1"], controls: ["n-2"], control: "nodes", looks: 3 };

@@ -3,10 +3,11 @@
 // live.ts does the reading.
 
 import { lacks } from "./access";
-import type { ActivityList, Backend, Diff, Group, JaegerList, JaegerTrace, License, List, Me, Node, Revision, Rollout, Token, Verdict } from "./api";
+import type { ActivityList, Backend, Diff, Event, Group, JaegerList, JaegerTrace, License, List, Me, Node, Revision, Rollout, Token, Verdict } from "./api";
 import { parseTime } from "./format";
 import { parseWindow, type Route } from "./routes";
 import { type Matrix, promString, type Range, stepFor } from "./series";
+import { sinceQueries, type Undated } from "./since";
 
 /** An address whose answer has the type T. */
 export type Path<T> = string & { readonly answer?: T };
@@ -50,6 +51,8 @@ export const structuralDiffPath = (group: string, from: number, to: number): Pat
 export const bytesPath = (sha256: string): Path<string> => `/v1/configs/${esc(sha256)}`;
 export const backendPath = (id: string): Path<Backend> => `/v1/backends/${esc(id)}`;
 export const nodeCellsPath = (id: string): Path<ActivityList> => `/v1/activity?by=node%2Cbackend&node=${esc(id)}`;
+/** The newest events of one node. */
+export const nodeEventsPath = (id: string): Path<List<Event>> => `/v1/events?node=${esc(id)}&limit=500`;
 export const cellsPath: Path<ActivityList> = "/v1/activity?by=node%2Cbackend";
 export const servicesPath: Path<JaegerList<string>> = "/jaeger/api/services";
 export const operationsPath = (service: string): Path<JaegerList<string>> => `/jaeger/api/services/${esc(service)}/operations`;
@@ -126,6 +129,9 @@ export function tracesPath(q: URLSearchParams): Path<JaegerList<JaegerTrace>> {
   return `/jaeger/api/traces?${p}`;
 }
 
+/** The looks back for what has failed since before the page was opened. */
+export const sincePaths = (u: Undated): Path<PromAnswer<Matrix>>[] => (sinceQueries(u) ?? []).map(({ query, range }) => rangePath(query, range));
+
 /** Node ids as a PromQL matcher; at most so many, to keep the query short. */
 const MOST_INSTANCES = 100;
 const instances = (ids: readonly string[]): string => promString(ids.slice(0, MOST_INSTANCES).map((id) => id.replaceAll(/[\\^$.|?*+()[\]{}]/g, "\\$&")).join("|"));
@@ -181,6 +187,7 @@ export interface NeedsOf {
   backends: readonly Backend[];
   /** Seconds since 1970 when the page began to watch: where seeding ends. */
   opened: number;
+  undated: Undated;
 }
 
 const FAST = 2000;
@@ -193,11 +200,13 @@ export function needs(s: NeedsOf): Need[] {
   const once = (path: string): Need => ({ path, every: 0 });
   const each = (path: string, every = SLOW): Need => ({ path, every });
   switch (page) {
+    case "overview":
+      return sincePaths(s.undated).map(once);
     case "nodes":
       return s.nodes.length > 0 && s.nodes.length <= MOST_SEEDED ? [once(sparkSeedPath(s.opened))] : [];
     case "node": {
       const q = nodeEndpointQueries(id);
-      return [each(nodeCellsPath(id)), each(instantPath(q.counts)), each(instantPath(q.p99))];
+      return [each(nodeCellsPath(id)), each(instantPath(q.counts)), each(instantPath(q.p99)), each(nodeEventsPath(id), 60_000)];
     }
     case "backend":
       return [each(backendPath(id), 5000)];

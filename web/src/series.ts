@@ -41,6 +41,9 @@ export function splitBackend(id: string): { address: string; port: string } {
   return m ? { address: m[1] ?? m[2] ?? "", port: m[3] ?? "" } : { address: id, port: "" };
 }
 
+/** Puts an id together again. */
+export const joinBackend = (address: string, port: string): string => (port === "" ? address : address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`);
+
 /** Roll-ups are written every 10 s; a rate needs two of them within its range, whatever the phase. */
 const MIN_RANGE = 30;
 

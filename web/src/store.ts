@@ -2,10 +2,11 @@
 // the queries bring; components read it by useStore and never fetch.
 
 import { useEffect, useReducer, useRef } from "preact/hooks";
-import type { Doing } from "./actions";
-import type { Event, Me, Overview } from "./api";
+import type { Event, Fault, Me, Overview } from "./api";
+import type { Exemplar } from "./exemplars";
 import { parseTime } from "./format";
 import { attention, type Item, trackSince } from "./health";
+import { NONE_UNDATED, type Undated, undatedOf } from "./since";
 import { type Loaded, loaded, type Path, SPARK } from "./resources";
 import { parseRoute, type Route } from "./routes";
 import type { ChartData, RecentPoint } from "./series";
@@ -25,6 +26,20 @@ export interface Charts {
   data: ChartData | undefined;
   /** Why the history could not be read. */
   problem: string;
+  /** Single slow requests with traces, for those who may read traces. */
+  exemplars: readonly Exemplar[];
+}
+
+export const NO_CHARTS: Charts = { state: "loading", data: undefined, problem: "", exemplars: [] };
+
+/** How an action goes, or went. */
+export interface Doing {
+  state: "running" | "done" | "failed";
+  /** When it began, by this machine's clock. */
+  at: number;
+  body: unknown;
+  problem: string;
+  faults: readonly Fault[];
 }
 
 export interface State {
@@ -40,6 +55,8 @@ export interface State {
   events: Event[];
   eventsProblem: string;
   items: Item[];
+  /** What of the items has no beginning, for a look into the store. */
+  undated: Undated;
   seen: Map<string, number | undefined>;
   recent: RecentPoint[];
   route: Route;
@@ -77,10 +94,11 @@ export class Store {
       received: 0,
       skew: 0,
       link: { state: "connecting", since: now, problem: "" },
-      charts: { state: "loading", data: undefined, problem: "" },
+      charts: NO_CHARTS,
       events: [],
       eventsProblem: "",
       items: [],
+      undated: NONE_UNDATED,
       seen: new Map(),
       recent: [],
       route: parseRoute(path),
@@ -122,7 +140,8 @@ export class Store {
       const sparks = new Map((o.nodes ?? []).map((n) => [n.id, [...(s.sparks.get(n.id) ?? []).slice(1 - SPARK.points), n.activity?.requests_per_second ?? 0]]));
       this.#state = { ...this.#state, sparks, sparkStep: step };
     }
-    this.set({ overview: o, received: now, items, seen, recent, link: s.link.state === "live" ? s.link : { state: "live", since: now, problem: "" } });
+    const undated = undatedOf(items, s.undated, now + s.skew);
+    this.set({ overview: o, received: now, items, undated, seen, recent, link: s.link.state === "live" ? s.link : { state: "live", since: now, problem: "" } });
   }
 
   /** Takes who is looking, and the manager's clock as it was about now. */

@@ -4,9 +4,9 @@
 import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
 import { may } from "../access";
-import { type Action, type Doing, perform } from "../actions";
+import { type Action, perform } from "../actions";
 import { clock } from "../format";
-import { type Store, useNow, useStore } from "../store";
+import { type Doing, type Store, useNow, useStore } from "../store";
 
 export interface ActProps {
   store: Store;

@@ -5,13 +5,16 @@
 import type { ComponentChildren } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import type { Event } from "../api";
+import type { Exemplar } from "../exemplars";
 import { clock, rate, ratio, seconds, when, windowName } from "../format";
 import { may } from "../access";
-import { parseLength, parseWindow, sameWindow, type Window, WINDOWS, withoutZoom, withWindow } from "../routes";
+import { parseLength, parseWindow, sameWindow, traceHref, type Window, WINDOWS, withoutZoom, withWindow } from "../routes";
 import { type ChartData, extent, needsLog, scopeOf, stack } from "../series";
 import { managerNow, type Store, useStore } from "../store";
 import { navigate } from "../navigate";
-import { type Line, type Mark, Plot, PLOT_INSET } from "./plot";
+import { plain } from "../words";
+import { useMedia, WALL } from "./media";
+import { type Dot, type Line, type Mark, Plot, PLOT_INSET } from "./plot";
 
 const RATE_LINES: readonly Line[] = [
   { label: "ok", stroke: "ok", fill: "ok-fill" },
@@ -38,6 +41,8 @@ export function Charts({ store }: { store: Store }) {
   const route = useStore(store, (s) => s.route);
   const events = useStore(store, (s) => s.events);
   const me = useStore(store, (s) => s.me);
+  const nodes = useStore(store, (s) => s.overview?.nodes);
+  const names = useMemo(() => new Map((nodes ?? []).map((n) => [n.id, n.name || n.id])), [nodes]);
   const [hover, setHover] = useState<number>();
   const data = charts.data;
   const w = parseWindow(route.query);
@@ -61,7 +66,7 @@ export function Charts({ store }: { store: Store }) {
       </header>
       {state && <p class="problem" role="status">{state}</p>}
       {data ? (
-        <Three slow={may(me, "operator", "traces:read")} calls={scopeOf(route)?.calls ?? false} data={data} hover={hover} setHover={setHover} marks={marks} events={events} zoom={zoom} reset={reset} now={managerNow(store.state, Date.now())} />
+        <Three slow={may(me, "operator", "traces:read")} exemplars={charts.exemplars} calls={scopeOf(route)?.calls ?? false} data={data} hover={hover} setHover={setHover} marks={marks} events={events} names={names} zoom={zoom} reset={reset} now={managerNow(store.state, Date.now())} />
       ) : (
         <p class="waiting">{charts.state === "failed" ? "Nothing to draw yet." : "Reading the history…"}</p>
       )}
@@ -88,6 +93,7 @@ export function WindowPicker({ store }: { store: Store }) {
   const w = parseWindow(route.query);
   const named = WINDOWS.some((n) => w.kind === "live" && n.seconds === w.seconds);
   return (
+    <>
     <nav class="windows" aria-label="Window of time">
       {WINDOWS.map((n) => (
         <a key={n.key} href={location.pathname + withWindow(route.query, { kind: "live", seconds: n.seconds })} aria-current={w.kind === "live" && w.seconds === n.seconds ? "true" : undefined}>
@@ -95,13 +101,25 @@ export function WindowPicker({ store }: { store: Store }) {
         </a>
       ))}
       {w.kind === "live" && !named && <a href={location.pathname + location.search} aria-current="true">{windowName(w.seconds)}</a>}
-      {w.kind === "fixed" && (
-        <a href={location.pathname + withoutZoom(route.query)} aria-current="true" title="Double-click a chart to return, too">
-          zoomed · back
-        </a>
-      )}
       <CustomWindow store={store} w={w} key={JSON.stringify(w)} />
     </nav>
+    <LiveToggle store={store} w={w} />
+    </>
+  );
+}
+
+/** Holds the window still, at an address that can be shared, or lets it follow the time again. */
+function LiveToggle({ store, w }: { store: Store; w: Window }) {
+  const live = w.kind === "live";
+  const turn = (): void => {
+    const { charts: { data }, route } = store.state;
+    const to = Math.floor(data?.to ?? managerNow(store.state, Date.now()) / 1000);
+    navigate(store, live ? withWindow(route.query, { kind: "fixed", from: Math.floor(data?.from ?? to - w.seconds), to }) : withoutZoom(route.query));
+  };
+  return (
+    <button type="button" class="livetoggle" aria-pressed={live} onClick={turn} title={live ? "Hold this window still" : "Follow the time again; a double click on a chart does the same"} data-testid="live-toggle">
+      <span class="dot" aria-hidden="true" />Live
+    </button>
   );
 }
 
@@ -139,18 +157,20 @@ function CustomWindow({ store, w }: { store: Store; w: Window }) {
 interface ThreeProps {
   /** The visitor may look for traces. */
   slow: boolean;
+  exemplars: readonly Exemplar[];
   calls: boolean;
   data: ChartData;
   hover: number | undefined;
   setHover: (i: number | undefined) => void;
   marks: readonly Mark[];
   events: readonly Event[];
+  names: ReadonlyMap<string, string>;
   zoom: (from: number, to: number) => void;
   reset: () => void;
   now: number;
 }
 
-function Three({ slow, calls, data, hover, setHover, marks, events, zoom, reset, now }: ThreeProps) {
+function Three({ slow, exemplars, calls, data, hover, setHover, marks, events, names, zoom, reset, now }: ThreeProps) {
   const withLimited = data.limited.some((v) => v !== null && v > 0);
   const lines = useMemo(() => (withLimited ? RATE_LINES : RATE_LINES.slice(0, 3)), [withLimited]);
   const rates = useMemo(() => {
@@ -159,7 +179,9 @@ function Three({ slow, calls, data, hover, setHover, marks, events, zoom, reset,
   }, [data, lines]);
   const errors = useMemo(() => [data.time, data.errorRatio], [data]);
   const latency = useMemo(() => [data.time, data.p99, data.p95, data.p50], [data]);
-  const log = needsLog(extent([data.p50, data.p95, data.p99]));
+  const log = needsLog(extent([data.p50, data.p95, data.p99, exemplars.map((e) => e.value)]));
+  const scale = useMedia(WALL) ? 1.75 : 1;
+  const dots = useMemo(() => exemplars.map(dotOf), [exemplars]);
   const i = hover ?? lastKnown(data);
   const shared = { from: data.from, to: data.to, marks, onHover: setHover, onZoom: zoom, onReset: reset };
   const pick = (c: readonly (number | null)[]): number | null => (i === undefined ? null : (c[i] ?? null));
@@ -170,17 +192,22 @@ function Three({ slow, calls, data, hover, setHover, marks, events, zoom, reset,
 
   return (
     <div class="three">
-      <Chart title={calls ? "Calls" : "Requests"} above={<Marks marks={marks} events={events} data={data} now={now} />} legend={[...lines.map((l, k) => ({ line: l, value: rate(pick(rates.plain[k] ?? [])) })), { value: rate(total), name: "all" }]}>
-        <Plot {...shared} testid="chart-rps" label={`${calls ? "Calls" : "Requests"} per second by outcome; now ${rate(total)}`} lines={lines} columns={rates.drawn} stacked atLeast={LEAST.rate} format={rate} height={132} withTimes={false} />
+      <Chart title={calls ? "Calls" : "Requests"} above={<Marks marks={marks} events={events} data={data} names={names} now={now} />} legend={[...lines.map((l, k) => ({ line: l, value: rate(pick(rates.plain[k] ?? [])) })), { value: rate(total), name: "all" }]}>
+        <Plot {...shared} testid="chart-rps" label={`${calls ? "Calls" : "Requests"} per second by outcome; now ${rate(total)}`} lines={lines} columns={rates.drawn} stacked atLeast={LEAST.rate} format={rate} height={132 * scale} withTimes={false} />
       </Chart>
       <Chart title="Errors" legend={ERROR_LINES.map((l) => ({ line: l, value: ratio(pick(data.errorRatio)) }))}>
-        <Plot {...shared} testid="chart-errors" label={`Error ratio; now ${ratio(pick(data.errorRatio))}`} lines={ERROR_LINES} columns={errors} atLeast={LEAST.ratio} format={ratio} height={92} withTimes={false} />
+        <Plot {...shared} testid="chart-errors" label={`Error ratio; now ${ratio(pick(data.errorRatio))}`} lines={ERROR_LINES} columns={errors} atLeast={LEAST.ratio} format={ratio} height={92 * scale} withTimes={false} />
       </Chart>
       <Chart title="Latency" below={slow && slowest(data, i)} legend={[data.p99, data.p95, data.p50].map((c, k) => ({ line: LATENCY_LINES[k] as Line, value: seconds(pick(c)) }))}>
-        <Plot {...shared} testid="chart-latency" label={`Latency; now p99 ${seconds(pick(data.p99))}, p50 ${seconds(pick(data.p50))}`} lines={LATENCY_LINES} columns={latency} log={log} atLeast={LEAST.latency} format={seconds} height={158} withTimes />
+        <Plot {...shared} testid="chart-latency" label={`Latency; now p99 ${seconds(pick(data.p99))}, p50 ${seconds(pick(data.p50))}`} lines={LATENCY_LINES} columns={latency} log={log} atLeast={LEAST.latency} format={seconds} height={158 * scale} withTimes dots={dots} />
       </Chart>
     </div>
   );
+}
+
+/** An exemplar as a point that leads to its trace. */
+function dotOf(e: Exemplar): Dot {
+  return { time: e.time, value: e.value, href: traceHref(e.trace), failed: e.failed, label: `${e.name}, ${seconds(e.value)} at ${clock(e.time * 1000, true)}${e.failed ? ", failed" : ""}: open its trace` };
 }
 
 /** A link to the traces of the window that took longer than p99 at index i. */
@@ -234,7 +261,7 @@ function Chart({ title, legend, above, below, children }: { title: string; legen
 }
 
 /** Small flags over the charts, one for each marked event, that say and link to it. */
-function Marks({ marks, events, data, now }: { marks: readonly Mark[]; events: readonly Event[]; data: ChartData; now: number }) {
+function Marks({ marks, events, data, names, now }: { marks: readonly Mark[]; events: readonly Event[]; data: ChartData; names: ReadonlyMap<string, string>; now: number }) {
   const byID = new Map(events.map((e) => [e.id, e]));
   return (
     <div class="marks" style={{ marginLeft: `${PLOT_INSET.left}px`, marginRight: `${PLOT_INSET.right}px` }}>
@@ -242,7 +269,7 @@ function Marks({ marks, events, data, now }: { marks: readonly Mark[]; events: r
         const e = byID.get(m.id);
         if (!e) return null;
         const late = m.time - data.from > (data.to - data.from) / 2;
-        const words = `${when(m.time * 1000, now)} ${e.message}`;
+        const words = `${when(m.time * 1000, now)} ${plain(e.message, names)}`;
         return (
           <a key={m.id} class={late ? "mark mark-late" : "mark"} href={`/events?id=${m.id}`} aria-label={words} style={{ left: `${(100 * (m.time - data.from)) / (data.to - data.from)}%` }}>
             <span class="tip" role="tooltip">{words}</span>

@@ -17,11 +17,11 @@ export function Fact({ name, children, testid }: { name: string; children: Compo
   );
 }
 
-export function ActivityFacts({ a }: { a: Activity | null }) {
+export function ActivityFacts({ a, calls = false }: { a: Activity | null; calls?: boolean }) {
   if (!a) return <p class="silent">No data yet.</p>;
   return (
     <Facts>
-      <Fact name={`Requests, ${windowName(a.window)}`}>{rate(a.requests_per_second)}</Fact>
+      <Fact name={`${calls ? "Calls" : "Requests"}, ${windowName(a.window)}`}>{rate(a.requests_per_second)}</Fact>
       <Fact name="Error ratio">{ratio(a.error_ratio)}</Fact>
       <Fact name="Errors">{exact(a.errors)}</Fact>
       <Fact name="4xx">{exact(a.client_errors)}</Fact>

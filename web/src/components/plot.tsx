@@ -1,7 +1,7 @@
 // One uPlot chart. It knows drawing, cursor and zoom; what the lines mean is
 // said by charts.tsx.
 
-import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { clock, when } from "../format";
@@ -23,6 +23,16 @@ export interface Mark {
   id: number;
 }
 
+/** A point laid over the chart, that leads somewhere. */
+export interface Dot {
+  /** Unix seconds. */
+  time: number;
+  value: number;
+  href: string;
+  failed: boolean;
+  label: string;
+}
+
 export interface PlotProps {
   testid: string;
   /** What a screen reader says of the chart. */
@@ -42,6 +52,7 @@ export interface PlotProps {
   /** Whether times stand below. */
   withTimes: boolean;
   marks: readonly Mark[];
+  dots?: readonly Dot[];
   /** The cursor is on the point with this index; undefined when it has left. */
   onHover: (index: number | undefined) => void;
   onZoom: (from: number, to: number) => void;
@@ -60,11 +71,13 @@ const RIGHT = 26;
 /** What may lie between two times on the axis, in seconds. */
 const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800];
 
+const highest = (dots: readonly Dot[] | undefined): number => (dots ?? []).reduce((m, d) => Math.max(m, d.value), 0);
+
 const color = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-function options(p: PlotProps, width: number, current: () => PlotProps): uPlot.Options {
+function options(p: PlotProps, width: number, current: () => PlotProps, drawn: (u: uPlot) => void): uPlot.Options {
   const ink = color("ink-3");
-  const font = `11px ${color("font")}`;
+  const font = `${color("chart-font")} ${color("font")}`;
   const grid = { stroke: color("grid"), width: 1 };
   // In a stack only the lowest has a line: one of nothing would lie upon it.
   const series: uPlot.Series[] = p.lines.map((l, i) => ({
@@ -95,8 +108,8 @@ function options(p: PlotProps, width: number, current: () => PlotProps): uPlot.O
     scales: {
       x: { time: true, range: () => [current().from, current().to] },
       y: p.log
-        ? { distr: 3, log: 10, range: (_u, min, max) => [(min ?? 0.001) / 1.3, (max ?? 1) * 1.3] }
-        : { range: (_u, _min, max) => [0, Math.max((max ?? 0) * 1.1, current().atLeast)] },
+        ? { distr: 3, log: 10, range: (_u, min, max) => [(min ?? 0.001) / 1.3, Math.max(max ?? 1, highest(current().dots)) * 1.3] }
+        : { range: (_u, _min, max) => [0, Math.max(Math.max(max ?? 0, highest(current().dots)) * 1.1, current().atLeast)] },
     },
     axes: [
       {
@@ -124,7 +137,7 @@ function options(p: PlotProps, width: number, current: () => PlotProps): uPlot.O
           current().onZoom(u.posToVal(left, "x"), u.posToVal(left + w, "x"));
         },
       ],
-      draw: [(u) => drawMarks(u, current().marks)],
+      draw: [(u) => drawMarks(u, current().marks), drawn],
     },
   };
 }
@@ -152,6 +165,16 @@ export function Plot(props: PlotProps) {
   const plot = useRef<uPlot | undefined>(undefined);
   const latest = useRef(props);
   latest.current = props;
+  // Where the dots are is known once the scales are.
+  const [placed, place] = useState<readonly (Dot & { x: number; y: number })[]>([]);
+  const setPlaces = (u: uPlot): void => {
+    const { dots } = latest.current;
+    if (!dots) return;
+    const { left, top, width, height } = u.over.getBoundingClientRect();
+    const outer = u.root.getBoundingClientRect();
+    const next = dots.map((d) => ({ ...d, x: left - outer.left + u.valToPos(d.time, "x"), y: top - outer.top + Math.min(height, Math.max(0, u.valToPos(d.value, "y"))) })).filter((d) => d.x >= left - outer.left && d.x <= left - outer.left + width);
+    place((old) => (old.length === 0 && next.length === 0 ? old : next));
+  };
 
   // What cannot change in a living chart makes a new one.
   useLayoutEffect(() => {
@@ -160,7 +183,7 @@ export function Plot(props: PlotProps) {
     const make = (): void => {
       plot.current?.destroy();
       const p = latest.current;
-      plot.current = new uPlot(options(p, Math.max(120, element.clientWidth), () => latest.current), p.columns as uPlot.AlignedData, element);
+      plot.current = new uPlot(options(p, Math.max(120, element.clientWidth), () => latest.current, setPlaces), p.columns as uPlot.AlignedData, element);
     };
     make();
     const resize = new ResizeObserver(() => {
@@ -186,7 +209,21 @@ export function Plot(props: PlotProps) {
     plot.current?.redraw(false);
   }, [props.marks]);
 
-  return <div class="plot" ref={box} data-testid={props.testid} role="img" aria-label={props.label} />;
+  useEffect(() => {
+    if (props.dots) plot.current?.setData(props.columns as uPlot.AlignedData); // the scale covers them, too
+  }, [props.dots]);
+
+  const canvas = <div class="plot" ref={box} data-testid={props.testid} role="img" aria-label={props.label} />;
+  if (!props.dots) return canvas;
+  // Links stand beside the picture, not in it: a picture's parts are not read out.
+  return (
+    <div class="plotwrap">
+      {canvas}
+      <nav class="exemplars" aria-label="Slow requests with traces">
+        {placed.map((d) => <a key={d.href} href={d.href} class={d.failed ? "exemplar exemplar-failed" : "exemplar"} style={{ left: `${d.x}px`, top: `${d.y}px` }} aria-label={d.label} title={d.label} />)}
+      </nav>
+    </div>
+  );
 }
 
 /** The part of a chart's width that is plot, for what is laid over it. */

@@ -8,6 +8,7 @@ import { type Fields, matches, parseFilter } from "../filter";
 
 export interface Column<T> {
   key: string;
+  /** Empty for a column of actions: it is not sorted, and title names it for a screen reader. */
   label: string;
   /** Explains the column on hover. */
   title?: string;
@@ -113,6 +114,7 @@ export function Table<T>(p: TableProps<T>) {
           <thead>
             <tr>
               {p.columns.map((c) => {
+                if (c.label === "") return <th key={c.key} scope="col" class={classes(c)}><span class="sr">{c.title ?? "Actions"}</span></th>;
                 const on = c.key === sorted.key;
                 // Numbers are asked for largest first, words from A.
                 const next = on ? (sorted.down === !!c.num ? (c.num ? c.key : `-${c.key}`) : "") : c.num ? `-${c.key}` : c.key;

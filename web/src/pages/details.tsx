@@ -9,13 +9,15 @@ import { Charts } from "../components/charts";
 import { ActivityFacts, Fact, Facts, Gone } from "../components/facts";
 import { activityColumns } from "../components/fleet";
 import { StateMark, Time } from "../components/marks";
+import { Ribbon } from "../components/ribbon";
 import { type Column, Table } from "../components/table";
-import { exact, NONE, parseTime, plural, rate, ratio, seconds, span } from "../format";
+import { ago, countdown, exact, hoverTime, NONE, parseTime, plural, rate, ratio, seconds, span, windowName } from "../format";
 import { navigate } from "../navigate";
 import { failsFrom } from "../health";
-import { backendPath, instantPath, type Loaded, nodeCellsPath, nodeEndpointQueries, type PromAnswer, type Vector } from "../resources";
+import { stretches } from "../membership";
+import { backendPath, instantPath, type Loaded, nodeCellsPath, nodeEndpointQueries, nodeEventsPath, type PromAnswer, type Vector } from "../resources";
 import { backendHref, groupHref, nodeHref } from "../routes";
-import { managerNow, type Store, useData, useStore } from "../store";
+import { managerNow, type Store, useData, useNow, useStore } from "../store";
 import { CopyBlock, joinBlock, managerAddress } from "./empty";
 import { EventList } from "./events";
 
@@ -50,28 +52,29 @@ export function NodePage({ store, id }: { store: Store; id: string }) {
       <section aria-labelledby="about-title">
         <header class="bar"><h2 id="about-title">About it</h2></header>
         <Facts>
-          <Fact name="Id"><code>{n.id}</code></Fact>
+          <Fact name="Lease" testid="lease"><Lease n={n} now={now} /></Fact>
+          <Fact name="Enrolled"><Time at={parseTime(n.enrolled)} now={now} /></Fact>
+          <Fact name="Last poll">{parseTime(n.last_poll) === undefined ? NONE : <time title={hoverTime(parseTime(n.last_poll) ?? 0, now)}>{ago(parseTime(n.last_poll) ?? 0, now)}</time>}</Fact>
           <Fact name="Group">{n.group && may(me, "operator") ? <a href={groupHref(n.group)}>{n.group}</a> : n.group || NONE}</Fact>
           <Fact name="Address">{n.address || NONE}</Fact>
           <Fact name="Version">{n.version || NONE}</Fact>
-          <Fact name="Enrolled"><Time at={parseTime(n.enrolled)} now={now} /></Fact>
-          <Fact name="Last poll"><Time at={parseTime(n.last_poll)} now={now} /></Fact>
-          <Fact name="Lease">{lease(n, now)}</Fact>
+          <Fact name="Id"><code>{n.id}</code></Fact>
           {Object.entries(n.labels ?? {}).map(([k, v]) => <Fact key={k} name={k}>{v}</Fact>)}
         </Facts>
       </section>
-      {n.ledger && <LedgerTable n={n} now={now} />}
-      <section aria-labelledby="calls-title">
-        <header class="bar"><h2 id="calls-title">Backends it calls</h2></header>
-        <Pending what="Its calls" state={cells.state} problem={cells.problem} has={cells.body !== undefined}>
-          <RowsTable rows={cells.body?.rows ?? []} by="backend" nameOf={(i) => i} />
-        </Pending>
-      </section>
-      <NodeEndpoints store={store} id={id} />
-      <section aria-labelledby="events-title">
-        <header class="bar"><h2 id="events-title">Its events</h2></header>
-        <EventList store={store} keep={(e) => e.node === id} />
-      </section>
+      <div class="pairs">
+        <section aria-labelledby="calls-title">
+          <header class="bar"><h2 id="calls-title">Backends it calls</h2><span class="aside">{n.activity ? windowName(n.activity.window) : ""}</span></header>
+          <Pending what="Its calls" state={cells.state} problem={cells.problem} has={cells.body !== undefined}>
+            <RowsTable rows={cells.body?.rows ?? []} by="backend" nameOf={(i) => i} />
+          </Pending>
+        </section>
+        <NodeEndpoints store={store} id={id} />
+      </div>
+      <div class="pairs">
+        {n.ledger && <LedgerTable n={n} now={now} />}
+        <History store={store} n={n} />
+      </div>
     </>
   );
 }
@@ -108,7 +111,7 @@ function NodeActions({ store, n }: { store: Store; n: Node }) {
           effect={<p>A second worker of {name} takes over its sockets, then the first finishes what it has and ends: <strong>{traffic}</strong> go on, and no request should fail.</p>}
         />
         {may(me, "admin") && (
-          <>
+          <span class="apart">
             <Act
               store={store} action={forgetNode(n.id)} label={`Forget ${name}`} danger testid="forget" after={(d) => d.state === "done" && navigate(store, "/nodes")}
               effect={<p>{name} loses its identity{gone ? "" : ` and falls back to its own file and the fallback rate; it serves ${traffic} now`}. A valid join token enrolls it anew. The gossip key is changed on all other nodes.</p>}
@@ -116,8 +119,9 @@ function NodeActions({ store, n }: { store: Store; n: Node }) {
             <Act
               store={store} action={revokeNode(n.id)} label={`Bar ${name}`} danger after={(d) => d.state === "done" && navigate(store, "/nodes")}
               effect={<p>The key and the id of {name} are barred <strong>for good</strong>: it never enrolls with them again{gone ? "" : `. It serves ${traffic} now`}.</p>}
+              testid="revoke"
             />
-          </>
+          </span>
         )}
       </div>
       <Progress store={store} of={drainNode(n.id).key} done={() => (draining(n) ? `Draining: ${n.activity && n.activity.requests_per_second > 0 ? `${traffic} still arrive (mean of the last minute)` : "no requests arrive any more"}.` : `Ordered ${begun === undefined ? "" : span(Date.now() - begun)} ago; waiting for ${name} to say so.`)} />
@@ -193,11 +197,35 @@ function NodeEndpoints({ store, id }: { store: Store; id: string }) {
   );
 }
 
-function lease(n: Node, now: number): string {
+/** What is left of the lease, counted down. */
+function Lease({ n, now }: { n: Node; now: number }) {
+  useNow();
   const expires = parseTime(n.lease?.expires);
-  if (expires === undefined) return n.managed ? "none" : NONE;
-  return expires > now ? `ends in ${span(expires - now)}` : `ended ${span(now - expires)} ago`;
+  if (expires === undefined) return <span class={n.managed ? "tone-bad" : undefined}>{n.managed ? "none" : NONE}</span>;
+  return <time dateTime={new Date(expires).toISOString()} title={hoverTime(expires, now)} class={expires > now ? undefined : "tone-bad"}>{expires > now ? `ends in ${countdown(expires - now)}` : `ended ${span(now - expires)} ago`}</time>;
 }
+
+const NO_EVENTS: readonly Event[] = [];
+
+/** How the node stood over time, and its events: those of the log with those that came since. */
+function History({ store, n }: { store: Store; n: Node }) {
+  const past = useData(store, nodeEventsPath(n.id)).body?.items ?? NO_EVENTS;
+  const live = useStore(store, (s) => s.events);
+  const now = managerNow(store.state, Date.now());
+  const events = useMemo(() => {
+    const by = new Map([...past, ...live.filter((e) => e.node === n.id)].map((e) => [e.id, e]));
+    return [...by.values()].sort((a, b) => b.id - a.id);
+  }, [past, live, n.id]);
+  return (
+    <section aria-labelledby="events-title" data-testid="history">
+      <header class="bar"><h2 id="events-title">Its history</h2></header>
+      {n.managed && <Ribbon list={stretches(events, n.state, now)} now={now} />}
+      <EventList store={store} keep={always} list={events} />
+    </section>
+  );
+}
+
+const always = (): boolean => true;
 
 function LedgerTable({ n, now }: { n: Node; now: number }) {
   const lines: [string, LedgerEntry | null | undefined][] = [
@@ -241,11 +269,11 @@ export function BackendPage({ store, id }: { store: Store; id: string }) {
     <>
       <section aria-labelledby="title">
         <header class="bar"><h1 id="title">{b.id}</h1></header>
-        <ActivityFacts a={b.activity} />
+        <ActivityFacts a={b.activity} calls />
+        {b.endpoints && b.endpoints.length > 0 && <p class="calledby">Called by {b.endpoints.map((e, i) => <span key={e}>{i > 0 && ", "}<code>{e}</code></span>)}</p>}
       </section>
       <Charts store={store} />
       <section aria-labelledby="nodes-title">
-        {b.endpoints && b.endpoints.length > 0 && <p>Called by {b.endpoints.map((e, i) => <span key={e}>{i > 0 && ", "}<code>{e}</code></span>)}</p>}
         <header class="bar"><h2 id="nodes-title">Seen from each node</h2><span class="aside">{failsFrom(b, (i) => names.get(i) ?? i) ? `fails${failsFrom(b, (i) => names.get(i) ?? i)}` : ""}</span></header>
         <Pending what="Its callers" state={row.state} problem={row.problem} has={row.body !== undefined || b.nodes !== undefined}>
           <RowsTable rows={row.body?.nodes ?? b.nodes ?? []} by="node" nameOf={(i) => names.get(i) ?? i} />

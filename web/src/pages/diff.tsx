@@ -83,14 +83,16 @@ function Structure({ d }: { d: Diff }) {
 
 function EndpointRow({ e }: { e: EndpointDiff }) {
   const lost = e.change === "removed" && (e.traffic?.requests ?? 0) > 0;
+  // What is new has had no traffic yet.
+  const traffic = e.change === "added" && e.traffic?.requests === 0 ? null : e.traffic;
   return (
     <>
       <tr class={`change-${e.change}`}>
         <td><code><span aria-hidden="true">{SIGNS[e.change] ?? "~"} </span>{e.endpoint}</code></td>
         <td data-label="Change"><span class={lost ? "tone-bad" : undefined}>{e.change}{e.fields?.length ? `, ${plural(e.fields.length, "value")}` : ""}</span></td>
-        <td class="num" data-label="Requests, 24 h">{e.traffic ? <span class={lost ? "tone-bad" : undefined}>{exact(e.traffic.requests)}</span> : NONE}</td>
-        <td class="num" data-label="Mean">{e.traffic ? rate(e.traffic.requests_per_second) : NONE}</td>
-        <td class="num" data-label="Error ratio">{e.traffic ? ratio(e.traffic.error_ratio) : NONE}</td>
+        <td class="num" data-label="Requests, 24 h">{traffic ? <span class={lost ? "tone-bad" : undefined}>{exact(traffic.requests)}</span> : NONE}</td>
+        <td class="num" data-label="Mean">{traffic ? rate(traffic.requests_per_second) : NONE}</td>
+        <td class="num" data-label="Error ratio">{traffic ? ratio(traffic.error_ratio) : NONE}</td>
       </tr>
       {(e.fields?.length ?? 0) > 0 && e.change === "changed" && (
         <tr class="detail"><td colSpan={5} class="wrap"><Fields fields={e.fields ?? []} /></td></tr>

@@ -8,6 +8,7 @@ import { exact, parseTime } from "../format";
 import { navigate } from "../navigate";
 import { nodeHref, withKey } from "../routes";
 import { managerNow, type Store, useStore } from "../store";
+import { pieces } from "../words";
 
 const FIELDS = ["kind", "group", "node", "actor"] as const;
 
@@ -35,8 +36,9 @@ export function EventsPage({ store }: { store: Store }) {
 /** At most this many lines are drawn; a filter finds the others. */
 const MOST = 300;
 
-export function EventList({ store, keep, marked = 0, most = MOST }: { store: Store; keep: (e: Event) => boolean; marked?: number; most?: number }) {
-  const events = useStore(store, (s) => s.events);
+export function EventList({ store, keep, list, marked = 0, most = MOST }: { store: Store; keep: (e: Event) => boolean; list?: readonly Event[]; marked?: number; most?: number }) {
+  const live = useStore(store, (s) => s.events);
+  const events = list ?? live;
   const nodes = useStore(store, (s) => s.overview?.nodes);
   const now = managerNow(store.state, Date.now());
   const names = new Map((nodes ?? []).map((n) => [n.id, n.name || n.id]));
@@ -53,10 +55,10 @@ export function EventList({ store, keep, marked = 0, most = MOST }: { store: Sto
           <li key={e.id} id={`event-${e.id}`} class={e.id === marked ? "marked" : undefined} data-testid={`event-${e.id}`}>
             <Time at={parseTime(e.time)} now={now} exact />
             <code>{e.kind}</code>
-            <span class="message">{e.message}</span>
+            <span class="message">{pieces(e.message, names).map((p, i) => (p.href ? <a key={i} href={p.href}>{p.text}</a> : <span key={i}>{p.text}</span>))}</span>
             <span class="aside">
               {e.group}
-              {e.node && <> <a href={nodeHref(e.node)}>{names.get(e.node) ?? e.node}</a></>} by {e.actor}
+              {e.node && <> <a href={nodeHref(e.node)}>{names.get(e.node) ?? e.node}</a></>} by {names.get(e.actor) ?? e.actor}
             </span>
           </li>
         ))}

@@ -148,7 +148,7 @@ function RolloutForm({ store, revision, desired, size, traffic, running }: { sto
         <>
           <p class="aside">After each step the nodes that have the revision are compared with those that do not, by their telemetry. A gate that fails rolls all of them back; one with too few requests holds.</p>
           <table class="steplist">
-            <thead><tr><th scope="col">Step</th><th scope="col">Reaches</th><th scope="col" /><th scope="col">Watched for, s</th><th scope="col">Nodes</th><th scope="col" /></tr></thead>
+            <thead><tr><th scope="col">Step</th><th scope="col" colSpan={2}>Reaches</th><th scope="col">Watched for, s</th><th scope="col">Nodes</th><td /></tr></thead>
             <tbody>
               {steps.map((s, i) => (
                 <tr key={i}>

@@ -13,6 +13,9 @@ import { type Store, useData, useStore } from "../store";
 /** More rows and columns than this are left out, the best ones. */
 const MOST = { rows: 100, columns: 40 };
 
+/** So many columns have room for names that lie. */
+const FEW = 8;
+
 export function BackendTabs({ here }: { here: "table" | "matrix" }) {
   return (
     <nav class="windows" aria-label="Forms of this view">
@@ -63,7 +66,7 @@ export function MatrixPage({ store }: { store: Store }) {
             ) : (
               view.findings.map((f) => (
                 <p class="sentence" key={f.text + (f.node ?? f.backend)}>
-                  {f.backend !== undefined ? <>Backend <a class="tone-bad" href={backendHref(f.backend)}>{f.backend}</a></> : <>Node <a class="tone-bad" href={nodeHref(f.node ?? "")}>{names.get(f.node ?? "")}</a></>} {f.text}
+                  {f.backend !== undefined ? <>Backend <a class={f.bad ? "tone-bad" : "tone-warn"} href={backendHref(f.backend)}>{f.backend}</a></> : <>Node <a class="tone-bad" href={nodeHref(f.node ?? "")}>{names.get(f.node ?? "")}</a></>} {f.text}
                 </p>
               ))
             )}
@@ -73,7 +76,7 @@ export function MatrixPage({ store }: { store: Store }) {
             {at ? <><strong>{names.get(at.node)}</strong> → <strong>{at.backend}</strong>: {describe(cell, full)}</> : <Legend full={full} />}
           </p>
           <div class="matrixbox" tabIndex={0} role="region" aria-label="Matrix, scrolling" onMouseLeave={() => setAt(undefined)}>
-            <table class="matrix" data-testid="matrix">
+            <table class={columns.length <= FEW ? "matrix few" : "matrix"} data-testid="matrix">
               <caption class="sr">Error ratio of calls, nodes down, backends across, worst first</caption>
               <thead>
                 <tr>
@@ -94,7 +97,7 @@ export function MatrixPage({ store }: { store: Store }) {
                       return (
                         <td key={c.id} class={a ? `shade-${shade(a)}` : full ? "shade-none" : "shade-0"} onMouseEnter={() => setAt({ node: r.id, backend: c.id })} data-testid={a && a.errors > 0 ? `cell-${r.id}-${c.id}` : undefined}>
                           {a && a.errors > 0 ? (
-                            <a href={`${backendHref(c.id)}?node=${encodeURIComponent(r.id)}`} aria-label={`${r.name} to ${c.id}: ${ratio(a.error_ratio)} errors`} onFocus={() => setAt({ node: r.id, backend: c.id })}>{short(a)}</a>
+                            <a href={`${backendHref(c.id)}?node=${encodeURIComponent(r.id)}`} onFocus={() => setAt({ node: r.id, backend: c.id })}><span class="sr">{r.name} to {c.id}: </span>{short(a)}<span class="sr"> percent fail</span></a>
                           ) : (
                             <span class="sr">{a || !full ? "0" : "not called"}</span>
                           )}

@@ -1,30 +1,35 @@
 // Is the fleet well? The sentence, the three charts, what needs attention, the
 // tables; and, before the first node, how to join one.
 
+import { useMemo } from "preact/hooks";
 import type { Overview } from "../api";
 import { Charts } from "../components/charts";
 import { BackendsTable, NodesTable } from "../components/fleet";
-import { Shape, Time, toneWord } from "../components/marks";
-import { exact, plural, rate, ratio, seconds, windowName } from "../format";
-import { type Item, sentence } from "../health";
+import { Shape, toneWord } from "../components/marks";
+import { exact, hoverTime, plural, rate, ratio, seconds, windowName } from "../format";
+import { type Item, sentence, sinceWords } from "../health";
+import { loaded, sincePaths } from "../resources";
+import { began, dateItems } from "../since";
 import { managerNow, type Store, useNow, useStore } from "../store";
 import { Empty } from "./empty";
 import { EventList } from "./events";
 
 export function OverviewPage({ store }: { store: Store }) {
   const overview = useStore(store, (s) => s.overview);
+  const items = useItems(store);
   if (!overview) return <Frame store={store} />;
   if ((overview.nodes ?? []).length === 0) return <Empty overview={overview} />;
   return (
     <>
-      <Headline store={store} overview={overview} />
+      <Headline store={store} overview={overview} items={items} />
       <div class="upper">
         <Charts store={store} />
         <div class="side">
-          <Attention store={store} />
+          <Attention store={store} items={items} />
           <Latest store={store} />
         </div>
       </div>
+      <div class="pairs wall">
       <section aria-labelledby="nodes-title">
         <header class="bar">
           <h2 id="nodes-title"><a href="/nodes">Nodes</a></h2>
@@ -39,6 +44,7 @@ export function OverviewPage({ store }: { store: Store }) {
         </header>
         <BackendsTable store={store} whole={false} />
       </section>
+      </div>
     </>
   );
 }
@@ -57,8 +63,16 @@ function Frame({ store }: { store: Store }) {
   );
 }
 
-function Headline({ store, overview }: { store: Store; overview: Overview }) {
+/** What needs attention, with what the store knows of its beginnings. */
+function useItems(store: Store): readonly Item[] {
   const items = useStore(store, (s) => s.items);
+  const undated = useStore(store, (s) => s.undated);
+  const data = useStore(store, (s) => s.data);
+  const begun = useMemo(() => began(undated, sincePaths(undated).map((p) => loaded(data, p).body?.data?.result)), [undated, data]);
+  return useMemo(() => dateItems(items, begun), [items, begun]);
+}
+
+function Headline({ store, overview, items }: { store: Store; overview: Overview; items: readonly Item[] }) {
   const now = managerNow(store.state, Date.now());
   const { cluster } = overview;
   const a = cluster.activity;
@@ -106,8 +120,7 @@ function Fact({ name, value, raw, testid }: { name: string; value: string; raw: 
 /** More lines than this are folded. */
 const MOST_ITEMS = 12;
 
-function Attention({ store }: { store: Store }) {
-  const items = useStore(store, (s) => s.items);
+function Attention({ store, items }: { store: Store; items: readonly Item[] }) {
   const now = managerNow(store.state, Date.now());
   return (
     <section class="attention" aria-labelledby="attention-title" data-testid="attention">
@@ -156,7 +169,7 @@ function Line({ item, now }: { item: Item; now: number }) {
           <span class="sr">{toneWord(item.tone)}: </span>
           <strong>{item.subject}</strong> {item.text}
         </span>
-        {item.since !== undefined && <span class="since">since <Time at={item.since} now={now} /></span>}
+        {item.since !== undefined && <span class="since"><time dateTime={new Date(item.since).toISOString()} title={hoverTime(item.since, now)}>{sinceWords(item, item.since, now)}</time></span>}
       </a>
     </li>
   );

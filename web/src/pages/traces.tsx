@@ -1,6 +1,7 @@
 // Traces: a search, what it found as points and as a table, and one trace as a
 // waterfall with its attributes.
 
+import { Fragment } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import type { JaegerTag, Node } from "../api";
 import { Pending } from "../components/act";
@@ -137,6 +138,9 @@ export function TracePage({ store, id }: { store: Store; id: string }) {
   );
 }
 
+/** A name with dots may break after each of them, and nowhere else. */
+const breakable = (key: string) => key.split(/(?<=[._])/).map((part, i) => <Fragment key={i}>{i > 0 && <wbr />}{part}</Fragment>);
+
 function Tags({ name, tags }: { name: string; tags: readonly JaegerTag[] | null | undefined }) {
   if (!tags || tags.length === 0) return null;
   return (
@@ -144,7 +148,7 @@ function Tags({ name, tags }: { name: string; tags: readonly JaegerTag[] | null 
       <h3>{name}</h3>
       <dl class="tags">
         {tags.map((t, i) => (
-          <div key={`${t.key}${i}`}><dt>{t.key}</dt><dd>{String(t.value)}</dd></div>
+          <div key={`${t.key}${i}`}><dt>{breakable(t.key)}</dt><dd>{String(t.value)}</dd></div>
         ))}
       </dl>
     </>
@@ -169,7 +173,7 @@ function Waterfall({ view, chosen, choose }: { view: TraceView; chosen: string; 
         {rows.slice(0, MOST_SPANS).map((r) => (
           <li key={r.span.spanID} class={r.span.spanID === chosen ? "span chosen" : "span"} data-testid={`span-${r.span.spanID}`}>
             <div class="spanname" style={{ paddingLeft: `${Math.min(r.depth, 12) * 14}px` }}>
-              {r.children > 0 ? <button type="button" class="fold" aria-expanded={!folded.has(r.span.spanID)} aria-label={`Children of ${r.span.operationName}`} onClick={() => toggle(r.span.spanID)}>{folded.has(r.span.spanID) ? "▸" : "▾"}</button> : <span class="fold" />}
+              {r.children > 0 ? <button type="button" class="fold" aria-expanded={!folded.has(r.span.spanID)} aria-label={`Children of ${r.span.operationName}`} onClick={() => toggle(r.span.spanID)}><span aria-hidden="true">{folded.has(r.span.spanID) ? "▸" : "▾"}</span></button> : <span class="fold" />}
               <button type="button" class="spanbutton" onClick={() => choose(r.span.spanID)} aria-pressed={r.span.spanID === chosen} title={`${r.service}: ${r.span.operationName}`}>
                 {r.failed && <><Shape tone="bad" /><span class="sr">failed: </span></>}
                 {r.span.operationName} <span class="aside">{r.service}</span>
