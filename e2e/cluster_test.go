@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -230,10 +231,15 @@ func (c *cluster) addNode(name string, conf map[string]any) *node {
 		extra = map[string]any{}
 		own["extra_config"] = extra
 	}
-	extra["@cluster"] = map[string]any{
+	block, _ := extra["@cluster"].(map[string]any) // what a test says of its own, such as labels
+	if block == nil {
+		block = map[string]any{}
+		extra["@cluster"] = block
+	}
+	maps.Copy(block, map[string]any{
 		"manager": c.nodeAPI, "token_file": filepath.Join(c.dir, "tokens", "join.token"), "name": name,
 		"state_dir": filepath.Join(c.dir, name, "state"), "gossip": fmt.Sprintf("127.0.0.1:%d", ports[1]),
-	}
+	})
 	if err := os.MkdirAll(filepath.Dir(n.conf), 0o700); err != nil {
 		c.t.Fatal(err)
 	}

@@ -59,6 +59,13 @@ func startAPI(t *testing.T, overview func() api.Overview) *fakeAPI {
 	mux.HandleFunc("GET /prometheus/api/v1/query", func(w http.ResponseWriter, _ *http.Request) {
 		writeTestJSON(w, map[string]any{"status": "success", "data": map[string]any{"resultType": "vector", "result": []any{}}})
 	})
+	mux.HandleFunc("GET /prometheus/api/v1/query_exemplars", func(w http.ResponseWriter, _ *http.Request) {
+		at := float64(time.Now().Add(-time.Minute).UnixMilli()) / 1000
+		writeTestJSON(w, map[string]any{"status": "success", "data": []any{map[string]any{
+			"seriesLabels": map[string]string{"http_request_method": "GET", "http_route": hostile},
+			"exemplars":    []any{map[string]any{"labels": map[string]string{"trace_id": "abcd"}, "value": "0.5", "timestamp": at}},
+		}}})
+	})
 	mux.HandleFunc("GET /v1/activity", func(w http.ResponseWriter, r *http.Request) {
 		writeTestJSON(w, api.ActivityList{By: api.ActivityBy(r.URL.Query().Get("by")), Window: 60, Time: time.Now(), Rows: []api.ActivityRow{}})
 	})
@@ -343,6 +350,22 @@ func TestOverviewInBrowser(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.wait("the zoom is gone", `location.search === ''`)
+	})
+
+	t.Run("an exemplar leads to its trace", func(t *testing.T) {
+		p.wait("a point lies over the latency chart", `document.querySelector('.exemplar') !== null`)
+		href := eval[string](p, `(e => e.getAttribute('href') + ' ' + e.getAttribute('aria-label').slice(0, 20))(document.querySelector('.exemplar'))`)
+		if want := "/traces/abcd GET <img src=x onerr"; href != want {
+			t.Errorf("got %q; want %q", href, want)
+		}
+	})
+
+	t.Run("the window can be held still, and let go", func(t *testing.T) {
+		toggle := `document.querySelector('[data-testid="live-toggle"]')`
+		eval[chromedp.Void](p, toggle+`.click()`)
+		p.wait("the held window is in the URL", `/[?&]from=\d+&to=\d+/.test(location.search) && `+toggle+`.getAttribute('aria-pressed') === 'false'`)
+		eval[chromedp.Void](p, toggle+`.click()`)
+		p.wait("it is live again", `location.search === '' && `+toggle+`.getAttribute('aria-pressed') === 'true'`)
 	})
 
 	t.Run("links move without loading, and each view survives a reload", func(t *testing.T) {

@@ -141,7 +141,7 @@ function Visitor({ store }: { store: Store }) {
   return (
     <form class="visitor" method="post" action="/logout">
       <span title={`role ${me.role}`}>{me.name}</span>
-      <button type="submit">Log out</button>
+      <button type="submit" data-testid="log-out">Log out</button>
     </form>
   );
 }

@@ -234,9 +234,10 @@ export class Live {
 
   /** Reads exemplars now and then, those of a fixed window once. A chart without them is whole. */
   async #readExemplars(): Promise<void> {
-    const { route, me, overview, charts: { data } } = this.#store.state;
+    const { route, me, overview, charts: { data, state } } = this.#store.state;
     const w = this.#window;
-    if (!data || !overview || w === undefined || !may(me, "operator", "traces:read")) return;
+    // While another window is loading the data there are those of the last one.
+    if (!data || state !== "ready" || !overview || w === undefined || !may(me, "operator", "traces:read")) return;
     const query = exemplarQuery(route, overview.nodes ?? []);
     const read = this.#exemplarsAt > 0 && (w.kind === "fixed" || Date.now() - this.#exemplarsAt < EXEMPLARS_MS);
     if (query === undefined || read) return;

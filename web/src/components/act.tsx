@@ -54,7 +54,8 @@ export function Act(p: ActProps) {
         {p.label}
       </button>
       {asking && (
-        <dialog ref={dialog} class="ask" onClose={() => setAsking(false)} aria-label={p.title ?? p.label} data-testid="ask">
+        // A close is told late: by then it may have been asked for again.
+        <dialog ref={dialog} class="ask" onClose={() => setAsking(dialog.current?.open ?? false)} aria-label={p.title ?? p.label} data-testid="ask">
           <h2>{p.title ?? `${p.label}?`}</h2>
           <div class="effect">{p.effect}</div>
           <div class="choices">

@@ -73,7 +73,7 @@ function Structure({ d }: { d: Diff }) {
       )}
       {service.length > 0 && (
         <div class="tablebox">
-          <h3>Service settings</h3>
+          <h2>Service settings</h2>
           <Fields fields={service} />
         </div>
       )}
