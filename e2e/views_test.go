@@ -31,7 +31,7 @@ func TestViews(t *testing.T) {
 		t.Skip("takes a minute")
 	}
 	b := startBackends(t)
-	c := startManager(t, licensed(t)...)
+	c := startManager(t, issueLicenses(t)...)
 	conf := b.config()
 	conf["extra_config"].(map[string]any)[binnacle.ConfigBlock] = map[string]any{"labels": map[string]any{"zone": hostile}}
 	for _, name := range []string{"gw-1", "gw-2", "gw-3"} {
@@ -75,8 +75,8 @@ func TestViews(t *testing.T) {
 	})
 }
 
-// licensed makes an issuer and a license and gives the manager's flags for them.
-func licensed(t *testing.T) []string {
+// issueLicenses makes an issuer and a license and gives the manager's flags for them.
+func issueLicenses(t *testing.T) []string {
 	t.Helper()
 	dir := t.TempDir()
 	key := filepath.Join(dir, "issuer.key")
