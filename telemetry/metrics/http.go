@@ -3,29 +3,15 @@ package metrics
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"net/url"
-	"os"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/grafana/regexp"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/common/route"
-	"github.com/prometheus/prometheus/config"
-	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/rules"
-	"github.com/prometheus/prometheus/tsdb"
-	v1 "github.com/prometheus/prometheus/web/api/v1"
-
-	binnacle "github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/telemetry/metrics/promapi"
 )
 
 // servedRoutes are the calls of the Prometheus HTTP API that are answered,
@@ -55,8 +41,10 @@ const maxForm = 1 << 20
 // Options.Query hold for all clients together.
 func (s *Store) Handler(prefix string) http.Handler {
 	prefix = "/" + strings.Trim(prefix, "/")
-	api := route.New().WithPrefix(prefix)
-	s.newAPI().Register(api)
+	api := promapi.Handler(prefix, promapi.Options{
+		Engine: s.engine, Parser: s.parser, Lookback: lookback, Queryable: s.queryable(), Exemplars: s.exemplarQueryable(),
+		DB: s.db, Registry: s.reg, Started: s.started, Retention: s.opts.Retention, Log: s.log,
+	})
 	h := &handler{s: s, prefix: prefix + "/", api: api, slots: make(chan struct{}, s.opts.Query.Concurrency), queue: make(chan struct{}, 2*s.opts.Query.Concurrency)}
 	return h
 }
@@ -180,114 +168,4 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // the client has left
-}
-
-// newAPI makes Prometheus's API over the store. Its parts that do not exist
-// here are given as empty ones where a route that is served asks for them.
-func (s *Store) newAPI() *v1.API {
-	return v1.NewAPI(
-		s.engine,
-		s.queryable(),
-		nil, nil, // appenders: nothing is written here
-		s.exemplarQueryable(),
-		nil, nil, nil, // scrape pools, targets, alert managers
-		func() config.Config { return config.DefaultConfig },
-		map[string]string{},
-		v1.GlobalURLOptions{},
-		func(f http.HandlerFunc) http.HandlerFunc { return f },
-		adminStats{s.db},
-		"",
-		false, // no admin calls
-		s.log.With("part", "api"),
-		func(context.Context) v1.RulesRetriever { return noRules{} },
-		0, 0, 0, // remote read, which is not routed
-		false,
-		regexp.MustCompile(`^$`), // no origin is allowed
-		s.runtimeInfo,
-		buildInfo(),
-		nil, nil, // notifications
-		s.reg, prometheus.NewRegistry(), // what remote read registers would clash with a second Handler's
-		nil,
-		false, nil, // remote write
-		false, false, false, // OTLP
-		false,
-		lookback,
-		false,
-		false,
-		nil,
-		nil,
-		v1.OpenAPIOptions{},
-		s.parser,
-	)
-}
-
-// noRules says that there are neither rules nor alerts.
-type noRules struct{}
-
-func (noRules) RuleGroups() []*rules.Group           { return nil }
-func (noRules) AlertingRules() []*rules.AlertingRule { return nil }
-
-// adminStats is the part of the TSDB that the status calls read.
-type adminStats struct{ db *tsdb.DB }
-
-var errNoAdmin = errors.New("not served")
-
-func (a adminStats) CleanTombstones() error { return errNoAdmin }
-func (a adminStats) Delete(context.Context, int64, int64, ...*labels.Matcher) error {
-	return errNoAdmin
-}
-func (a adminStats) Snapshot(string, bool) error { return errNoAdmin }
-func (a adminStats) Stats(byLabel string, limit int) (*tsdb.Stats, error) {
-	return a.db.Head().Stats(byLabel, limit), nil
-}
-func (a adminStats) WALReplayStatus() (tsdb.WALReplayStatus, error) {
-	return tsdb.WALReplayStatus{}, nil // the store answers only after the replay
-}
-func (a adminStats) BlockMetas() ([]tsdb.BlockMeta, error) { return a.db.BlockMetas(), nil }
-
-func (s *Store) runtimeInfo() (v1.RuntimeInfo, error) {
-	host, err := os.Hostname()
-	if err != nil {
-		return v1.RuntimeInfo{}, fmt.Errorf("runtime information: %w", err)
-	}
-	info := v1.RuntimeInfo{
-		StartTime:        s.started.UTC(),
-		Hostname:         host,
-		ServerTime:       time.Now().UTC(),
-		GoroutineCount:   runtime.NumGoroutine(),
-		GOMAXPROCS:       runtime.GOMAXPROCS(0),
-		GOMEMLIMIT:       debug.SetMemoryLimit(-1),
-		GOGC:             os.Getenv("GOGC"),
-		StorageRetention: s.opts.Retention.String(),
-	}
-	if info.GOMEMLIMIT == math.MaxInt64 {
-		info.GOMEMLIMIT = 0
-	}
-	return info, nil
-}
-
-// buildInfo names the Prometheus whose API this is, because clients choose
-// calls by that version, and us as the branch.
-func buildInfo() *v1.PrometheusVersion {
-	v := &v1.PrometheusVersion{Version: "3.0.0", Branch: "binnacle " + binnacle.Version, GoVersion: runtime.Version()}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, d := range info.Deps {
-			if d.Path == "github.com/prometheus/prometheus" {
-				v.Version = serverVersion(d.Version)
-			}
-		}
-	}
-	return v
-}
-
-// serverVersion turns a module version (v0.312.0) into the one that the server
-// has under its own name (3.12.0).
-func serverVersion(module string) string {
-	parts := strings.Split(strings.TrimPrefix(module, "v"), ".")
-	if len(parts) == 3 && parts[0] == "0" {
-		if n, err := strconv.Atoi(parts[1]); err == nil && n >= 300 {
-			return fmt.Sprintf("%d.%d.%s", n/100, n%100, parts[2])
-		}
-	}
-	return module
 }
