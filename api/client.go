@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -250,13 +249,9 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 	if err != nil {
 		return out, err
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.send(req)
 	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err // the URL stands in our own words
-		}
-		return out, fmt.Errorf("reach the manager at %s: %w", c.base, err)
+		return out, err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBytes+1))
@@ -313,6 +308,21 @@ func problemOf(resp *http.Response, body []byte) error {
 	}
 	const most = 200
 	text := strings.TrimSpace(string(body))
+	// The Prometheus and Jaeger APIs have error bodies of their own.
+	var theirs struct {
+		Error  string `json:"error"`
+		Errors []struct {
+			Message string `json:"msg"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(body, &theirs) == nil {
+		if len(theirs.Errors) > 0 {
+			theirs.Error = theirs.Errors[0].Message
+		}
+		if theirs.Error != "" {
+			return &Problem{Title: http.StatusText(resp.StatusCode), Status: resp.StatusCode, Detail: theirs.Error}
+		}
+	}
 	if len(text) > most {
 		text = text[:most] + "…"
 	}

@@ -16,7 +16,7 @@ import (
 
 func newConfig(conn *connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Push configurations and look at their history"}
-	cmd.AddCommand(newConfigPush(conn), newConfigDiff(conn), newConfigHistory(conn))
+	cmd.AddCommand(newConfigPush(conn), newConfigDiff(conn), newConfigHistory(conn), newConfigShow(conn), newConfigGroups(conn))
 	return cmd
 }
 
@@ -35,7 +35,7 @@ Without --rollout no node is touched. With --rollout=all every node of the group
 revision at once. With --rollout=steps a few nodes get it first, and gates compare them with the
 others before the next ones follow; a revision that is worse is taken back. Push follows the
 rollout to its end, and ends with 4 when it did not complete.`,
-		Args: cobra.ExactArgs(1),
+		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			conf, err := readFile(cmd.InOrStdin(), args[0])
 			if err != nil {
@@ -100,7 +100,7 @@ func newConfigDiff(conn *connection) *cobra.Command {
 		Long: `Diff shows which endpoints go, change and come, field by field, and what each served in the past
 24 hours. With FILE ("-" for standard input) it compares what the group should run with that file;
 with two numbers, two revisions; with nothing, what the group should run with its newest revision.`,
-		Args: cobra.MaximumNArgs(2),
+		Args: maxArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
 				var d api.Diff
@@ -125,8 +125,8 @@ with two numbers, two revisions; with nothing, what the group should run with it
 				if err != nil {
 					return err
 				}
-				if conn.output == "json" {
-					return conn.print(cmd.OutOrStdout(), d, nil)
+				if done, err := conn.encode(cmd.OutOrStdout(), d); done {
+					return err
 				}
 				printDiff(cmd.OutOrStdout(), d)
 				return nil
@@ -225,7 +225,7 @@ func newConfigHistory(conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history",
 		Short: "List the revisions of a group, newest last",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
 				revs, err := c.Revisions(ctx, binnacle.Group(group))
@@ -243,4 +243,89 @@ func newConfigHistory(conn *connection) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&group, "group", string(binnacle.DefaultGroup), "the `GROUP` to list")
 	return cmd
+}
+
+func newConfigShow(conn *connection) *cobra.Command {
+	var group string
+	var raw bool
+	cmd := &cobra.Command{
+		Use:   "show [REVISION]",
+		Short: "Show a revision, or with --raw its bytes as they were pushed",
+		Long: `Show tells who made a revision, when and why. Without a number it is the one that the group should
+run. --raw prints the configuration itself, byte for byte: redirect it to a file.`,
+		Example: "  binnacle config show 7 --raw > krakend.json",
+		Args:    maxArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
+				n, err := revisionOrDesired(ctx, c, binnacle.Group(group), args)
+				if err != nil {
+					return err
+				}
+				r, err := c.Revision(ctx, binnacle.Group(group), n)
+				if err != nil {
+					return err
+				}
+				if raw {
+					b, err := c.ConfigBytes(ctx, r.SHA256)
+					if err != nil {
+						return err
+					}
+					_, err = cmd.OutOrStdout().Write(b)
+					return err
+				}
+				return conn.print(cmd.OutOrStdout(), r, func(w io.Writer) {
+					fmt.Fprintf(w, "revision\t%d of group %s\nsha256\t%s\ncreated\t%s by %s\nmessage\t%s\nbytes\t%d\n", r.Number, r.Group, r.SHA256,
+						r.Created.Local().Format(time.DateTime), firstOf(r.Author, dash), firstOf(r.Message, dash), r.Bytes)
+					for _, f := range r.Warnings {
+						fmt.Fprintf(w, "warning\t%s\n", faultLine(f))
+					}
+				})
+			})
+		},
+	}
+	cmd.Flags().StringVar(&group, "group", string(binnacle.DefaultGroup), "the `GROUP` to look in")
+	cmd.Flags().BoolVar(&raw, "raw", false, "print the configuration itself")
+	return cmd
+}
+
+// revisionOrDesired reads the number that was given, else asks what the group
+// should run.
+func revisionOrDesired(ctx context.Context, c *api.Client, g binnacle.Group, args []string) (binnacle.Revision, error) {
+	if len(args) == 1 {
+		return parseRevision(args[0])
+	}
+	groups, err := c.Groups(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, have := range groups {
+		if have.Name == g && have.Desired > 0 {
+			return have.Desired, nil
+		}
+	}
+	return 0, usageError{fmt.Errorf("group %s has no revision in force: its nodes run their own files; give a number (`binnacle config history --group %s`)", g, g)}
+}
+
+func newConfigGroups(conn *connection) *cobra.Command {
+	return conn.watchable(&cobra.Command{
+		Use: "groups", Short: "List the groups: parts of the cluster with a configuration line of their own", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
+				gs, err := c.Groups(ctx)
+				if err != nil {
+					return err
+				}
+				return conn.print(cmd.OutOrStdout(), gs, func(w io.Writer) {
+					fmt.Fprintln(w, "GROUP\tFORMAT\tDESIRED\tREVISIONS\tNODES\tREQUESTS\tERRORS\tP99")
+					for _, g := range gs {
+						desired := "own files"
+						if g.Desired > 0 {
+							desired = g.Desired.String()
+						}
+						fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", g.Name, g.Format, desired, g.Revisions, g.Nodes, rate(g.Activity), ratio(g.Activity), p99(g.Activity))
+					}
+				})
+			})
+		},
+	})
 }

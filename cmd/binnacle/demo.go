@@ -11,7 +11,7 @@ func newDemo(conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Start a whole cluster on this machine: a manager, gateways, backends and traffic",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Out = cmd.OutOrStdout()
 			if err := o.Validate(); err != nil {
@@ -35,7 +35,7 @@ func newDemoBackends() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backends",
 		Short: "Serve only the four backends of the demo",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return demo.Backends(cmd.Context(), addr, cmd.OutOrStdout())
 		},
@@ -49,7 +49,7 @@ func newDemoTraffic(conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "traffic",
 		Short: "Send only the traffic of the demo, to the nodes that the manager's discovery names",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := conn.client()
 			if err != nil {

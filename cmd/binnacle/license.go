@@ -19,7 +19,7 @@ import (
 
 func newLicense(conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "license", Short: "Show, install, issue and inspect licenses", Args: cobra.NoArgs,
+		Use: "license", Short: "Show, install, issue and inspect licenses", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
 				l, err := c.License(ctx)
@@ -80,7 +80,7 @@ func newLicenseKeygen() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keygen",
 		Short: "Make an issuer key: FILE signs licenses, FILE.pub is for --license-keys of managers",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if out == "" {
 				return usageError{errors.New("--out is missing: name the file for the private key")}
@@ -114,7 +114,7 @@ func newLicenseIssue() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "issue",
 		Short: "Sign a license",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if keyFile == "" {
 				return usageError{errors.New("--key is missing: name the issuer's private key (`binnacle license keygen` makes one)")}
@@ -169,7 +169,7 @@ func newLicenseInspect() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
 		Short: "Show what a license says, and with --keys whether it is any good",
-		Args:  cobra.ExactArgs(1),
+		Args:  exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := readFile(cmd.InOrStdin(), args[0])
 			if err != nil {
@@ -223,7 +223,7 @@ func newLicenseInstall(conn *connection) *cobra.Command {
 	return &cobra.Command{
 		Use:   "install FILE",
 		Short: "Put a license in force while everything runs",
-		Args:  cobra.ExactArgs(1),
+		Args:  exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := readFile(cmd.InOrStdin(), args[0])
 			if err != nil {

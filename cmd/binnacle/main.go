@@ -6,8 +6,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +14,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -30,6 +27,7 @@ const (
 	exitUsage   = 2 // flags or arguments are wrong
 	exitRefused = 3 // the manager refused: a faulty configuration, no right, a full cluster
 	exitRollout = 4 // a rollout ended otherwise than completed: it failed and was rolled back, or was aborted
+	exitAway    = 5 // no manager answered
 )
 
 func main() {
@@ -56,6 +54,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return exitFailed
+	case errors.Is(err, api.ErrUnreachable):
+		fmt.Fprintf(stderr, "binnacle: %v\n  is it running, and is this its address? --manager, BINNACLE_MANAGER or `binnacle context` name another\n", err)
+		return exitAway
 	case errors.As(err, &p):
 		printProblem(stderr, p)
 		return exitRefused
@@ -75,6 +76,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func printProblem(w io.Writer, p *api.Problem) {
 	fmt.Fprintf(w, "binnacle: %v\n", p)
+	switch p.Status {
+	case http.StatusUnauthorized:
+		fmt.Fprintln(w, "  name a token file with --token-file, BINNACLE_TOKEN_FILE or `binnacle context add`; the manager's first start made admin.token and reader.token")
+	case http.StatusForbidden:
+		fmt.Fprintln(w, "  `binnacle whoami` says who you are to the manager")
+	}
 	for _, f := range p.Faults {
 		fmt.Fprintf(w, "  %s\n", faultLine(f))
 	}
@@ -91,17 +98,20 @@ func faultLine(f api.Fault) string {
 	return f.Stage + where + ": " + f.Message
 }
 
-// connection holds the flags that every command talking to a manager has.
-type connection struct {
-	manager, tokenFile, caFile string
-	output                     string
-}
-
 func newRoot() *cobra.Command {
 	var conn connection
 	root := &cobra.Command{
-		Use:           "binnacle",
-		Short:         "See and steer a cluster of API gateways",
+		Use:   "binnacle",
+		Short: "See and steer a cluster of API gateways",
+		Long: `Binnacle shows a cluster of API gateways and steers it, through the API of its manager.
+
+The manager is found by --manager, else BINNACLE_MANAGER, else the context in use (binnacle
+context), else at ` + defaultManager + `. Callers from loopback may look without a token;
+everything else needs one (--token-file).
+
+Exit codes: 0 done; 1 it could not be done; 2 flags or arguments are wrong; 3 the manager refused:
+a faulty configuration, no right, an endpoint with traffic would go; 4 a rollout ended otherwise
+than completed; 5 no manager answered.`,
 		Version:       binnacle.Version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -109,81 +119,51 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see '%s --help')", err, c.CommandPath())}
 	})
-	f := root.PersistentFlags()
-	f.StringVar(&conn.manager, "manager", envOr("BINNACLE_MANAGER", "http://127.0.0.1:9897"), "address of the manager's API (`URL`; BINNACLE_MANAGER)")
-	f.StringVar(&conn.tokenFile, "token-file", os.Getenv("BINNACLE_TOKEN_FILE"), "`FILE` with the API token (BINNACLE_TOKEN_FILE); the token itself may stand in BINNACLE_TOKEN")
-	f.StringVar(&conn.caFile, "ca-file", os.Getenv("BINNACLE_CA_FILE"), "PEM `FILE` with the authority of an https manager, such as the ca.pem of --tls=auto (BINNACLE_CA_FILE)")
-	f.StringVarP(&conn.output, "output", "o", "table", "output as `FORMAT`: table or json")
-	root.AddCommand(
-		newDemo(&conn), newStatus(&conn), newNodes(&conn), newBackends(&conn), newEvents(&conn),
+	conn.register(root.PersistentFlags())
+	group := func(id, title string, cmds ...*cobra.Command) {
+		root.AddGroup(&cobra.Group{ID: id, Title: title})
+		for _, c := range cmds {
+			c.GroupID = id
+			root.AddCommand(c)
+		}
+	}
+	group("see", "See the cluster:",
+		newStatus(&conn), newTop(&conn), newNodes(&conn), newBackends(&conn), newActivity(&conn),
+		newEvents(&conn), newTraces(&conn), newQuery(&conn))
+	group("steer", "Steer it:",
 		newConfig(&conn), newRollout(&conn), newRollback(&conn), newRestart(&conn),
 		newDrain(&conn, "drain", "Keep a node up but let its traffic move to the others"),
-		newDrain(&conn, "undrain", "Let a drained node take traffic again"),
-		newLicense(&conn), newToken(&conn),
-	)
+		newDrain(&conn, "undrain", "Let a drained node take traffic again"))
+	group("admin", "Look after it:",
+		newLicense(&conn), newToken(&conn), newGrafana(&conn), newDiscovery(&conn), newHealth(&conn))
+	group("this", "This command and machine:",
+		newContext(&conn), newWhoami(&conn), newLogin(&conn), newAPI(&conn), newDemo(&conn))
+	completions(root, &conn)
 	return root
 }
 
-func envOr(name, otherwise string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
+// noArgs and exactArgs are cobra's checks as errors of usage.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no argument, and got %q (see '%s --help')", cmd.CommandPath(), args[0], cmd.CommandPath())}
 	}
-	return otherwise
+	return nil
 }
 
-// client returns a client for the flags.
-func (c *connection) client() (*api.Client, error) {
-	token := os.Getenv("BINNACLE_TOKEN")
-	if c.tokenFile != "" {
-		b, err := os.ReadFile(c.tokenFile)
-		if err != nil {
-			return nil, usageError{fmt.Errorf("--token-file: %w", err)}
+func exactArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usageError{fmt.Errorf("want: %s (see '%s --help')", cmd.UseLine(), cmd.CommandPath())}
 		}
-		token = strings.TrimSpace(string(b))
+		return nil
 	}
-	hc, err := trusting(c.caFile)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("--ca-file: %w", err)}
-	}
-	client, err := api.NewClient(c.manager, token, hc)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("--manager: %w", err)}
-	}
-	if c.output != "table" && c.output != "json" {
-		return nil, usageError{fmt.Errorf("--output %q: want table or json", c.output)}
-	}
-	return client, nil
 }
 
-// trusting returns an HTTP client that trusts the authorities in a PEM file and
-// no others, or nil for no file.
-func trusting(caFile string) (*http.Client, error) {
-	if caFile == "" {
-		return nil, nil
+func maxArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usageError{fmt.Errorf("want: %s (see '%s --help')", cmd.UseLine(), cmd.CommandPath())}
+		}
+		return nil
 	}
-	b, err := os.ReadFile(caFile)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(b) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", caFile)
-	}
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
-	return &http.Client{Transport: t}, nil
-}
-
-// callTimeout bounds one call of the API.
-const callTimeout = 30 * time.Second
-
-// call runs f with a client and a bounded context.
-func (c *connection) call(cmd *cobra.Command, f func(ctx context.Context, client *api.Client) error) error {
-	client, err := c.client()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
-	defer cancel()
-	return f(ctx, client)
 }

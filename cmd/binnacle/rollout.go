@@ -129,7 +129,7 @@ func newRollout(conn *connection) *cobra.Command {
 	var group string
 	var flags rolloutFlags
 	start := &cobra.Command{
-		Use: "start REVISION", Short: "Bring a group to a revision", Args: cobra.ExactArgs(1),
+		Use: "start REVISION", Short: "Bring a group to a revision", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := parseRevision(args[0])
 			if err != nil {
@@ -148,7 +148,7 @@ func newRollout(conn *connection) *cobra.Command {
 	start.Flags().StringVar(&flags.strategy, "strategy", "all", "`STRATEGY`: all or steps")
 	flags.register(start.Flags())
 	status := &cobra.Command{
-		Use: "status [ROLLOUT]", Short: "List the rollouts, newest last, or show one with its verdicts", Args: cobra.MaximumNArgs(1),
+		Use: "status [ROLLOUT]", Short: "List the rollouts, newest last, or show one with its verdicts", Args: maxArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
 				if len(args) == 1 {
@@ -156,8 +156,8 @@ func newRollout(conn *connection) *cobra.Command {
 					if err != nil {
 						return err
 					}
-					if conn.output == "json" {
-						return conn.print(cmd.OutOrStdout(), ro, nil)
+					if done, err := conn.encode(cmd.OutOrStdout(), ro); done {
+						return err
 					}
 					printRollout(cmd.OutOrStdout(), ro)
 					return nil
@@ -180,7 +180,7 @@ func newRollout(conn *connection) *cobra.Command {
 		},
 	}
 	watch := &cobra.Command{
-		Use: "watch ROLLOUT", Short: "Follow a rollout to its end", Args: cobra.ExactArgs(1),
+		Use: "watch ROLLOUT", Short: "Follow a rollout to its end", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := conn.client()
 			if err != nil {
@@ -205,7 +205,7 @@ func newRollout(conn *connection) *cobra.Command {
 // steer is a command that says one word to a rollout.
 func steer(conn *connection, word, short string, call func(*api.Client, context.Context, string) (api.Rollout, error)) *cobra.Command {
 	return &cobra.Command{
-		Use: word + " ROLLOUT", Short: short, Args: cobra.ExactArgs(1),
+		Use: word + " ROLLOUT", Short: short, Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
 				ro, err := call(c, ctx, args[0])
@@ -221,7 +221,7 @@ func steer(conn *connection, word, short string, call func(*api.Client, context.
 func newRollback(conn *connection) *cobra.Command {
 	var group string
 	cmd := &cobra.Command{
-		Use: "rollback", Short: "Bring a group back to the last revision that completed a rollout", Args: cobra.NoArgs,
+		Use: "rollback", Short: "Bring a group back to the last revision that completed a rollout", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := conn.client()
 			if err != nil {
@@ -245,11 +245,28 @@ func newRollback(conn *connection) *cobra.Command {
 func newRestart(conn *connection) *cobra.Command {
 	var group string
 	cmd := &cobra.Command{
-		Use: "restart", Short: "Restart the nodes of a group one after the other, each drained first", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use: "restart [NODE]", Short: "Restart the nodes of a group one after the other, each drained first; or one node",
+		Long: `Restart takes the nodes of a group one after the other: drain, restart, serve again, next, and
+follows it to the end. With NODE it orders one graceful restart of that node's worker and returns.`,
+		Args: maxArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := conn.client()
 			if err != nil {
 				return err
+			}
+			if len(args) == 1 {
+				if cmd.Flags().Changed("group") {
+					return usageError{errors.New("give a node or --group, not both")}
+				}
+				id, err := nodeID(cmd.Context(), client, args[0])
+				if err != nil {
+					return err
+				}
+				if err := client.NodeAction(cmd.Context(), id, "restart"); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: restart is ordered; the event node.restarted says when it is done\n", id)
+				return nil
 			}
 			ro, err := client.RestartGroup(cmd.Context(), binnacle.Group(group))
 			if err != nil {

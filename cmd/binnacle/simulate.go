@@ -19,7 +19,7 @@ func newLicenseSimulate(conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "simulate --expire-in DURATION | --manager-gone DURATION",
 		Short: "Show node by node what would happen, and change nothing",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (expireIn == "") == (managerGone == "") {
 				return usageError{errors.New("give one of --expire-in and --manager-gone")}

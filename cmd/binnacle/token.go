@@ -18,7 +18,7 @@ func newToken(conn *connection) *cobra.Command {
 	var group string
 	var expires time.Duration
 	create := &cobra.Command{
-		Use: "create", Short: "Create a token and print it; it is shown this once", Args: cobra.NoArgs,
+		Use: "create", Short: "Create a token and print it; it is shown this once", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t.ExpiresIn = expires.Seconds()
 			t.Group = binnacle.Group(group)
@@ -40,7 +40,7 @@ func newToken(conn *connection) *cobra.Command {
 	f.DurationVar(&expires, "expires-in", 0, "`DURATION` until it ends; 0 means never")
 	f.IntVar(&t.UsesMax, "uses", 0, "how many nodes may enroll with it; 0 means any `NUMBER`")
 	list := &cobra.Command{
-		Use: "list", Short: "List tokens, without their secrets", Args: cobra.NoArgs,
+		Use: "list", Short: "List tokens, without their secrets", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
 				ts, err := c.Tokens(ctx)
@@ -61,7 +61,7 @@ func newToken(conn *connection) *cobra.Command {
 		},
 	}
 	revoke := &cobra.Command{
-		Use: "revoke ID", Short: "Revoke a token; what it enrolled stays", Args: cobra.ExactArgs(1),
+		Use: "revoke ID", Short: "Revoke a token; what it enrolled stays", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.call(cmd, func(ctx context.Context, c *api.Client) error {
 				if err := c.RevokeToken(ctx, args[0]); err != nil {
