@@ -71,6 +71,15 @@ bench-node: ## CPU per request of a whole gateway process, telemetry off, metric
 bench-traces: ## Ten million spans into a real manager: CPU, bytes on disk, query times.
 	@scripts/load ./e2e TestLoadTraces
 
+.PHONY: reference
+reference: ## Rewrite what is generated from the code: docs/reference and the dashboards.
+	$(GO) test . ./cmd/binnacle ./cmd/binnacle-manager ./cmd/binnacle-gateway ./manager ./grafana -count=1 -run 'Reference|TestGolden' -update
+
+.PHONY: man
+man: ## Write man pages of the three commands into bin/man/.
+	@rm -rf $(BIN)/man
+	$(GO) test ./cmd/binnacle ./cmd/binnacle-manager ./cmd/binnacle-gateway -count=1 -run TestReference -man $(CURDIR)/$(BIN)/man
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder of outside bytes, FUZZTIME each (default 20s).
 	@scripts/fuzz $${FUZZTIME:-20s}

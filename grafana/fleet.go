@@ -19,17 +19,19 @@ func fleet() Dashboard {
 	g.add(series("Requests by outcome", "ok, client errors (4xx), errors (5xx, time-outs, transport failures) and requests over the fallback rate.", "reqps", true,
 		query(perSecond(binnacle.RollupGroup, inGroup, "outcome"), "{{outcome}}")), 8, 9)
 	g.add(series("Error ratio", "Share of requests that failed.", "percentunit", false,
-		query(share(binnacle.RollupGroup, "group"), "{{group}}")), 8, 9)
+		query(share(binnacle.RollupGroup, "group"), "{{group}}")).warn(errorLevels()...), 8, 9)
 	g.add(series("Latency", "Quantiles of the time from request to answer, over all nodes.", "s", false,
 		query(quantile("0.5", binnacle.RollupGroup, ""), "p50"),
 		query(quantile("0.95", binnacle.RollupGroup, ""), "p95"),
-		query(quantile("0.99", binnacle.RollupGroup, ""), "p99")), 8, 9)
+		query(quantile("0.99", binnacle.RollupGroup, ""), "p99")).logScale(), 8, 9)
+	g.add(heatmap("Latency as a whole", "How many requests took how long: two bands are two kinds of requests, or one slow backend.", "s",
+		"sum(rate("+binnacle.RollupGroup+inGroup+window+"))", 0.0001, 10), 24, 9)
 
 	g.row("Nodes")
 	g.add(series("Requests by node", "Even load shows as lines that lie on each other.", "reqps", false,
 		query(perSecond(binnacle.RollupNode, inGroup, "instance"), "{{instance}}")), 8, 9)
 	g.add(series("Error ratio by node", "One node alone that fails is cut off from something.", "percentunit", false,
-		query(share(binnacle.RollupNode, "instance"), "{{instance}}")), 8, 9)
+		query(share(binnacle.RollupNode, "instance"), "{{instance}}")).warn(errorLevels()...), 8, 9)
 	g.add(series("Latency p99 by node", "99 of 100 requests of the node are answered faster.", "s", false,
 		query(quantile("0.99", binnacle.RollupNode, "instance"), "{{instance}}")), 8, 9)
 
@@ -38,7 +40,7 @@ func fleet() Dashboard {
 	g.add(series("Calls by backend", "Calls per second that the nodes make.", "reqps", false,
 		query(perSecond(binnacle.RollupBackend, inGroup, backend), "{{server_address}}:{{server_port}}")), 8, 9)
 	g.add(series("Error ratio by backend", "Share of calls that failed, seen from all nodes.", "percentunit", false,
-		query(share(binnacle.RollupBackend, backend), "{{server_address}}:{{server_port}}")), 8, 9)
+		query(share(binnacle.RollupBackend, backend), "{{server_address}}:{{server_port}}")).warn(errorLevels()...), 8, 9)
 	g.add(series("Latency p99 by backend", "99 of 100 calls are answered faster.", "s", false,
 		query(quantile("0.99", binnacle.RollupBackend, backend), "{{server_address}}:{{server_port}}")), 8, 9)
 

@@ -1,8 +1,9 @@
 // Package grafana holds the dashboards that ship with Binnacle, as Go code that
 // generates Grafana's JSON, and the provisioning files for its data sources.
 // The generated files stand in dashboards/ as golden files and are what
-// compose.yaml mounts; a test keeps code and files equal. Nothing here talks to
-// a running Grafana. The manager imports it to offer the files for download.
+// compose.yaml mounts; a test keeps code and files equal. Install brings both
+// into a running Grafana through its HTTP API.
+// The manager imports it to offer the files for download.
 package grafana
 
 import (
@@ -33,6 +34,7 @@ func Dashboards() map[string]Dashboard {
 		"rollout.json":    rollout(),
 		"manager.json":    internals(),
 		"membership.json": membership(),
+		"runtime.json":    runtime(),
 		"stock.json":      stock(),
 	}
 }

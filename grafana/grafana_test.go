@@ -5,6 +5,8 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,13 +61,35 @@ func TestPanels(t *testing.T) {
 			if p.Type == "row" {
 				continue
 			}
-			if p.Type == "histogram" {
-				t.Errorf("%s: panel %q: histogram panels hang browsers on native histograms", name, p.Title)
+			switch p.Type {
+			case "timeseries", "stat", "table":
+			case "heatmap":
+				y, _ := p.Options.(map[string]any)["yAxis"].(map[string]any)
+				low, _ := y["min"].(float64)
+				high, _ := y["max"].(float64)
+				if low <= 0 || high <= low {
+					t.Errorf("%s: panel %q: without yAxis.min and max a heatmap of native histograms is blank", name, p.Title)
+				}
+			default: // histogram panels hang browsers on native histograms
+				t.Errorf("%s: panel %q is of type %q", name, p.Title, p.Type)
 			}
 			if p.Description == "" || p.FieldConfig.Defaults.Unit == "" || len(p.Targets) == 0 {
 				t.Errorf("%s: panel %q lacks a description, a unit or a query", name, p.Title)
 			}
+			refs := map[string]bool{}
 			for _, q := range p.Targets {
+				if refs[q.RefID] || q.RefID == "" {
+					t.Errorf("%s: panel %q: two queries are %q", name, p.Title, q.RefID)
+				}
+				refs[q.RefID] = true
+				for _, v := range regexp.MustCompile(`\$([a-z]+)`).FindAllStringSubmatch(q.Expr, -1) {
+					if !slices.ContainsFunc(d.Templating.List, func(have Variable) bool { return have.Name == v[1] }) {
+						t.Errorf("%s: panel %q uses %s, which the dashboard does not offer", name, p.Title, v[0])
+					}
+				}
+				if q.Exemplar && !strings.Contains(q.Expr, serverDuration) {
+					t.Errorf("%s: panel %q asks for exemplars of series that have none", name, p.Title)
+				}
 				if q.Datasource.UID != MetricsUID {
 					t.Errorf("%s: panel %q reads from %q, which is not provisioned", name, p.Title, q.Datasource.UID)
 				}

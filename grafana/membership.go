@@ -16,5 +16,10 @@ func membership() Dashboard {
 		query("binnacle_license_state", "{{state}}")), 12, 8)
 	g.add(series("Leases given", "Leases per second that nodes were handed.", "cps", false,
 		query("rate(binnacle_leases_issued_total"+window+")", "leases")), 12, 8)
+	g.add(series("License ends in", "Time to the end of the license; a license without an end shows nothing.", "s", false,
+		query("binnacle_license_expires_seconds", "license")), 12, 8)
+	g.add(series("Seats held", "Seats that are taken, those of nodes that left a moment ago included.", "none", false,
+		query("binnacle_seats_held", "held"),
+		query("binnacle_license_seats_used", "used")), 12, 8)
 	return dashboard("membership", "License and membership", "Who belongs to the cluster, and under which license.", g)
 }

@@ -19,6 +19,7 @@ type Dashboard struct {
 	Time          TimeRange   `json:"time"`
 	Templating    Templating  `json:"templating"`
 	Annotations   Annotations `json:"annotations"`
+	Links         []Link      `json:"links"`
 	Panels        []Panel     `json:"panels"`
 }
 
@@ -52,6 +53,16 @@ type Variable struct {
 	AllValue   string `json:"allValue"`
 	Sort       int    `json:"sort"`
 	Current    any    `json:"current"`
+}
+
+// Link is a way from one dashboard to another.
+type Link struct {
+	Title       string   `json:"title"`
+	Type        string   `json:"type"`
+	Tags        []string `json:"tags"`
+	AsDropdown  bool     `json:"asDropdown"`
+	KeepTime    bool     `json:"keepTime"`
+	IncludeVars bool     `json:"includeVars"`
 }
 
 // Annotations holds the queries for vertical lines.
@@ -200,6 +211,86 @@ func stat(title, description, unit, expr string, steps ...Threshold) Panel {
 		Options: map[string]any{
 			"colorMode": "value", "graphMode": "none", "textMode": "value",
 			"reduceOptions": map[string]any{"calcs": []string{"lastNotNull"}, "fields": "", "values": false},
+		},
+	}
+}
+
+// warn colors a series panel's background line where values become bad.
+func (p Panel) warn(steps ...Threshold) Panel {
+	p.FieldConfig.Defaults.Thresholds = &Thresholds{Mode: "absolute", Steps: append([]Threshold{{Color: "transparent"}}, steps...)}
+	p.FieldConfig.Defaults.Custom["thresholdsStyle"] = map[string]any{"mode": "line+area"}
+	return p
+}
+
+// logScale draws values that span powers of ten.
+func (p Panel) logScale() Panel {
+	p.FieldConfig.Defaults.Custom["scaleDistribution"] = map[string]any{"type": "log", "log": 10}
+	p.FieldConfig.Defaults.Min = nil // a log axis has no zero
+	return p
+}
+
+// exemplars shows traces as dots on the panel. Its query must read a series that
+// has them: those that nodes send, not the roll-ups.
+func (p Panel) exemplars() Panel {
+	for i := range p.Targets {
+		p.Targets[i].Exemplar = true
+	}
+	return p
+}
+
+// heatmap draws the distribution of a native histogram over time.
+//
+// yAxis.min and max are set: without them Grafana 12 draws nothing for native
+// histograms whose zero bucket is filled or whose buckets are custom.
+func heatmap(title, description, unit, expr string, low, high float64) Panel {
+	return Panel{
+		Type: "heatmap", Title: title, Description: description, Datasource: &metricsSource,
+		Targets:     number([]Target{{Expr: expr, Range: true, Format: "heatmap"}}),
+		FieldConfig: FieldConfig{Defaults: FieldDefaults{Unit: unit, Custom: map[string]any{"scaleDistribution": map[string]any{"type": "linear"}}}},
+		Options: map[string]any{
+			"calculate":    false,
+			"cellGap":      1,
+			"color":        map[string]any{"mode": "scheme", "scheme": "Oranges", "steps": 64, "exponent": 0.5, "scale": "exponential", "fill": "dark-orange", "reverse": false},
+			"exemplars":    map[string]any{"color": "rgba(255,0,255,0.7)"},
+			"filterValues": map[string]any{"le": 1e-9},
+			"legend":       map[string]any{"show": true},
+			"rowsFrame":    map[string]any{"layout": "auto"},
+			"tooltip":      map[string]any{"mode": "single", "yHistogram": true, "showColorScale": false},
+			"yAxis":        map[string]any{"axisPlacement": "left", "unit": unit, "min": low, "max": high, "reverse": false},
+		},
+	}
+}
+
+// column names a column of a table and its unit; the key is the label, or
+// "Value #A" for the first query.
+type column struct{ key, title, unit string }
+
+// table lists the newest value of several queries side by side, a row for each
+// set of labels.
+func table(title, description string, columns []column, targets ...Target) Panel {
+	names, order, overrides := map[string]any{}, map[string]any{}, []any{}
+	for i, c := range columns {
+		names[c.key], order[c.key] = c.title, i
+		if c.unit != "" {
+			props := []any{map[string]any{"id": "unit", "value": c.unit}}
+			if c.unit == "percentunit" {
+				props = append(props,
+					map[string]any{"id": "custom.cellOptions", "value": map[string]any{"type": "color-background", "mode": "basic"}},
+					map[string]any{"id": "thresholds", "value": Thresholds{Mode: "absolute", Steps: []Threshold{{Color: "transparent"}, above(0.01, "orange"), above(0.05, "red")}}})
+			}
+			overrides = append(overrides, map[string]any{"matcher": map[string]any{"id": "byName", "options": c.title}, "properties": props})
+		}
+	}
+	for i := range targets {
+		targets[i].Instant, targets[i].Range, targets[i].Format = true, false, "table"
+	}
+	return Panel{
+		Type: "table", Title: title, Description: description, Datasource: &metricsSource, Targets: number(targets),
+		FieldConfig: FieldConfig{Defaults: FieldDefaults{Unit: "none", NoValue: "–"}, Overrides: overrides},
+		Options:     map[string]any{"showHeader": true, "cellHeight": "sm", "footer": map[string]any{"show": false}},
+		Transform: []any{
+			map[string]any{"id": "merge", "options": map[string]any{}},
+			map[string]any{"id": "organize", "options": map[string]any{"excludeByName": map[string]any{"Time": true}, "indexByName": order, "renameByName": names}},
 		},
 	}
 }

@@ -8,6 +8,9 @@ const (
 	inGroup = `{group=~"$group"}`
 	errorsI = `{group=~"$group",outcome="error"}`
 	window  = `[$__rate_interval]`
+
+	// serverDuration is what managed nodes send: many series, and exemplars.
+	serverDuration = "http_server_request_duration_seconds"
 )
 
 // perSecond counts the observations of a roll-up per second.
@@ -34,6 +37,9 @@ func quantileOf(q, metric, matchers, by string) string {
 }
 
 func above(v float64, color string) Threshold { return Threshold{Color: color, Value: &v} }
+
+// errorLevels mark an error ratio that needs a look, and one that needs it now.
+func errorLevels() []Threshold { return []Threshold{above(0.01, "orange"), above(0.05, "red")} }
 
 // groupVariable chooses groups; every dashboard over roll-ups has it.
 var groupVariable = choice("group", "Group", "label_values("+binnacle.RollupGroup+", group)")
@@ -64,10 +70,12 @@ func dashboard(name, title, description string, g grid) Dashboard {
 		Description: description, SchemaVersion: 39, Version: 1, Refresh: "10s", Editable: true, GraphTooltip: 1,
 		Time:       TimeRange{From: "now-1h", To: "now"},
 		Templating: Templating{List: []Variable{}},
+		Links:      []Link{{Title: "Binnacle", Type: "dashboards", Tags: []string{"binnacle"}, AsDropdown: true, KeepTime: true, IncludeVars: true}},
 		Annotations: Annotations{List: []Annotation{
 			changes("Rollouts", "rollout.*|revision.*", "purple"),
 			changes("Membership", "node.*", "blue"),
 			changes("License", "license.*", "orange"),
+			changes("Manager", "manager.*|state.*", "green"),
 		}},
 		Panels: g.panels,
 	}

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/binnacle-project/binnacle/grafana"
 	"github.com/binnacle-project/binnacle/manager/access"
 	"github.com/binnacle-project/binnacle/web"
 )
@@ -48,6 +49,7 @@ func (m *Manager) routes() []route {
 		{"GET /v1/events/stream", access.Viewer, "", m.handleEventStream},
 		{"GET /v1/license", access.Viewer, "", m.handleLicense},
 		{"GET /metrics", access.Viewer, "", m.handleMetrics},
+		{"GET /grafana/", access.Viewer, "", plain(grafanaFiles())},
 		{"GET " + promPrefix + "/", access.Viewer, "", prom},
 		{"POST " + promPrefix + "/", access.Viewer, "", prom},
 
@@ -96,6 +98,12 @@ func (m *Manager) routes() []route {
 		table = append(table, route{"GET " + p, access.Viewer, "", page})
 	}
 	return table
+}
+
+// grafanaFiles serves dashboards and provisioning files, with a listing of each
+// folder.
+func grafanaFiles() http.Handler {
+	return http.StripPrefix("/grafana/", http.FileServerFS(grafana.Files))
 }
 
 // promPrefix is where the Prometheus HTTP API is mounted.

@@ -94,15 +94,19 @@ func newMetricPipeline(ctx context.Context, o Options, log *slog.Logger, client 
 		sdkmetric.WithAggregationSelector(exponential),
 		sdkmetric.WithTemporalitySelector(sdkmetric.CumulativeTemporalitySelector),
 	)
+	provider := sdkmetric.NewMeterProvider(
+		sdkmetric.WithResource(res),
+		sdkmetric.WithReader(reader),
+		sdkmetric.WithCardinalityLimit(maxAttributeSets),
+		sdkmetric.WithExemplarFilter(exemplar.TraceBasedFilter),
+	)
+	if err := observeProcess(provider); err != nil {
+		return nil, err
+	}
 	return &metricPipeline{
-		log:    log,
-		reader: reader,
-		provider: sdkmetric.NewMeterProvider(
-			sdkmetric.WithResource(res),
-			sdkmetric.WithReader(reader),
-			sdkmetric.WithCardinalityLimit(maxAttributeSets),
-			sdkmetric.WithExemplarFilter(exemplar.TraceBasedFilter),
-		),
+		log:      log,
+		reader:   reader,
+		provider: provider,
 		exporter: exporter,
 		ok:       o.Metrics.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="metrics",result="ok"}`),
 		fail:     o.Metrics.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="metrics",result="failed"}`),

@@ -1,0 +1,9 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/binnacle-project/binnacle/cmd/internal/reference"
+)
+
+func TestReference(t *testing.T) { reference.Check(t, newRoot(), "") }
