@@ -126,7 +126,7 @@ func printNode(w io.Writer, n api.Node, calls api.ActivityList) {
 		fmt.Fprintf(w, "condition\t%s for %s: %s\n", c.Kind, since(c.Since), c.Cause)
 	}
 	if n.Lease != nil {
-		fmt.Fprintf(w, "lease\tuntil %s\n", when(n.Lease.Expires))
+		fmt.Fprintf(w, "lease\t%s, until %s\n", leaseText(n.Lease), when(n.Lease.Expires))
 	}
 	fmt.Fprintf(w, "activity\t%s, %s errors, p50 %s, p99 %s, %s in all\n", rate(n.Activity), ratio(n.Activity), quantile(n.Activity, 50), p99(n.Activity), total(n.Activity))
 	if l := n.Ledger; l != nil {
