@@ -139,4 +139,10 @@ var metricWords = map[string]string{
 	"binnacle_traces_spans_refused_total":              "spans that the store refused",
 	"binnacle_traces_spans_written_total":              "spans that were stored",
 	"binnacle_traces_write_errors_total":               "Alert: writes of spans that failed",
+	"binnacle_traces_sampling_early_blocks_total":      "blocks whose traces were decided early because memory was needed",
+	"binnacle_traces_sampling_late_spans_total":        "spans that came after their trace was decided, by that verdict",
+	"binnacle_traces_sampling_spans_total":             "spans of decided traces, by verdict and rule",
+	"binnacle_traces_sampling_traces_total":            "decided traces, by verdict and rule (--traces-sample)",
+	"binnacle_traces_undecided_bytes":                  "bytes of traces that wait for their verdict",
+	"binnacle_traces_undecided_spans":                  "spans that wait for the verdict on their trace",
 }

@@ -180,7 +180,7 @@ func leaseText(l *api.LeaseInfo) string {
 		return dash
 	}
 	if left := time.Until(l.Expires); left > 0 && l.State != licensing.LeaseFallen {
-		return l.State + ", " + seconds(left.Seconds())
+		return l.State + ", " + coarse(left)
 	}
 	return l.State
 }

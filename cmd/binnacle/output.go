@@ -190,7 +190,11 @@ func since(t time.Time) string {
 	if t.IsZero() {
 		return dash
 	}
-	d := time.Since(t)
+	return coarse(time.Since(t))
+}
+
+// coarse prints a duration in its largest unit.
+func coarse(d time.Duration) string {
 	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%d s", int(d.Seconds()))
@@ -199,7 +203,7 @@ func since(t time.Time) string {
 	case d < 48*time.Hour:
 		return fmt.Sprintf("%d h", int(d.Hours()))
 	}
-	return fmt.Sprintf("%d d", int(d.Hours()/24))
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
 
 func entry(e *api.LedgerEntry) string {
