@@ -80,6 +80,29 @@ man: ## Write man pages of the three commands into bin/man/.
 	@rm -rf $(BIN)/man
 	$(GO) test ./cmd/binnacle ./cmd/binnacle-manager ./cmd/binnacle-gateway -count=1 -run TestReference -man $(CURDIR)/$(BIN)/man
 
+# The peers of bench-ingest and bench-query: a module of its own, so that their
+# dependencies are not ours. VictoriaMetrics as it is released: with cgo.
+.PHONY: bench-peers
+bench-peers:
+	@mkdir -p $(BIN)
+	cd bench/peers && $(GO) build -tags remove_all_sd -o ../../$(BIN)/prometheus github.com/prometheus/prometheus/cmd/prometheus
+	cd bench/peers && CGO_ENABLED=1 $(GO) build -o ../../$(BIN)/victoria-metrics github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics
+
+BENCH_ARGS ?=
+
+.PHONY: bench-ingest
+bench-ingest: binaries bench-peers ## CPU per OTLP data point beside Prometheus and VictoriaMetrics: known series, then new ones.
+	$(GO) run ./bench ingest $(BENCH_ARGS)
+	$(GO) run ./bench churn -reps 3 -rounds 2 $(BENCH_ARGS)
+
+.PHONY: bench-pace
+bench-pace: binaries bench-peers ## Share of a core and memory of 1,000 nodes at 15 s.
+	$(GO) run ./bench pace -nodes 1000 -only '^binnacle$$' $(BENCH_ARGS)
+
+.PHONY: bench-query
+bench-query: binaries bench-peers ## Range queries over an hour beside Prometheus and VictoriaMetrics.
+	$(GO) run ./bench query $(BENCH_ARGS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder of outside bytes, FUZZTIME each (default 20s).
 	@scripts/fuzz $${FUZZTIME:-20s}

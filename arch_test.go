@@ -21,7 +21,7 @@ const module = "github.com/binnacle-project/binnacle"
 // interfaces that the consumer declares, so that each can be read, tested and
 // replaced alone.
 var layers = [][]string{
-	{"cmd", "e2e"},
+	{"cmd", "e2e", "bench"},
 	{"manager", "gateway", "demo"},
 	{"otlp", "telemetry/metrics", "telemetry/traces", "telemetry/activity", "membership", "licensing", "rollout", "grafana", "web"},
 	{"events"},

@@ -27,7 +27,13 @@ type bounds struct {
 type spread struct {
 	from int
 	cum  []float64
+	// few[n-1] says the same of n observations: one bucket for each.
+	few [fewObservations][]int32
 }
+
+// fewObservations is how many observations of one bucket between two exports
+// are usual enough to have the answer ready.
+const fewObservations = 8
 
 // newBounds prepares a layout; ok is false when upper is not strictly rising
 // and finite, or too long.
@@ -53,6 +59,9 @@ func newBounds(upper []float64) (b *bounds, ok bool) {
 		last.from = indexOf(math.Nextafter(lo, math.Inf(1)))
 	}
 	b.spread[len(upper)] = last
+	for i := range b.spread {
+		b.spread[i].prepare()
+	}
 	return b, true
 }
 
@@ -78,12 +87,41 @@ func spreadLinear(lo, hi float64) spread {
 
 // tell appends the buckets that n observations of a source bucket fall on. The
 // counts add up to n.
-func (s spread) tell(n uint64, inc *increase) {
+func (s *spread) tell(n uint64, inc *increase) {
+	if n == 0 {
+		return
+	}
 	inc.count += n
 	if s.cum == nil {
 		inc.zero += n
 		return
 	}
+	if n <= fewObservations {
+		for _, i := range s.few[n-1] {
+			inc.buckets = append(inc.buckets, bucket{int(i), 1})
+		}
+		return
+	}
+	s.tellMany(n, inc)
+}
+
+// prepare fills few.
+func (s *spread) prepare() {
+	if s.cum == nil {
+		return
+	}
+	for n := range s.few {
+		var inc increase
+		s.tellMany(uint64(n+1), &inc)
+		for _, b := range inc.buckets {
+			for range b.n {
+				s.few[n] = append(s.few[n], int32(b.index))
+			}
+		}
+	}
+}
+
+func (s *spread) tellMany(n uint64, inc *increase) {
 	var given uint64
 	for j, c := range s.cum {
 		upTo := n

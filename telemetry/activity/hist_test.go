@@ -133,7 +133,7 @@ func TestPartsAddUp(t *testing.T) {
 			if got, fair := p.count(), d.count()/by.n*(to-from); got < fair || got > fair+to-from {
 				t.Fatalf("units %d to %d of %d of %d: got %d; want %d to %d", from, to, by.n, d.count(), got, fair, fair+to-from)
 			}
-			all.addDense(p)
+			all.addIncrease(&increase{zero: p.zero, buckets: p.list(nil)})
 			from = to
 		}
 		if all.n != d.n || all.zero != d.zero {

@@ -61,8 +61,8 @@ type key struct {
 	id      keyID
 	total   uint64 // requests, for ever
 	lastFed int64  // time of the newest point, with or without an increase, Unix ns
+	open    openSlot
 	rings   [numTiers]ring
-	pending *booking // what the batch in work adds
 	cached  [numCached]cachedActivity
 }
 
@@ -76,35 +76,6 @@ type cachedActivity struct {
 	act   *api.Activity
 }
 
-// booking is an increase on its way into a key's slots.
-type booking struct {
-	n [binnacle.NumOutcomes]uint64
-	h dense
-}
-
-func (b *booking) reset() {
-	b.n = [binnacle.NumOutcomes]uint64{}
-	b.h.reset()
-}
-
-// add adds an increase of one outcome. The limited ones stay out of the
-// latency: a refusal takes no time and says nothing of the service.
-func (b *booking) add(o binnacle.Outcome, inc *increase) {
-	b.n[o] += inc.count
-	if o != binnacle.Limited {
-		b.h.addIncrease(inc)
-	}
-}
-
-// book moves b into the slots that hold t (Unix ns), seen at now (Unix s).
-func (k *key) book(b *booking, t, now int64, space *dense) {
-	for tier := range k.rings {
-		step := tiers[tier].step
-		oldest := int32((now - tiers[tier].keep) / step)
-		k.rings[tier].book(slotOf(t, step), oldest, &b.n, &b.h, space)
-	}
-}
-
 // touch notes a point of time t.
 func (k *key) touch(t int64) {
 	k.lastFed = max(k.lastFed, t)
@@ -115,6 +86,9 @@ func (k *key) touch(t int64) {
 func (k *key) idle(now int64) bool {
 	return now-k.lastFed/int64(time.Second) > tiers[numTiers-1].keep
 }
+
+// empty gives the memory of k's slots back.
+func (k *key) empty() { k.open, k.rings = openSlot{}, [numTiers]ring{} }
 
 // work is the memory that reading works in.
 type work struct {
@@ -136,6 +110,7 @@ func (k *key) activity(w, now int64, ws *work) (act *api.Activity, until int64) 
 	parts, seconds := cut(now, w)
 	for tier := range topTier(w) + 1 {
 		s.add(k.rings[tier], tier, parts[tier], w)
+		s.addOpen(&k.open, tier, parts[tier], w)
 	}
 	return s.activity(w, seconds, k.total, time.Unix(0, k.lastFed), ws), s.until
 }

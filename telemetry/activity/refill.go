@@ -71,11 +71,7 @@ func (f *refiller) finish() {
 			continue
 		}
 		for i := range f.booked {
-			b := a.in.booking()
-			b.add(f.id.outcome, &f.booked[i].inc)
-			k.book(b, f.booked[i].t, a.started.Unix(), &a.in.space)
-			b.reset()
-			a.in.spare = append(a.in.spare, b)
+			k.book(f.id.outcome, &f.booked[i].inc, f.booked[i].t, a.started.Unix(), &a.in.space)
 		}
 		k.touch(f.booked[len(f.booked)-1].t)
 	}

@@ -217,7 +217,7 @@ func (a *Aggregator) sweep(now time.Time) {
 	}
 	for _, k := range a.keys.byID {
 		if k.idle(now.Unix()) {
-			k.rings = [numTiers]ring{}
+			k.empty()
 		}
 	}
 }

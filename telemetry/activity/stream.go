@@ -22,11 +22,12 @@ type sender struct {
 	processes map[string]*process
 	streams   map[uint64]*stream
 	targets   map[targetID]*target
+	shared    map[sharedID]*target
 }
 
 // forgetTargets makes each stream resolve anew where its increases go.
 func (s *sender) forgetTargets() {
-	s.targets = map[targetID]*target{}
+	s.targets, s.shared = map[targetID]*target{}, map[sharedID]*target{}
 	for _, st := range s.streams {
 		st.target = nil
 	}
@@ -112,12 +113,30 @@ type targetID struct {
 	revision binnacle.Revision
 }
 
+// sharedID names what all requests of a sender have in common.
+type sharedID struct {
+	outcome  binnacle.Outcome
+	revision binnacle.Revision
+}
+
 // target lists what an increase adds to.
 type target struct {
 	outcome binnacle.Outcome
 	keys    []*key
 	rollups []*rollup
 	fed     int64 // time of the newest point that touched keys and rollups
+	// shared is what other targets add to as well; nil is none. A shared one
+	// has pending what the batch in work adds.
+	shared  *target
+	pending *pending
+	cluster bool // the cluster's key is among keys
+}
+
+// count counts n requests for ever.
+func (t *target) count(n uint64) {
+	for _, k := range t.keys {
+		k.total += n
+	}
 }
 
 // streamHash identifies a stream within its sender. Attributes count in any

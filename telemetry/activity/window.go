@@ -53,9 +53,9 @@ func slotOf(t, step int64) int32 {
 	return int32(q)
 }
 
-// book adds to slot at. It drops slots that are over the tier's keep, and adds
+// book adds b to slot at. It drops slots that are over the tier's keep, and adds
 // nothing to one that is.
-func (r *ring) book(at, oldest int32, n *[binnacle.NumOutcomes]uint64, h *dense, space *dense) {
+func (r *ring) book(at, oldest int32, b *openSlot, work *dense) {
 	s := *r
 	drop := 0
 	for drop < len(s) && s[drop].at < oldest {
@@ -73,16 +73,16 @@ func (r *ring) book(at, oldest int32, n *[binnacle.NumOutcomes]uint64, h *dense,
 	if i == len(s) || s[i].at != at {
 		s = slices.Insert(s, i, slot{at: at})
 	}
-	for o := range n {
-		s[i].n[o] += uint32(n[o])
+	for o, n := range b.n {
+		s[i].n[o] += uint32(n)
 	}
+	work.reset()
+	work.addPacked(s[i].h)
+	work.addCounts(&b.h)
 	if s[i].h == nil {
-		s[i].h = slices.Clip(h.pack(nil))
+		s[i].h = slices.Clip(work.pack(nil))
 	} else {
-		space.reset()
-		space.addPacked(s[i].h)
-		space.addDense(h)
-		s[i].h = space.pack(s[i].h[:0])
+		s[i].h = work.pack(s[i].h[:0])
 	}
 	*r = s
 }
@@ -140,6 +140,27 @@ func (s *sum) add(r ring, tier int, p span, w int64) {
 			s.n[o] += uint64(n)
 		}
 		s.h.addPacked(r[i].h)
+		s.until = min(s.until, end+w)
+	}
+}
+
+// addOpen adds the open slot if it lies in p, a part of a tier. Coarser tiers do
+// not hold it yet.
+func (s *sum) addOpen(o *openSlot, tier int, p span, w int64) {
+	if o.at == 0 {
+		return
+	}
+	step := tiers[tier].step
+	at := int32((int64(o.at)*fineStep + step - 1) / step)
+	switch end := int64(at) * step; {
+	case at <= p.from:
+	case at > p.to:
+		s.until = min(s.until, end) // not whole yet
+	default:
+		for i, n := range o.n {
+			s.n[i] += n
+		}
+		s.h.addCounts(&o.h)
 		s.until = min(s.until, end+w)
 	}
 }

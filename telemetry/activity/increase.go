@@ -1,0 +1,140 @@
+package activity
+
+import (
+	"go.opentelemetry.io/collector/pdata/pcommon"
+)
+
+// point books in.cur.
+func (a *Aggregator) point(how metric, scope, name string, attrs pcommon.Map, delta bool) {
+	in := &a.in
+	a.self.points.Inc()
+	// A stream that changes its kind or temporality is another stream.
+	form := byte(0)
+	if in.cur.bounds == nil {
+		form |= 1
+	}
+	if delta {
+		form |= 2
+	}
+	var hash uint64
+	hash, in.buf = streamHash(in.procID, scope, name, form, attrs, in.buf)
+	st, known := in.sender.streams[hash], true
+	if st == nil {
+		if len(in.sender.streams) >= a.o.MaxStreamsPerSender || a.streams >= a.o.MaxStreams {
+			a.self.overStreams.Inc()
+			return
+		}
+		st, known = &stream{}, false
+		in.sender.streams[hash] = st
+		a.streams++
+	}
+	if st.place == nil {
+		p := placeOf(how, attrs)
+		st.place = &p
+	}
+	if st.target == nil || st.revision != in.origin.Revision {
+		st.target, st.revision = a.target(*st.place), in.origin.Revision
+	}
+	a.fed(st.target)
+	var inc increase
+	var from int64
+	if delta {
+		if !st.newDelta(in.cur.t) {
+			a.self.verdicts[duplicate].Inc()
+			return
+		}
+		inc, _ = subtract(nil, &in.cur, &in.scratch)
+		if from = in.cur.start; from == 0 {
+			from = max(in.began, st.t)
+		}
+		st.t = max(st.t, in.cur.t)
+	} else {
+		var v verdict
+		inc, from, v = a.cumulative(st, known)
+		if v > reset {
+			a.self.verdicts[v].Inc()
+			return
+		}
+		if v == reset {
+			a.self.verdicts[reset].Inc()
+		}
+	}
+	in.newest = max(in.newest, in.cur.t)
+	if inc.count > 0 {
+		a.increase(st.target, &inc, from)
+	}
+}
+
+// newDelta reports whether the delta point of time t was not seen, and notes it.
+func (st *stream) newDelta(t int64) bool {
+	oldest := 0
+	for i, s := range st.seen {
+		if s == t {
+			return false
+		}
+		if s < st.seen[oldest] {
+			oldest = i
+		}
+	}
+	if t < st.seen[oldest] && st.seen[oldest] != 0 {
+		return false // older than what is remembered: it may have been seen
+	}
+	st.seen[oldest] = t
+	return true
+}
+
+// cumulative takes in.cur as the next point of a cumulative stream and returns
+// what happened since from.
+func (a *Aggregator) cumulative(st *stream, known bool) (inc increase, from int64, v verdict) {
+	in := &a.in
+	cur := &in.cur
+	if !known {
+		// All of a new stream's counts are since its start, and not before the
+		// process's last export, or the stream would have been in it.
+		inc, _ = subtract(nil, cur, &in.scratch)
+		from = max(cur.start, in.began)
+		if in.began == 0 {
+			from = a.firstFrom(cur)
+		}
+	} else {
+		var grown bool
+		inc, grown = subtract(&st.point, cur, &in.scratch)
+		v = judge(&st.point, cur, grown)
+		from = st.t
+		switch v {
+		case next:
+		case reset:
+			inc, _ = subtract(nil, cur, &in.scratch)
+			from = max(cur.start, st.t)
+		default:
+			return inc, 0, v
+		}
+	}
+	keep := st.n
+	st.point = *cur
+	st.n = append(keep[:0], cur.n...)
+	return inc, from, v
+}
+
+// firstFrom returns since when the counts of a process's first point are. A
+// process exports nothing of requests before it has had one, so that its
+// start says little: a node that was idle for an hour would have its first ten
+// seconds of traffic taken for an outage. But a managed node's exports come
+// whole and in order, from the agent's spool if need be, so that a first point
+// holds one interval, unless the process may have been heard by an earlier
+// life of this manager.
+func (a *Aggregator) firstFrom(p *point) int64 {
+	live := max(p.start, p.t-int64(rollupStep))
+	started := a.started.UnixNano()
+	switch {
+	case !a.in.sender.managed:
+		return p.start
+	case p.start >= started:
+		return live
+	case a.restored == 0: // what was heard before is not known
+		return p.start
+	case p.t-started < minLimit: // it may have begun after the checkpoint
+		return max(p.start, a.restored)
+	}
+	return live
+}
