@@ -101,7 +101,8 @@ bench-pace: binaries bench-peers ## Share of a core and memory of 1,000 nodes at
 
 .PHONY: bench-query
 bench-query: binaries bench-peers ## Range queries over an hour beside Prometheus and VictoriaMetrics.
-	$(GO) run ./bench query $(BENCH_ARGS)
+	$(GO) run ./bench query -nodes 20 $(BENCH_ARGS)
+	$(GO) run ./bench rollups $(BENCH_ARGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder of outside bytes, FUZZTIME each (default 20s).

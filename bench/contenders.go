@@ -10,19 +10,21 @@ type contender struct {
 	name   string
 	binary string
 	ours   bool
+	// instance is the label of service.instance.id, if it is not instance.
+	instance string
 	// setup prepares s.dir, sets the addresses of s and returns the arguments.
 	setup func(s *server) ([]string, error)
 }
 
 var (
-	binnacleNative  = binnacle("binnacle", "native")
-	binnacleClassic = binnacle("binnacle classic", "classic")
+	binnacleNative  = manager("binnacle", "native")
+	binnacleClassic = manager("binnacle classic", "classic")
 	promClassic     = prometheus("prometheus", false)
 	promNative      = prometheus("prometheus nhcb", true)
 	victoria        = victoriaMetrics("victoriametrics")
 )
 
-func binnacle(name, form string) contender {
+func manager(name, form string) contender {
 	return contender{name: name, binary: "binnacle-manager", ours: true, setup: func(s *server) ([]string, error) {
 		args := []string{"run", "--data-dir", filepath.Join(s.dir, "data"), "--gossip-addr", "off", "--otlp-grpc-addr", "",
 			"--metrics-histograms", form, "--metrics-max-series", "8000000"}
@@ -61,7 +63,7 @@ func prometheus(name string, nhcb bool) contender {
 }
 
 func victoriaMetrics(name string) contender {
-	return contender{name: name, binary: "victoria-metrics", setup: func(s *server) ([]string, error) {
+	return contender{name: name, binary: "victoria-metrics", instance: "service_instance_id", setup: func(s *server) ([]string, error) {
 		addr, err := freeAddr()
 		s.ready, s.api, s.write = "http://"+addr+"/health", "http://"+addr+"/prometheus", "http://"+addr+"/opentelemetry/v1/metrics"
 		return []string{"-storageDataPath", filepath.Join(s.dir, "data"), "-httpListenAddr", addr,

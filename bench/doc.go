@@ -7,7 +7,8 @@
 //	bench ingest   CPU seconds per million OTLP data points
 //	bench churn    the same when each series is new
 //	bench pace     share of a core and memory at the true export interval
-//	bench query    range queries over an hour
+//	bench query    range queries over an hour of what senders sent
+//	bench rollups  the dashboards' queries over an hour of 1,000 nodes
 //
 // It takes the binaries as it finds them: `make bench-ingest` builds ours, and
 // the peers from bench/peers, a module of its own, so that theirs are no

@@ -34,9 +34,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) (err error) {
-	verbs := map[string]func(context.Context, options) error{"ingest": ingest, "churn": churn, "pace": pace, "query": query}
+	verbs := map[string]func(context.Context, options) error{"ingest": ingest, "churn": churn, "pace": pace, "query": query, "rollups": rollups}
 	if len(args) == 0 || verbs[args[0]] == nil {
-		return fmt.Errorf("want one of ingest, churn, pace or query")
+		return fmt.Errorf("want one of ingest, churn, pace, query or rollups")
 	}
 	o := options{}
 	var only string

@@ -97,6 +97,43 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// BenchmarkReadWhileRunning is what readers meet: Run has made what they read,
+// after a step in which a fifth of the fleet exported. reader is one who reads
+// everything of all windows; run is what making it costs in a step, mean and
+// worst: the longer windows are made every fifth and fifteenth.
+func BenchmarkReadWhileRunning(b *testing.B) {
+	const nodes, backends, perNode = 1000, 200, 20
+	a, _ := fleet(b, nodes, backends, perNode, 6)
+	var reader, run, worst time.Duration
+	step := aligned(time.Now())
+	i := 0
+	for b.Loop() {
+		b.StopTimer()
+		step += fineStep
+		a.mu.Lock()
+		for _, k := range a.keys.byID { // as a fifth of the nodes had exported
+			if i++; i%5 == 0 || k.id.kind != kindNodeBackend {
+				k.touch(step * int64(time.Second))
+			}
+		}
+		a.mu.Unlock()
+		began := cpuTime()
+		a.warmAt(step)
+		spent := cpuTime() - began
+		run, worst = run+spent, max(worst, spent)
+		b.StartTimer()
+		began = cpuTime()
+		for _, w := range Windows {
+			i := windowOf(w)
+			_, _ = a.small[i].Load(), a.matrixAt(i, step).rows
+		}
+		reader += cpuTime() - began
+	}
+	b.ReportMetric(float64(reader.Microseconds())/1000/float64(b.N), "reader-cpu-ms")
+	b.ReportMetric(float64(run.Microseconds())/1000/float64(b.N), "run-cpu-ms")
+	b.ReportMetric(float64(worst.Microseconds())/1000, "run-worst-cpu-ms")
+}
+
 // BenchmarkWriteMetrics takes one node's export of 80 histograms, all of which
 // changed.
 func BenchmarkWriteMetrics(b *testing.B) {

@@ -39,9 +39,11 @@ type Aggregator struct {
 	restored  int64 // Unix ns of the checkpoint that was restored; 0 is none
 	settling  bool  // the store has not been read yet
 
-	small  [numWindows]atomic.Pointer[snapshot]
-	matrix [numWindows]atomic.Pointer[matrix]
-	asked  [numWindows]atomic.Int64 // when the matrix was last read, Unix s
+	small   [numWindows]atomic.Pointer[snapshot]
+	matrix  [numWindows]atomic.Pointer[matrix]
+	asked   [numWindows]atomic.Int64 // when the matrix was last read, Unix s
+	making  sync.Mutex               // one matrix at a time; before mu
+	warming atomic.Bool              // Run keeps the matrices fresh
 }
 
 // Open restores the checkpoint of Options.Dir. A checkpoint that is damaged is

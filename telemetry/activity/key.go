@@ -151,6 +151,7 @@ type index struct {
 	byID    map[keyID]*key
 	ordered [numKinds][]*key
 	dirty   [numKinds]bool // ordered lacks keys or has dropped ones
+	drops   int            // how many keys were dropped, ever
 }
 
 func (x *index) get(id keyID) *key { return x.byID[id] }
@@ -168,6 +169,7 @@ func (x *index) make(id keyID) *key {
 func (x *index) drop(id keyID) {
 	delete(x.byID, id)
 	x.dirty[id.kind] = true
+	x.drops++
 }
 
 // of returns the keys of a kind in order. The slice is replaced, not changed,

@@ -43,6 +43,7 @@ func (a *Aggregator) loop(ctx context.Context) error {
 		}
 		a.warm()
 	}
+	a.warming.Store(false)
 	a.tick(time.Now(), true, a.o.Dir != "", buf)
 	return nil
 }
@@ -152,23 +153,6 @@ func (a *Aggregator) setDelayLocked(at time.Time) {
 	}
 	if slowest > 0 {
 		a.chart.setDelay(time.Duration(slowest))
-	}
-}
-
-// warmAlways bounds the pairs up to which the matrix of a minute, which pages
-// begin with, is kept warm without having been asked for: it costs some 0.3 µs
-// a pair, every two seconds.
-const warmAlways = 50_000
-
-// warm makes the matrices that are read, so that readers do not wait.
-func (a *Aggregator) warm() {
-	now := aligned(time.Now())
-	for i, w := range Windows {
-		a.mu.Lock()
-		if now-a.asked[i].Load() <= 60 || w == time.Minute && len(a.keys.byID) <= warmAlways {
-			a.matrixLocked(i, now)
-		}
-		a.mu.Unlock()
 	}
 }
 
