@@ -134,7 +134,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		if err != nil {
 			return err
 		}
-		if err := procs.start(name, filepath.Join(o.BinDir, "binnacle-gateway"), "run", "-c", conf, "--die-with-parent"); err != nil {
+		if err := procs.start(name, filepath.Join(o.BinDir, "binnacle-gateway"), "run", "-c", conf, "--die-with-parent", "--drain-delay", "0s"); err != nil {
 			return err
 		}
 	}

@@ -250,7 +250,7 @@ func (c *cluster) addNode(name string, conf map[string]any) *node {
 }
 
 func (c *cluster) runNode(n *node) {
-	n.process = start(c.t, n.name, "binnacle-gateway", "run", "-c", n.conf, "--die-with-parent")
+	n.process = start(c.t, n.name, "binnacle-gateway", "run", "-c", n.conf, "--die-with-parent", "--drain-delay", "0s")
 }
 
 // waitStates waits until the node names have the states wanted.

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/gateway/agent"
@@ -46,6 +47,30 @@ type Block struct {
 	// SpoolBytes bounds the telemetry kept in StateDir while the manager is
 	// away: 256 MiB if it is not set, none if it is 0.
 	SpoolBytes *int64 `json:"spool_bytes"`
+	// DrainDelay is how long the node serves on after it was asked to stop and
+	// has said so, such as "5s", which is the default; "0s" is not at all.
+	DrainDelay *duration `json:"drain_delay"`
+}
+
+// SetDrainDelay sets what the key drain_delay does.
+func (b *Block) SetDrainDelay(d time.Duration) { b.DrainDelay = (*duration)(&d) }
+
+// duration is written as Go and KrakenD write it: "5s".
+type duration time.Duration
+
+// UnmarshalJSON takes a string with a unit.
+func (d *duration) UnmarshalJSON(b []byte) error {
+	var s string
+	err := json.Unmarshal(b, &s)
+	if err == nil {
+		var v time.Duration
+		v, err = time.ParseDuration(s)
+		*d = duration(v)
+	}
+	if err != nil {
+		return fmt.Errorf("%s is not a duration; write a number with its unit, such as \"5s\"", b)
+	}
+	return nil
 }
 
 // minSpool is room for some minutes of a small node.
@@ -155,8 +180,15 @@ func (b *Block) check() error {
 	if n := b.SpoolBytes; n != nil && *n != 0 && *n < minSpool {
 		fail("spool_bytes", "%d is too little; write at least %d, or 0 to keep no telemetry on disk", *n, minSpool)
 	}
+	if d := b.DrainDelay; d != nil && (*d < 0 || time.Duration(*d) > maxDrainDelay) {
+		fail("drain_delay", "%v is not between 0s and %v", time.Duration(*d), maxDrainDelay)
+	}
 	return errors.Join(errs...)
 }
+
+// maxDrainDelay keeps a slip of the unit from making a node that cannot be
+// stopped.
+const maxDrainDelay = 10 * time.Minute
 
 // withPort completes a manager's address.
 func withPort(m string) (string, error) {
@@ -237,6 +269,9 @@ func (b *Block) Options(configFile string) agent.Options {
 		o.Gossip = b.Gossip
 	}
 	o.Allow = engine.AllowList{Env: b.Allow.Env, Files: b.Allow.Files}
+	if d := b.DrainDelay; d != nil {
+		o.DrainDelay = time.Duration(*d)
+	}
 	if n := b.SpoolBytes; n != nil {
 		if o.SpoolBytes = *n; *n == 0 {
 			o.SpoolBytes = -1

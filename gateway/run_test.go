@@ -28,6 +28,8 @@ import (
 const (
 	envRun = "BINNACLE_TEST_RUN" // its own file
 	envDie = "BINNACLE_TEST_DIE_WITH_PARENT"
+	// how long to serve on after SIGTERM; not at all if it is not set
+	envDelay = "BINNACLE_TEST_DRAIN_DELAY"
 )
 
 func TestMain(m *testing.M) {
@@ -47,7 +49,9 @@ func runProcess(file string) int {
 	defer stop()
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
+	delay, _ := time.ParseDuration(os.Getenv(envDelay))
 	err := Run(ctx, Options{
+		DrainDelay: &delay,
 		ConfigFile: file, DieWithParent: os.Getenv(envDie) != "", WorkerCommand: []string{os.Args[0]},
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Reload: hup,
 	})

@@ -104,6 +104,7 @@ func newRun() *cobra.Command {
 	}
 	file := config(cmd)
 	dieWithParent := cmd.Flags().Bool("die-with-parent", false, "end the worker with this process, whatever ends it (demos and tests); otherwise it serves on until the next start")
+	delay := cmd.Flags().Duration("drain-delay", 0, "how long to serve on after SIGTERM, not ready, so that load balancers notice (default: drain_delay of the @cluster block, else 5s)")
 	format := cmd.Flags().String("log-format", "text", "text or json")
 	level := cmd.Flags().String("log-level", "info", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -114,7 +115,13 @@ func newRun() *cobra.Command {
 		hup := make(chan os.Signal, 1)
 		signal.Notify(hup, syscall.SIGHUP)
 		defer signal.Stop(hup)
+		if !cmd.Flags().Changed("drain-delay") {
+			delay = nil
+		} else if *delay < 0 {
+			return usageError{fmt.Errorf("--drain-delay %v: want 0 or more", *delay)}
+		}
 		return gateway.Run(cmd.Context(), gateway.Options{
+			DrainDelay: delay,
 			ConfigFile: *file, DieWithParent: *dieWithParent,
 			LogFormat: *format, LogLevel: l.String(), Reload: hup,
 			Log: worker.NewLogger(cmd.ErrOrStderr(), *format, l.String()),

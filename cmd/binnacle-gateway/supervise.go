@@ -22,6 +22,7 @@ func newSupervise() *cobra.Command {
 	var group, stopSignal, format, level string
 	var labels []string
 	var spool int64
+	var delay time.Duration
 	cmd := &cobra.Command{
 		Use:   "supervise [flags] -- CMD [ARGS]",
 		Short: "Run any other gateway as the worker of a node: write its file, check, reload, watch it",
@@ -56,6 +57,7 @@ with ` + "`binnacle config push --group G --format opaque FILE`" + `.
 	f.StringVar(&o.Program.Reload, "reload", "", "a signal's name (HUP) or a shell `COMMAND` that makes it read its file; a restart if not given")
 	f.StringVar(&o.Program.Health, "health", "", "http://HOST:PORT/PATH or tcp://HOST:PORT that answers while it works")
 	f.DurationVar(&o.Program.Settle, "settle", 15*time.Second, "how long it may take to answer at --health after a start or reload")
+	f.DurationVar(&delay, "drain-delay", 5*time.Second, "how long the program serves on after SIGTERM, the node not ready, so that load balancers notice")
 	f.StringVar(&stopSignal, "stop-signal", "TERM", "the `SIGNAL` that ends it in order")
 	f.BoolVar(&o.DieWithParent, "die-with-parent", false, "end the program with this process, whatever ends it; otherwise it runs on until the next start")
 	f.StringVar(&format, "log-format", "text", "text or json")
@@ -84,6 +86,9 @@ with ` + "`binnacle config push --group G --format opaque FILE`" + `.
 		}
 		if cmd.Flags().Changed("spool-bytes") {
 			o.Block.SpoolBytes = &spool
+		}
+		if cmd.Flags().Changed("drain-delay") {
+			o.Block.SetDrainDelay(delay)
 		}
 		hup := make(chan os.Signal, 1)
 		signal.Notify(hup, syscall.SIGHUP)

@@ -109,7 +109,7 @@ func New(o Options) (_ *Agent, err error) {
 	gauge("binnacle_agent_spool_bytes", func() float64 { _, n := a.relay.spool.size(); return float64(n) })
 	gauge("binnacle_agent_spool_exports", func() float64 { n, _ := a.relay.spool.size(); return float64(n) })
 	a.launcher = &launcher{state: a.state, relay: a.relay, log: a.log, command: o.WorkerCommand,
-		dieWithParent: o.DieWithParent, logFormat: o.LogFormat, logLevel: o.LogLevel}
+		dieWithParent: o.DieWithParent, drainDelay: o.DrainDelay, logFormat: o.LogFormat, logLevel: o.LogLevel}
 	a.reporter = newReporter(a)
 	a.gossip = newGossiper(a)
 	a.helm = newHelm(a)
@@ -126,7 +126,7 @@ func New(o Options) (_ *Agent, err error) {
 
 // readOwn reads the own file of a node with our own worker.
 func (a *Agent) readOwn() ([]byte, error) {
-	own, err := os.ReadFile(a.opts.ConfigFile)
+	own, err := a.opts.ReadFile(a.opts.ConfigFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the node's own file: %w", err)
 	}
@@ -227,7 +227,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 
 	a.helm.loop(ctx)
 
-	a.log.Info("stopping", "drain_timeout", a.opts.DrainTimeout)
+	a.log.Info("stopping", "drain_delay", a.opts.DrainDelay, "drain_timeout", a.helm.drainLimit())
 	a.opts.Notify(PhaseStopping)
 	a.mu.Lock()
 	a.stopping = true
@@ -236,6 +236,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	last := a.reporter.get()
 	last.Draining = true
 	a.sayLast(bg, last)
+	a.helm.sayNotReady(bg)
 	stopErr := a.helm.stop()
 	a.exportOwn()
 	stopRelay()

@@ -343,6 +343,8 @@ type node struct {
 	port    int
 	backend *httptest.Server
 	gossip  string
+	exe     string        // what workers are started from; this program if empty
+	delay   time.Duration // before a stop closes the listeners
 	program *Program
 	allow   engine.AllowList
 
@@ -403,6 +405,9 @@ func (n *node) run() *node {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	if n.exe != "" {
+		exe = n.exe
+	}
 	o := DefaultOptions()
 	o.ConfigFile, o.Managers, o.TokenFile, o.StateDir = n.file, []string{n.m.addr}, n.token, n.state
 	o.Name, o.Gossip = "node-a", n.gossip
@@ -410,6 +415,7 @@ func (n *node) run() *node {
 	o.WorkerCommand, o.DieWithParent = []string{exe}, true
 	o.LogLevel = "INFO"
 	o.ServedAfter = 50 * time.Millisecond
+	o.DrainDelay = n.delay
 	o.VerifyLease = func(token string, _ ed25519.PublicKey, _ binnacle.ClusterID, _ binnacle.NodeID, _ string) (licensing.Lease, error) {
 		if !strings.HasPrefix(token, "lease") {
 			return licensing.Lease{}, errors.New("no lease")
@@ -451,6 +457,17 @@ func (n *node) run() *node {
 		return n.agent.Status().Worker.Serving
 	})
 	return n
+}
+
+// status asks the node for a path, and returns the status of the answer and
+// whether it closes the connection; 0 without an answer.
+func (n *node) status(path string) (code int, closes bool) {
+	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", n.port, path))
+	if err != nil {
+		return 0, false
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode, resp.Close
 }
 
 // get asks the node for a path.

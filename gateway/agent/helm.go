@@ -32,6 +32,7 @@ type helm struct {
 	run       *running     // nil before the first configuration serves
 	ledger    ledger
 	told      told           // what the worker was told beside configurations
+	upgrade   upgrade        // of the program that workers are
 	refused   refusal        // the last desired revision that cannot be run
 	retryAt   time.Time      // when to try again to fetch, zero for no need
 	retries   int            // of the fetch
@@ -82,6 +83,7 @@ func (h *helm) loop(ctx context.Context) {
 			h.a.opts.Notify(PhaseReady)
 		case <-tick.C:
 			h.probe()
+			h.upgradeWorker(ctx)
 		case r := <-h.probed:
 			h.probedNow(r)
 		case <-ctx.Done():
@@ -152,6 +154,26 @@ func (h *helm) report() {
 		s.Overridden = h.run.overridden
 	}
 	h.a.setStatus(s, h.worker)
+}
+
+// sayNotReady turns the node's readiness red and serves on for the drain delay,
+// so that load balancers look elsewhere before the listeners close. A node that
+// was drained before has said it long ago.
+func (h *helm) sayNotReady(ctx context.Context) {
+	if h.worker == nil || h.told.draining || h.a.opts.DrainDelay <= 0 {
+		return
+	}
+	cctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	if err := h.worker.drain(cctx, true); err != nil {
+		h.log.Warn("the worker did not take the order to drain", "err", err)
+	}
+	t := time.NewTimer(h.a.opts.DrainDelay)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-h.worker.exited:
+	}
 }
 
 // stop ends the worker in order and waits for those that drain.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/gateway/engine"
@@ -108,7 +107,7 @@ func (h *helm) reread(ctx context.Context) {
 		h.rereadProgram(ctx)
 		return
 	}
-	b, err := os.ReadFile(h.a.opts.ConfigFile)
+	b, err := h.a.opts.ReadFile(h.a.opts.ConfigFile)
 	if err == nil {
 		_, err = engine.SettingsOf(b)
 	}

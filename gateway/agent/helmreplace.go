@@ -35,6 +35,7 @@ func (h *helm) replace(ctx context.Context, ref api.RevisionRef, raw []byte, aga
 	}
 	actx, cancel := context.WithTimeout(ctx, applyTime)
 	defer cancel()
+	program := programFileOf(h.a.launcher.command[0]) // before: of two the older is known
 	p, err := h.a.launcher.launch(actx, []net.Listener{ln}, h.interval())
 	if err != nil {
 		drop()
@@ -63,6 +64,7 @@ func (h *helm) replace(ctx context.Context, ref api.RevisionRef, raw []byte, aga
 		return err
 	}
 	old := h.worker
+	h.upgrade.runs = program
 	h.worker, h.told = p, told{interval: h.interval(), limit: limit}
 	if ln != h.listener {
 		h.log.Info("listening on another address", "from", h.listener.Addr().String(), "to", ln.Addr().String())

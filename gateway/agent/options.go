@@ -25,6 +25,8 @@ const GossipOff = "off"
 type Options struct {
 	// ConfigFile is the node's own file, read at the start and on Reload.
 	ConfigFile string
+	// ReadFile reads it as JSON; nil takes it as it stands.
+	ReadFile func(path string) ([]byte, error)
 	// Managers are host:port of the node API of one manager group, tried in
 	// turn.
 	Managers []string
@@ -63,7 +65,13 @@ type Options struct {
 	// ServedAfter is how long a configuration must answer its probes to become
 	// the last good one.
 	ServedAfter time.Duration
-	// DrainTimeout bounds how long a worker finishes what it has in flight.
+	// DrainDelay is how long a node that was asked to stop serves on as before,
+	// having said that it is not ready: to the manager, on its health page and
+	// by Connection: close. Load balancers notice within it. Longer makes each
+	// stop longer; 0 is for nodes behind nothing.
+	DrainDelay time.Duration
+	// DrainTimeout bounds how long a worker finishes what it has in flight,
+	// after the delay.
 	DrainTimeout time.Duration
 	// QueueBytes bounds telemetry that waits for the manager in memory.
 	QueueBytes int64
@@ -98,6 +106,7 @@ func DefaultOptions() Options {
 	return Options{
 		Gossip:       fmt.Sprintf(":%d", binnacle.PortGossip),
 		ServedAfter:  10 * time.Second,
+		DrainDelay:   5 * time.Second,
 		DrainTimeout: 10 * time.Second,
 		QueueBytes:   maxQueueBytes,
 		SpoolBytes:   maxSpoolBytes,
@@ -117,6 +126,9 @@ func (o *Options) validate() error {
 	}
 	if o.VerifyLease == nil {
 		o.VerifyLease = licensing.VerifyLease
+	}
+	if o.ReadFile == nil {
+		o.ReadFile = os.ReadFile
 	}
 	if len(o.WorkerCommand) == 0 {
 		exe, err := os.Executable()

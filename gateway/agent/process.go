@@ -92,6 +92,7 @@ type launcher struct {
 	log           *slog.Logger
 	command       []string
 	dieWithParent bool
+	drainDelay    time.Duration
 	logFormat     string
 	logLevel      string
 }
@@ -151,7 +152,7 @@ func (l *launcher) launch(ctx context.Context, listeners []net.Listener, interva
 	}
 	env, err := json.Marshal(control.Launch{
 		Files: names, Socket: l.state.path(sock), Relay: p.relay.URL, Instance: p.instance,
-		IntervalSeconds: interval.Seconds(), DieWithParent: l.dieWithParent,
+		IntervalSeconds: interval.Seconds(), DieWithParent: l.dieWithParent, DrainDelaySeconds: l.drainDelay.Seconds(),
 		LogFormat: l.logFormat, LogLevel: l.logLevel,
 	})
 	if err != nil {

@@ -105,6 +105,9 @@ type Launch struct {
 	IntervalSeconds float64 `json:"interval"`
 	// DieWithParent ends the worker when the agent is gone.
 	DieWithParent bool `json:"die_with_parent"`
+	// DrainDelaySeconds is how long a worker serves on, not ready, after a
+	// SIGTERM, unless the agent says stop before.
+	DrainDelaySeconds float64 `json:"drain_delay_seconds,omitempty"`
 	// LogFormat is text or json, LogLevel as slog.Level prints it.
 	LogFormat string `json:"log_format"`
 	LogLevel  string `json:"log_level"`

@@ -101,6 +101,9 @@ func Run(ctx context.Context, l control.Launch, log *slog.Logger) error {
 	select {
 	case limit = <-w.stop:
 	case <-ctx.Done():
+		// A signal to the whole group, mostly: the agent has it as well, and is
+		// about to say the same.
+		limit = w.serveOn(time.Duration(l.DrainDelaySeconds * float64(time.Second)))
 	}
 	log.Info("worker stops", "limit", limit)
 	sctx, scancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
@@ -109,6 +112,20 @@ func Run(ctx context.Context, l control.Launch, log *slog.Logger) error {
 		log.Warn("worker did not end cleanly", "err", err)
 	}
 	return nil
+}
+
+// serveOn serves, not ready, until the delay is over or the agent says stop,
+// and returns how long the end may take.
+func (w *worker) serveOn(delay time.Duration) (limit time.Duration) {
+	w.traffic.SetDraining(true)
+	t := time.NewTimer(delay)
+	defer t.Stop()
+	select {
+	case limit = <-w.stop:
+		return limit
+	case <-t.C:
+		return stopTime
+	}
 }
 
 // inherit takes over the descriptors that the agent passed.
