@@ -258,14 +258,16 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-// sayLast reports directly, for a short time, at a stop.
+// sayLast reports s directly, for a short time, at a stop, when nobody else makes
+// accounts any more.
 func (a *Agent) sayLast(ctx context.Context, s api.Status) {
+	a.reporter.set(s)
 	if a.identity.Load() == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if err := a.reporter.send(ctx, s); err != nil {
+	if err := a.reporter.send(ctx); err != nil {
 		a.log.Warn("the manager was not told of the stop; it will see the node as unreachable, then down", "err", err)
 	}
 }

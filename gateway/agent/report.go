@@ -16,6 +16,8 @@ import (
 type reporter struct {
 	a    *Agent
 	wake chan struct{}
+	// sending is held to send: an account must not arrive after a newer one.
+	sending chan struct{}
 
 	mu     sync.Mutex // guards what follows
 	status api.Status
@@ -23,7 +25,9 @@ type reporter struct {
 	sent   time.Time
 }
 
-func newReporter(a *Agent) *reporter { return &reporter{a: a, wake: make(chan struct{}, 1)} }
+func newReporter(a *Agent) *reporter {
+	return &reporter{a: a, wake: make(chan struct{}, 1), sending: make(chan struct{}, 1)}
+}
 
 // set takes a new account.
 func (r *reporter) set(s api.Status) {
@@ -56,7 +60,7 @@ func (r *reporter) again() {
 func (r *reporter) run(ctx context.Context) {
 	for failures := 0; ; {
 		r.mu.Lock()
-		s, dirty := r.status, r.dirty
+		dirty := r.dirty
 		r.dirty = false
 		r.mu.Unlock()
 		if !dirty || r.a.identity.Load() == nil {
@@ -72,7 +76,7 @@ func (r *reporter) run(ctx context.Context) {
 				return
 			}
 		}
-		if err := r.send(ctx, s); err != nil {
+		if err := r.send(ctx); err != nil {
 			if ctx.Err() != nil {
 				return
 			}
@@ -99,11 +103,19 @@ func (r *reporter) run(ctx context.Context) {
 	}
 }
 
-func (r *reporter) send(ctx context.Context, s api.Status) error {
+// send sends the newest account.
+func (r *reporter) send(ctx context.Context) error {
 	id, c := r.a.identity.Load(), r.a.managers.client()
 	if id == nil || c == nil {
 		return nil
 	}
+	select {
+	case r.sending <- struct{}{}:
+		defer func() { <-r.sending }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s := r.get()
 	s.LeaseEnded = !r.a.lease.member() // as of now: the account may be older
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -286,12 +286,13 @@ func (f *fakeReceiver) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // TestAnHourAway is an outage of the manager of one hour, with what a node at
 // 100 requests a second exports: metrics of 40 KB every ten seconds, and two
-// spans of 500 bytes a request, all sampled, in one export a second; all sizes,
-// that of the spool too, a tenth of the real ones. The agent is killed in the
+// spans of 500 bytes a request, all sampled, in one export a second. All sizes,
+// that of the spool too, are a tenth of the real ones, but with BINNACLE_LOAD=full. The agent is killed in the
 // middle of it. All arrives once, its bytes and revisions as they were; what
 // comes in after the hour does not wait for what is from before.
 func TestAnHourAway(t *testing.T) {
 	dir := t.TempDir()
+	size := scale(10, 1)
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeReceiver{t: t}
 		set := metrics.NewSet()
@@ -300,7 +301,7 @@ func TestAnHourAway(t *testing.T) {
 		newRelay := func() (*relay, func(kill bool)) {
 			r := &relay{
 				log: testLog(t), queue: newMemoryQueue(maxQueueBytes, dropped),
-				spool:   &spoolBox{dir: dir, max: maxSpoolBytes / 10, m: m},
+				spool:   &spoolBox{dir: dir, max: maxSpoolBytes / 10 * int64(size), m: m},
 				manager: func() (http.RoundTripper, string) { return f, "https://m" },
 				node:    func() binnacle.NodeID { return "n-1" },
 				failed:  func() {}, phase: func() time.Duration { return 3 * time.Second },
@@ -333,9 +334,9 @@ func TestAnHourAway(t *testing.T) {
 		}
 		second := func(n int) {
 			for range n {
-				put("/v1/traces", "spans", 20*500)
+				put("/v1/traces", "spans", 20*500*size)
 				if int(time.Since(began).Seconds())%10 == 0 {
-					put("/v1/metrics", "metrics", 4<<10)
+					put("/v1/metrics", "metrics", 4<<10*size)
 				}
 				time.Sleep(time.Second)
 			}
