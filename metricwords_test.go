@@ -36,6 +36,7 @@ var metricWords = map[string]string{
 	"binnacle_agent_spool_exports":                     "exports that wait on disk",
 	"binnacle_agent_worker_crashes_total":              "Alert: crashes of the worker",
 	"binnacle_agent_worker_starts_total":               "starts of the worker",
+	"binnacle_agent_worker_upgrades_total":             "workers started because the program on disk changed, by result",
 	"binnacle_config_cache_hits_total":                 "configurations that nodes got from memory",
 	"binnacle_config_cache_misses_total":               "configurations that were read from the control state for a node",
 	"binnacle_dns_answers_total":                       "answers of discovery by DNS",
