@@ -16,6 +16,7 @@ import (
 	cdplog "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
@@ -381,6 +382,42 @@ func TestOverviewInBrowser(t *testing.T) {
 			p.wait(path+" is drawn", `document.querySelector('main h1') !== null && document.querySelector('[data-testid="link"]').textContent === 'live'`)
 		}
 	})
+	p.calm()
+}
+
+// TestKeyboard goes through a view without a mouse.
+func TestKeyboard(t *testing.T) {
+	browser := openBrowser(t)
+	f := startAPI(t, fleet)
+	p := open(t, browser, f.URL+"/nodes", 1280, 900)
+	p.wait("rows are drawn", `document.querySelectorAll('[data-testid^="node-row-"]').length === 2`)
+	press := func(keys string) {
+		t.Helper()
+		if err := chromedp.Do(p.ctx, chromedp.KeyEvent(keys)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	press(kb.Tab)
+	p.wait("the first stop skips the menu", `document.activeElement.className === 'skip' && document.activeElement.getBoundingClientRect().left >= 0`)
+	press(kb.Enter)
+	press(kb.Tab)
+	p.wait("what comes next is the view's own", `document.activeElement.matches('main input[type="search"]')`)
+	press("gw")
+	p.wait("typing filters, in the URL too", `location.search === '?q=gw' && document.querySelectorAll('[data-testid^="node-row-"]').length === 1`)
+	press(kb.Tab)
+	press(kb.Enter)
+	p.wait("a header sorts", `document.activeElement.closest('th')?.getAttribute('aria-sort') === 'ascending'`)
+	for range 20 {
+		if eval[bool](p, `document.activeElement.matches('td a')`) {
+			break
+		}
+		press(kb.Tab)
+	}
+	if outline := eval[string](p, `getComputedStyle(document.activeElement).outlineStyle`); outline == "none" {
+		t.Error("nothing shows where the focus is")
+	}
+	press(kb.Enter)
+	p.wait("a row opens, and the focus is in the new view", `location.pathname === '/nodes/n-2' && document.activeElement.id === 'main'`)
 	p.calm()
 }
 

@@ -14,6 +14,7 @@ import { type Column, Table } from "../components/table";
 import { ago, countdown, exact, hoverTime, NONE, parseTime, plural, rate, ratio, seconds, span, windowName } from "../format";
 import { navigate } from "../navigate";
 import { failsFrom } from "../health";
+import { shade } from "../matrix";
 import { stretches } from "../membership";
 import { backendPath, instantPath, type Loaded, nodeCellsPath, nodeEndpointQueries, nodeEventsPath, type PromAnswer, type Vector } from "../resources";
 import { backendHref, groupHref, nodeHref } from "../routes";
@@ -295,7 +296,7 @@ function RowsTable({ rows, by, nameOf }: { rows: readonly ActivityRow[]; by: "no
     <Table
       caption={by === "node" ? "Nodes" : "Backends"} columns={columns} rows={rows} id={key} testid={(r) => `cell-row-${key(r)}`}
       href={(r) => (by === "node" ? nodeHref(key(r)) : backendHref(key(r)))}
-      filter="" onFilter={() => undefined} sort={sort} onSort={setSort} order={(a, b) => nameOf(key(a)).localeCompare(nameOf(key(b)), "en", { numeric: true })}
+      filter="" onFilter={() => undefined} sort={sort} onSort={setSort} order={(a, b) => shade(b.activity ?? undefined) - shade(a.activity ?? undefined) || nameOf(key(a)).localeCompare(nameOf(key(b)), "en", { numeric: true })}
       empty="No calls seen."
     />
   );

@@ -6,6 +6,7 @@ import type { Overview } from "../api";
 import { Charts } from "../components/charts";
 import { BackendsTable, NodesTable } from "../components/fleet";
 import { Shape, toneWord } from "../components/marks";
+import { useMedia, WALL } from "../components/media";
 import { exact, hoverTime, plural, rate, ratio, seconds, windowName } from "../format";
 import { type Item, sentence, sinceWords } from "../health";
 import { loaded, sincePaths } from "../resources";
@@ -144,16 +145,17 @@ function Attention({ store, items }: { store: Store; items: readonly Item[] }) {
   );
 }
 
-/** The newest events: what is going on now. */
-const LATEST = 5;
+/** The newest events: what is going on now. A wall has room for more. */
+const LATEST = { usual: 5, wall: 11 };
 
 function Latest({ store }: { store: Store }) {
+  const most = useMedia(WALL) ? LATEST.wall : LATEST.usual;
   return (
     <section class="latest" aria-labelledby="latest-title">
       <header class="bar">
         <h2 id="latest-title"><a href="/events">Latest events</a></h2>
       </header>
-      <EventList store={store} keep={everything} most={LATEST} />
+      <EventList store={store} keep={everything} most={most} />
     </section>
   );
 }
