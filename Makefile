@@ -104,6 +104,10 @@ bench-query: binaries bench-peers ## Range queries over an hour beside Prometheu
 	$(GO) run ./bench query -nodes 20 $(BENCH_ARGS)
 	$(GO) run ./bench rollups $(BENCH_ARGS)
 
+.PHONY: screenshots
+screenshots: build ## Take the pictures in docs/images/ from a demo cluster (about eight minutes).
+	@scripts/screenshots
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder of outside bytes, FUZZTIME each (default 20s).
 	@scripts/fuzz $${FUZZTIME:-20s}

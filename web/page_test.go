@@ -518,12 +518,18 @@ func TestManyNodes(t *testing.T) {
 		o.Nodes = append(o.Nodes, api.Node{ID: binnacle.NodeID(id), Name: id, Group: "default", Managed: true, State: api.Alive, Activity: activityOf(600, 0, uint64(i))})
 	}
 	f := startAPI(t, func() api.Overview { return o })
-	p := open(t, browser, f.URL+"/nodes", 1280, 900)
-	p.wait("rows are drawn", `document.querySelectorAll('[data-testid^="node-row-"]').length > 10`)
-	if n := eval[int](p, `document.querySelectorAll('[data-testid^="node-row-"]').length`); n > 80 {
-		t.Errorf("%d rows are drawn; want those in view", n)
+	for _, width := range []int64{1280, 390, 2560} { // rows, cards, high rows
+		p := open(t, browser, f.URL+"/nodes", width, 900)
+		p.wait("rows are drawn", `document.querySelectorAll('[data-testid^="node-row-"]').length > 10`)
+		p.wait("only those in view are", `document.querySelectorAll('[data-testid^="node-row-"]').length < 80`)
+		for _, to := range []string{"s.scrollHeight / 2", "s.scrollHeight"} {
+			eval[chromedp.Void](p, `(() => { const s = document.querySelector('.scroll.many'); s.scrollTop = `+to+`; })()`)
+			p.wait("the view is full of rows", `(() => {
+				const s = document.querySelector('.scroll.many').getBoundingClientRect();
+				return [0.3, 0.6, 0.9].every(part => document.elementFromPoint(s.left + 40, s.top + part * s.height)?.closest('tr[data-testid]'));
+			})()`)
+		}
+		p.wait("the last row is drawn", `document.querySelector('[data-testid="node-row-many-0999"]') !== null`)
+		p.calm()
 	}
-	eval[chromedp.Void](p, `(() => { const s = document.querySelector('.scroll.many'); s.scrollTop = s.scrollHeight; })()`)
-	p.wait("the last row is drawn", `document.querySelector('[data-testid="node-row-many-0999"]') !== null`)
-	p.calm()
 }

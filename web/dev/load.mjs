@@ -56,19 +56,24 @@ try {
     for (const p of processInfo) by[p.type] = (by[p.type] ?? 0) + p.cpuTime;
     return by;
   };
+  /** CPU seconds of the page's own process so far. */
+  const spent = async () => (await cpu()).renderer ?? 0;
   const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
 
   for (const path of paths) {
     const loads = [];
+    const work = [];
     for (let i = 0; i <= LOADS; i++) {
+      const idle = await spent();
       await send("Page.navigate", { url: base + path });
       const until = Date.now() + 20_000;
       while (!(await value("!!(window.drawn && drawn.sentence && (drawn.table || drawn.charts))")) && Date.now() < until) await sleep(20);
       await sleep(700);
       if (i > 0) loads.push(await value("({ ...drawn, paint: performance.getEntriesByName('first-contentful-paint')[0]?.startTime })")); // the first fills the cache
+      if (i > 0) work.push((await spent()) - idle);
     }
     const of = (key) => (loads.every((l) => l[key]) ? `${median(loads.map((l) => l[key])).toFixed(0)} ms` : "–");
-    console.log(`${path}: first paint ${of("paint")}, words ${of("sentence")}, rows ${of("table")}, charts ${of("charts")} (medians of ${loads.length} loads, bundle cached)`);
+    console.log(`${path}: first paint ${of("paint")}, words ${of("sentence")}, rows ${of("table")}, charts ${of("charts")} (medians of ${loads.length} loads, bundle cached); CPU of the page ${(1000 * median(work)).toFixed(0)} ms a load`);
     await sleep(WARM_MS);
     const [before, began] = [await cpu(), Date.now()];
     [received, messages] = [0, 0];

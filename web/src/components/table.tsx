@@ -52,7 +52,10 @@ export interface TableProps<T> {
 /** Beyond this many rows only those in view are drawn; in a brief table sooner, so that it leaves room for others. */
 const MANY = 200;
 const MANY_BRIEF = 25;
+/** Height of a row until one was measured: on a wall they are higher, on a phone they are cards. */
 const ROW = 32;
+/** Rows of many that are drawn before it is known how many are in view. */
+const FIRST_ROWS = 36;
 /** Rows drawn above and below the view, so that scrolling shows no gap. */
 const SPARE = 12;
 
@@ -84,18 +87,21 @@ export function Table<T>(p: TableProps<T>) {
   const rows = useMemo(() => arrange(p), [p.rows, p.columns, p.filter, p.sort]);
   const many = rows.length > (p.brief ? MANY_BRIEF : MANY);
   const view = useRef<HTMLDivElement>(null);
-  const [range, setRange] = useState({ from: 0, to: MANY });
+  const [row, setRow] = useState(ROW);
+  const [range, setRange] = useState({ from: 0, to: FIRST_ROWS });
   const look = (): void => {
     const v = view.current;
     if (!v) return;
-    const from = Math.max(0, Math.floor(v.scrollTop / ROW) - SPARE);
-    const to = Math.ceil((v.scrollTop + v.clientHeight) / ROW) + SPARE;
+    const height = v.querySelector("tbody tr:not(.spacer)")?.getBoundingClientRect().height || row;
+    if (Math.abs(height - row) > 1) setRow(height);
+    const from = Math.max(0, Math.floor(v.scrollTop / height) - SPARE);
+    const to = Math.ceil((v.scrollTop + v.clientHeight) / height) + SPARE;
     if (from !== range.from || to !== range.to) setRange({ from, to });
   };
   useEffect(look, [many, rows.length]);
   const shown = many ? rows.slice(range.from, range.to) : rows;
-  const above = many ? Math.min(range.from, rows.length) * ROW : 0;
-  const below = many ? Math.max(0, rows.length - range.to) * ROW : 0;
+  const above = many ? Math.min(range.from, rows.length) * row : 0;
+  const below = many ? Math.max(0, rows.length - range.to) * row : 0;
   const sorted = parseSort(p.sort);
 
   return (
