@@ -47,7 +47,7 @@ func (c *blockCache) put(id blockID, o *opened) {
 	if _, ok := c.byID[id]; ok {
 		return
 	}
-	e := &cacheEntry{id, o, int64(o.bytes)}
+	e := &cacheEntry{id, o, o.bytes()}
 	c.byID[id] = c.order.PushFront(e)
 	for c.used += e.size; c.used > c.max; {
 		c.removeLocked(c.order.Back())

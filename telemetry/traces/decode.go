@@ -1,200 +1,70 @@
 package traces
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math"
-	"slices"
 
-	"github.com/klauspost/compress/zstd"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 )
 
-var errBadBlock = errors.New("block is malformed")
-
-// maxPacked bounds the columns of a block when inflated. A block is closed at
-// maxBlockBytes, but one batch, of any size a receiver lets in, may go over.
-const maxPacked = 256 << 20
-
-// zstdDecoder is safe for concurrent use by DecodeAll.
-var zstdDecoder = must(zstd.NewReader(nil, zstd.WithDecoderConcurrency(4), zstd.WithDecoderMaxMemory(maxPacked)))
-
-// opened is a block read back: its columns inflated and its dictionaries read,
-// its spans still in the columns. Most reads want few of 16,000 spans, and
-// walking the columns that matter costs a tenth of decoding all of them. It
-// never changes and is safe for concurrent use.
-type opened struct {
-	spans, traces int
-	start         decoder // at the first row; dec.b has strings and groups
-	bytes         int     // of memory, about
-}
-
-// openBlock inflates what encodeBlock made. What it returns keeps no reference
-// to data. Columns that are malformed are found when they are read.
-func openBlock(data []byte) (*opened, error) {
-	o, err := tryOpen(data)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errBadBlock, err)
-	}
-	return o, nil
-}
-
-func tryOpen(data []byte) (*opened, error) {
-	r := reader{b: data}
-	if string(r.take(uint64(len(blockMagic)))) != blockMagic {
-		return nil, errors.New("unknown format")
-	}
-	spans, traces := r.uvarint(), r.uvarint()
-	ids := r.bytes()
-	if r.err != nil {
-		return nil, r.err
-	}
-	if spans > uint64(len(ids)/8) || traces > uint64(len(ids)/16) || traces > spans || 16*traces+8*spans > uint64(len(ids)) {
-		return nil, errShort
-	}
-	packed, err := zstdDecoder.DecodeAll(r.b, nil)
-	if err != nil {
-		return nil, err
-	}
-	return openColumns(int(spans), int(traces), bytes.Clone(ids), packed)
-}
-
-// openColumns takes ids and packed over.
-func openColumns(spans, traces int, ids, packed []byte) (*opened, error) {
-	o := &opened{spans: spans, traces: traces, start: decoder{ids: ids, b: &block{}}}
-	d := &o.start
-	for _, read := range []func() error{func() error { return d.columns(packed) }, d.strings, d.groups} {
-		if err := read(); err != nil {
-			return nil, err
-		}
-	}
-	d.raw = reader{b: ids[16*traces+8*spans:]}
-	o.bytes = len(ids) + cap(packed) + len(d.cols[colStrings].b) + 16*len(d.b.strs.list) + 16*len(d.b.attrs)
-	return o, nil
-}
-
-// decodeBlock decodes all spans of a block. The block has what reading needs:
-// not the indexes of a block being filled.
-func decodeBlock(data []byte) (*block, error) {
-	o, err := openBlock(data)
-	if err != nil {
-		return nil, err
-	}
-	return o.block()
-}
-
-// block decodes all spans.
-func (o *opened) block() (*block, error) { return o.rows(0, o.traces) }
-
-// find returns the number of a trace.
-func (o *opened) find(id pcommon.TraceID) (t int, ok bool) {
-	for ids := o.start.ids[:16*o.traces]; len(ids) > 0; ids = ids[16:] {
-		if [16]byte(ids) == id {
-			return t, true
-		}
-		t++
-	}
-	return 0, false
-}
-
-// pick decodes the spans of one trace, nil where there are none.
-func (o *opened) pick(id pcommon.TraceID) (*block, error) {
-	t, ok := o.find(id)
-	if !ok {
-		return nil, nil
-	}
-	return o.rows(t, t+1)
-}
-
-// rows decodes the spans of the traces from … to.
-func (o *opened) rows(from, to int) (*block, error) {
-	d := o.cursor()
-	err := d.skip(o, from)
-	if err == nil {
-		err = d.spans(o, from, to)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errBadBlock, err)
-	}
-	return d.b, nil
-}
-
-// cursor returns a decoder at the first row, with a block of its own to fill.
-func (o *opened) cursor() *decoder {
-	d := o.start
-	d.values = slices.Clone(d.values)
-	b := *d.b
-	b.attrs = slices.Clip(b.attrs)
-	d.b = &b
-	return &d
-}
-
-func (o *opened) traceID(t int) pcommon.TraceID { return pcommon.TraceID(o.start.ids[16*t : 16*t+16]) }
-
 // decoder is a place in the columns of a block.
 type decoder struct {
-	ids    []byte // of traces, then of spans
+	o      *opened
 	raw    reader // parents and links
 	cols   [numCols]reader
-	values []reader
-	types  []colKey
-	shapes [][]uint32
+	values []reader // those in open
+	open   []bool
+	read   []int  // values of spans before the place, of columns that are not open
+	chunks []bool // of strings that are in b
 	row    int
 	before uint64 // start of the trace before
 	b      *block // what was decoded
+	// grouped says that the values of resources and scopes are what is read.
+	grouped bool
 }
 
-// columns cuts packed into columns and reads the dictionaries of attributes.
-func (d *decoder) columns(packed []byte) error {
-	r := reader{b: packed}
-	for i := range d.cols {
-		d.cols[i] = reader{b: r.bytes()}
-	}
-	for keys := &d.cols[colKeys]; len(keys.b) > 0; {
-		k := colKey{uint32(keys.uvarint()), valueType(keys.below(int(numTypes)))}
-		d.types = append(d.types, k)
-		d.values = append(d.values, reader{b: r.bytes()})
-		if keys.err != nil {
-			return keys.err
+// need inflates columns.
+func (d *decoder) need(cols ...int) error {
+	for _, c := range cols {
+		data, err := d.o.frames[c].inflate()
+		if err != nil {
+			return err
 		}
-	}
-	for sh := &d.cols[colShapes]; len(sh.b) > 0; {
-		shape := make([]uint32, sh.below(maxAttrs+1))
-		for i := range shape {
-			shape[i] = sh.below(len(d.types))
-		}
-		d.shapes = append(d.shapes, shape)
-		if sh.err != nil {
-			return sh.err
-		}
-	}
-	return r.err
-}
-
-func (d *decoder) strings() error {
-	// One string backs all of them: it lives as long as the block does.
-	all := string(d.cols[colStrings].b)
-	sizes := &d.cols[colStringSizes]
-	for len(sizes.b) > 0 {
-		n := sizes.uvarint()
-		if sizes.err != nil || n > uint64(len(all)) {
-			return errShort
-		}
-		d.b.strs.list = append(d.b.strs.list, all[:n])
-		all = all[n:]
-		d.b.strs.bytes += int(n) + 16
-	}
-	for _, k := range d.types {
-		if int(k.key) >= len(d.b.strs.list) {
-			return errShort
-		}
+		d.cols[c] = reader{b: data}
 	}
 	return nil
 }
 
-func (d *decoder) groups() error {
+// value returns the values of a column at the place.
+func (d *decoder) value(c uint32) *reader {
+	v := &d.values[c]
+	if d.grouped {
+		d.read[c]++
+	}
+	if !d.open[c] {
+		d.open[c] = true
+		data, err := d.o.frames[numCols+int(c)].inflate()
+		*v = reader{b: data, err: err}
+		if !d.grouped {
+			v.skipValues(d.o.types[c].typ, d.o.groups[c]+d.read[c])
+		}
+	}
+	return v
+}
+
+// skipColumn moves a column past n values, of which it need not see any.
+func (d *decoder) skipColumn(c uint32, n int) error {
+	if d.open[c] {
+		d.values[c].skipValues(d.o.types[c].typ, n)
+		return d.values[c].err
+	}
+	d.read[c] += n
+	return nil
+}
+
+// readGroups reads resources and scopes.
+func (d *decoder) readGroups() error {
 	for r := &d.cols[colResources]; len(r.b) > 0; {
 		res := resource{service: d.str(r), schema: d.str(r), dropped: uint32(r.uvarint())}
 		if err := d.attrs(&res.attrs, r); err != nil {
@@ -217,15 +87,15 @@ func (d *decoder) str(r *reader) uint32 { return r.below(len(d.b.strs.list)) }
 
 // attrs reads the number of a shape from r and its values from their columns.
 func (d *decoder) attrs(l *attrList, r *reader) error {
-	i := r.below(len(d.shapes))
+	i := r.below(len(d.o.shapes))
 	if r.err != nil {
 		return r.err
 	}
 	l.off = uint32(len(d.b.attrs))
-	l.n = uint32(len(d.shapes[i]))
-	for _, c := range d.shapes[i] {
-		v := &d.values[c]
-		a := attr{key: d.types[c].key, typ: d.types[c].typ}
+	l.n = uint32(len(d.o.shapes[i]))
+	for _, c := range d.o.shapes[i] {
+		v := d.value(c)
+		a := attr{key: d.o.types[c].key, typ: d.o.types[c].typ}
 		switch a.typ {
 		case typeInt:
 			a.n = uint64(v.varint())
@@ -235,11 +105,6 @@ func (d *decoder) attrs(l *attrList, r *reader) error {
 			a.n = uint64(v.below(2))
 		case typeString, typeOther:
 			a.n = uint64(d.str(v))
-			if a.typ == typeOther && v.err == nil {
-				if _, err := consumeValue(pcommon.NewValueEmpty(), []byte(d.b.strs.list[a.n]), 0); err != nil {
-					return err
-				}
-			}
 		}
 		if v.err != nil {
 			return v.err
@@ -256,7 +121,8 @@ func (d *decoder) attrs(l *attrList, r *reader) error {
 
 // skip moves from the first row to that of trace number to, reading as little
 // as that needs.
-func (d *decoder) skip(o *opened, to int) error {
+func (d *decoder) skip(to int) error {
+	o := d.o
 	if to == 0 {
 		return nil
 	}
@@ -282,7 +148,7 @@ func (d *decoder) skip(o *opened, to int) error {
 			d.raw.take(8)
 		}
 	}
-	uses := make([]int, len(d.shapes)) // of each shape
+	uses := make([]int, len(o.shapes)) // of each shape
 	for range rows {
 		d.use(uses, &d.cols[colShape])
 	}
@@ -297,12 +163,12 @@ func (d *decoder) skip(o *opened, to int) error {
 		d.cols[colLinkRest].skip(3)
 		d.use(uses, &d.cols[colLinkRest])
 	}
-	return errors.Join(d.failed(), d.skipValues(uses))
+	return errors.Join(d.failed(), d.skipShapes(uses))
 }
 
 // use counts the shape that r has next.
 func (d *decoder) use(uses []int, r *reader) {
-	if i := r.below(len(d.shapes)); r.err == nil {
+	if i := r.below(len(d.o.shapes)); r.err == nil {
 		uses[i]++
 	}
 }
@@ -316,19 +182,13 @@ func (d *decoder) sum(col, rows, limit int) (n int) {
 	return n
 }
 
-// skipValues moves past the values of shapes that were used so many times.
-func (d *decoder) skipValues(uses []int) error {
-	skip := make([]int, len(d.values))
+// skipShapes moves past the values of shapes that were used so many times.
+func (d *decoder) skipShapes(uses []int) error {
 	for shape, n := range uses {
-		for _, c := range d.shapes[shape] {
-			skip[c] += n
-		}
-	}
-	for c, n := range skip {
-		v := &d.values[c]
-		v.skipValues(d.types[c].typ, n)
-		if v.err != nil {
-			return v.err
+		for _, c := range d.o.shapes[shape] {
+			if err := d.skipColumn(c, n); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -356,8 +216,8 @@ func (d *decoder) failed() error {
 }
 
 // spans decodes the traces from … to, from being the one d stands at.
-func (d *decoder) spans(o *opened, from, to int) error {
-	b := d.b
+func (d *decoder) spans(from, to int) error {
+	o, b := d.o, d.b
 	b.minStart = math.MaxUint64
 	if from == 0 && to == o.traces {
 		b.spans = make([]span, 0, o.spans)
@@ -366,7 +226,7 @@ func (d *decoder) spans(o *opened, from, to int) error {
 		n := int(d.cols[colTraceRows].below(o.spans - d.row + 1))
 		first := len(b.spans)
 		for i := range n {
-			s := span{trace: uint32(len(b.traces)), id: pcommon.SpanID(d.ids[16*o.traces+8*d.row:][:8])}
+			s := span{trace: uint32(len(b.traces)), id: pcommon.SpanID(o.ids[16*o.traces+8*d.row:][:8])}
 			base := d.before
 			if i > 0 {
 				base = b.spans[first].start

@@ -18,7 +18,10 @@ type encoder struct {
 	recent  [4]knownShape // of the last shapes used
 	next    int
 	key     []byte
-	packed  []byte
+	dir     []byte // sizes of frames
+	frames  []byte
+	chunk   []byte
+	uses    []uint32 // of strings
 	order   []uint32
 	firsts  []uint32
 }
@@ -35,7 +38,8 @@ func (e *encoder) reset() {
 		e.values[i] = e.values[i][:0]
 	}
 	e.values = e.values[:0]
-	e.raw, e.rawTail, e.packed = e.raw[:0], e.rawTail[:0], e.packed[:0]
+	e.raw, e.rawTail = e.raw[:0], e.rawTail[:0]
+	e.dir, e.frames = e.dir[:0], e.frames[:0]
 	clear(e.colOf)
 	clear(e.shapeOf)
 	e.recent = [4]knownShape{}
@@ -76,10 +80,6 @@ func encodeBlock(dst []byte, b *block) []byte {
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
 	e.reset()
-	for _, s := range b.strs.list {
-		e.num(colStringSizes, uint64(len(s)))
-		e.cols[colStrings] = append(e.cols[colStrings], s...)
-	}
 	for _, r := range b.resources {
 		e.nums(colResources, r.service, r.schema, r.dropped, e.shape(b, r.attrs))
 	}
@@ -87,19 +87,84 @@ func encodeBlock(dst []byte, b *block) []byte {
 		e.nums(colScopes, s.name, s.version, s.schema, s.dropped, e.shape(b, s.attrs))
 	}
 	e.spans(b)
-
-	dst = append(dst, blockMagic...)
-	dst = binary.AppendUvarint(dst, uint64(len(b.spans)))
-	dst = binary.AppendUvarint(dst, uint64(len(b.traces)))
-	dst = binary.AppendUvarint(dst, uint64(len(e.raw)+len(e.rawTail)))
-	dst = append(append(dst, e.raw...), e.rawTail...)
+	e.names(b)
 	for _, c := range e.cols {
-		e.packed = append(binary.AppendUvarint(e.packed, uint64(len(c))), c...)
+		e.frame(c)
 	}
 	for _, c := range e.values {
-		e.packed = append(binary.AppendUvarint(e.packed, uint64(len(c))), c...)
+		e.frame(c)
 	}
-	return zstdEncoder.EncodeAll(e.packed, dst)
+	for i := 0; i < len(b.strs.list); i += chunkStrings {
+		e.strings(b.strs.list[i:min(i+chunkStrings, len(b.strs.list))])
+	}
+
+	dst = append(dst, blockMagic...)
+	for _, n := range []int{len(b.spans), len(b.traces), len(b.strs.list), len(e.values), len(e.raw) + len(e.rawTail)} {
+		dst = binary.AppendUvarint(dst, uint64(n))
+	}
+	dst = append(append(dst, e.raw...), e.rawTail...)
+	return append(append(dst, e.dir...), e.frames...)
+}
+
+// frame adds a frame that holds c.
+func (e *encoder) frame(c []byte) {
+	start := len(e.frames)
+	if len(c) > 16 { // a frame of zstd has that much of its own
+		e.frames = zstdEncoder.EncodeAll(c, e.frames)
+	}
+	if n := len(e.frames) - start; n == 0 || n >= len(c) {
+		e.frames = append(e.frames[:start], c...)
+	}
+	e.dir = binary.AppendUvarint(e.dir, uint64(len(c)))
+	e.dir = binary.AppendUvarint(e.dir, uint64(len(e.frames)-start))
+}
+
+func (e *encoder) strings(list []string) {
+	e.chunk = e.chunk[:0]
+	for _, s := range list {
+		e.chunk = binary.AppendUvarint(e.chunk, uint64(len(s)))
+	}
+	for _, s := range list {
+		e.chunk = append(e.chunk, s...)
+	}
+	e.frame(e.chunk)
+}
+
+// names fills colNames: what a search must know to decide on a span, that is
+// services, operations, keys and all of the resources, and what many spans have.
+func (e *encoder) names(b *block) {
+	if cap(e.uses) < len(b.strs.list) {
+		e.uses = make([]uint32, len(b.strs.list))
+	}
+	uses := e.uses[:len(b.strs.list)]
+	clear(uses)
+	always := func(i uint32) { uses[i] |= 1 << 31 }
+	for i := range b.attrs {
+		if a := &b.attrs[i]; a.typ == typeString || a.typ == typeOther {
+			uses[a.n]++
+		}
+	}
+	for k := range e.colOf {
+		always(k.key)
+	}
+	for _, r := range b.resources {
+		always(r.service)
+		for _, a := range b.list(r.attrs) {
+			if a.typ == typeString || a.typ == typeOther {
+				always(uint32(a.n))
+			}
+		}
+	}
+	for i := range b.spans {
+		always(b.spans[i].name)
+	}
+	for i, n := range uses {
+		if n >= commonUses {
+			s := b.strs.list[i]
+			e.nums(colNames, uint32(i))
+			e.cols[colNames] = appendString(e.cols[colNames], s)
+		}
+	}
 }
 
 func (e *encoder) num(col int, v uint64) { e.cols[col] = binary.AppendUvarint(e.cols[col], v) }

@@ -1,34 +1,39 @@
 package traces
 
-// The format of a block on disk. Numbers are uvarints unless said otherwise,
-// spans stand in the order of their traces:
+// The format of a block on disk. Numbers are uvarints, spans stand in the order
+// of their traces:
 //
-//	+--------+-------+--------+-----+---------------------------+-------------+
-//	| "bst1" | spans | traces | len | raw: trace ids (16 each), | zstd frame: |
-//	|        |       |        |     | span ids (8 each), parent | columns     |
-//	|        |       |        |     | and link ids              |             |
-//	+--------+-------+--------+-----+---------------------------+-------------+
+//	+--------+-------+--------+---------+--------------+-----+-----------+--------+
+//	| "bst2" | spans | traces | strings | value        | len | raw: ids  | frames |
+//	|        |       |        |         | columns      |     |           |        |
+//	+--------+-------+--------+---------+--------------+-----+-----------+--------+
 //
-// Ids are random and do not compress; all else stands in columns, each a
-// length and its bytes, in the order of the constants below, then one column
-// for each pair of attribute key and type, in the order of colKeys:
+// Ids are random and do not compress: trace ids (16 bytes each), span ids (8
+// each), then parent and link ids. All else stands in columns, each compressed
+// alone, so that a search inflates few of them:
 //
-//	+-----+----------+-----+----------+---
-//	| len | column 0 | len | column 1 | …
-//	+-----+----------+-----+----------+---
+//	+------+--------+------+--------+---   +---------+---------+---
+//	| size | stored | size | stored | …    | frame 0 | frame 1 | …
+//	+------+--------+------+--------+---   +---------+---------+---
+//
+// The frames are the columns in the order of the constants below, then one for
+// each pair of attribute key and type in the order of colKeys, then the strings,
+// 1,024 to a frame: their lengths, then their bytes. A frame is zstd where that is
+// smaller than what it holds; else stored equals size. The strings that many
+// spans use, such as names and keys, stand in colNames as well, since most reads
+// need no others.
 //
 // The set of keys and types of a span, its shape, is one number.
-const blockMagic = "bst1"
+const blockMagic = "bst2"
 
 // Columns. The numbers are part of the format.
 const (
-	colStringSizes = iota
-	colStrings
-	colResources // service, schema, dropped, shape
-	colScopes    // name, version, schema, dropped, shape
-	colTraceRows // spans of each trace
-	colStart     // varint: first of a trace against the trace before, others against the first
-	colDuration  // varint of end-start, nanoseconds
+	colNames     = iota // number, length and bytes of strings that many spans use
+	colResources        // service, schema, dropped, shape
+	colScopes           // name, version, schema, dropped, shape
+	colTraceRows        // spans of each trace
+	colStart            // varint: first of a trace against the trace before, others against the first
+	colDuration         // varint of end-start, nanoseconds
 	colName
 	colKind // kind | status<<4, one byte
 	colRare // 0, or 1 and flags, state, message, dropped attributes, events, links
@@ -54,6 +59,13 @@ const (
 	// parentScan bounds the search for a parent among the spans of its trace,
 	// so that one huge trace does not cost the square of its size.
 	parentScan = 64
+)
+
+// chunkStrings is the number of strings of a frame, commonUses the number of
+// uses from which a string stands in colNames.
+const (
+	chunkStrings = 1024
+	commonUses   = 8
 )
 
 type colKey struct {

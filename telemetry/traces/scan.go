@@ -91,7 +91,7 @@ func newScan(o *opened, m *matcher) (*scan, bool) {
 			t.resources = append(t.resources, has)
 			any = any || has
 		}
-		for c, k := range d.types {
+		for c, k := range o.types {
 			if d.b.strs.list[k.key] == key {
 				t.columns = append(t.columns, uint32(c))
 			}
@@ -107,6 +107,10 @@ func newScan(o *opened, m *matcher) (*scan, bool) {
 // candidates returns the spans that fulfil all but the tags.
 func (sc *scan) candidates() (out []candidate, err error) {
 	d, m := sc.d, &sc.bm
+	if err := d.need(colTraceRows, colStart, colDuration, colName, colResource, colKind); err != nil {
+		return nil, err
+	}
+	out = make([]candidate, 0, 256)
 	row := 0
 	for t := range sc.o.traces {
 		n := int(d.cols[colTraceRows].below(sc.o.spans - row + 1))
@@ -131,7 +135,10 @@ func (sc *scan) candidates() (out []candidate, err error) {
 
 // withTags keeps those of rows, which are in order, that have all tags.
 func (sc *scan) withTags(rows []candidate) (out []candidate, err error) {
-	w := newTagWalk(sc)
+	w, err := newTagWalk(sc)
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range rows {
 		for w.row < r.row {
 			w.next(nil)
@@ -170,17 +177,24 @@ type tagColumn struct {
 	is     func(v *reader) bool // reads one value
 }
 
-func newTagWalk(sc *scan) *tagWalk {
-	w := &tagWalk{d: sc.d, byShape: make([][]uint8, len(sc.d.shapes))}
+func newTagWalk(sc *scan) (*tagWalk, error) {
+	if err := sc.d.need(colShape, colEvents, colEventName, colEventRest, colLinks, colLinkRest); err != nil {
+		return nil, err
+	}
+	w := &tagWalk{d: sc.d, byShape: make([][]uint8, len(sc.o.shapes))}
 	number := map[uint32]uint8{}
 	for i, t := range sc.tags {
 		for _, c := range t.columns {
 			// A key has at most one column for each type, and a query 32 tags.
 			number[c] = uint8(len(w.columns))
-			w.columns = append(w.columns, newTagColumn(sc.d, c, i, t.value))
+			tc, err := newTagColumn(sc.d, c, i, t.value)
+			if err != nil {
+				return nil, err
+			}
+			w.columns = append(w.columns, tc)
 		}
 	}
-	for shape, cols := range sc.d.shapes {
+	for shape, cols := range sc.o.shapes {
 		for _, c := range cols {
 			if n, ok := number[c]; ok {
 				w.byShape[shape] = append(w.byShape[shape], n)
@@ -188,14 +202,20 @@ func newTagWalk(sc *scan) *tagWalk {
 		}
 	}
 	w.events = len(sc.d.cols[colEventName].b) > 0 || len(sc.d.cols[colLinkRest].b) > 0
-	return w
+	return w, nil
 }
 
-func newTagColumn(d *decoder, column uint32, tag int, value string) tagColumn {
-	c := tagColumn{values: &d.values[column], typ: d.types[column].typ, tag: tag}
+func newTagColumn(d *decoder, column uint32, tag int, value string) (tagColumn, error) {
+	c := tagColumn{values: d.value(column), typ: d.o.types[column].typ, tag: tag}
 	switch c.typ {
 	case typeString:
 		want, ok := d.b.strs.find(value)
+		if !ok { // it is not among those that many spans use
+			if err := d.allTexts(); err != nil {
+				return c, err
+			}
+			want, ok = d.b.strs.find(value)
+		}
 		c.is = func(v *reader) bool { return v.uvarint() == uint64(want) && ok }
 	case typeInt:
 		want, err := strconv.ParseInt(value, 10, 64)
@@ -211,11 +231,14 @@ func newTagColumn(d *decoder, column uint32, tag int, value string) tagColumn {
 				a.n = uint64(v.below(2))
 			case typeOther:
 				a.n = uint64(d.str(v))
+				if v.err == nil {
+					v.err = d.text(uint32(a.n))
+				}
 			}
 			return v.err == nil && d.b.valueString(a) == value
 		}
 	}
-	return c
+	return c, nil
 }
 
 // next moves over one row. Where has is not nil, it marks the tags that the
