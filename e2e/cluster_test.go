@@ -162,6 +162,14 @@ func freePorts(t *testing.T, n int) []int {
 // startManager starts a manager in a fresh directory. extra are further flags.
 func startManager(t *testing.T, extra ...string) *cluster {
 	t.Helper()
+	c := prepareManager(t, extra...)
+	c.runManager()
+	return c
+}
+
+// prepareManager chooses directory and addresses for runManager.
+func prepareManager(t *testing.T, extra ...string) *cluster {
+	t.Helper()
 	c := &cluster{t: t, dir: t.TempDir()}
 	ports := freePorts(t, 5)
 	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
@@ -170,7 +178,6 @@ func startManager(t *testing.T, extra ...string) *cluster {
 		"run", "--data-dir", filepath.Join(c.dir, "manager"), "--tokens-dir", filepath.Join(c.dir, "tokens"),
 		"--http-addr", at(0), "--node-addr", at(1), "--gossip-addr", at(2), "--otlp-grpc-addr", at(3), "--otlp-http-addr", at(4),
 	}, extra...)
-	c.runManager()
 	return c
 }
 

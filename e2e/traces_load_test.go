@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -61,14 +62,14 @@ func TestLoadTraces(t *testing.T) {
 	t.Logf("%-52s %8s  %s", "measured", "median", "lowest to highest")
 	t.Logf("%-52s %8.2f  %.2f to %.2f", "CPU s per million spans, whole process", mid, low, high)
 	t.Logf("%-52s %8.0f", "resident memory after it, MiB", float64(c.manager.rss(t))/(1<<20))
-	load.measureQueries(t, c, reader, min(60, requests))
+	load.measureQueries(t, c, reader, min(40, requests))
 	c.manager.stop(t)
 	bytes := diskUsage(t, filepath.Join(c.dir, "manager", "traces"))
 	t.Logf("%-52s %8.1f", "bytes on disk per span, all files, after the stop", float64(bytes)/float64(spans))
 
 	// It is all there: asked of the manager anew, so nothing is in memory.
 	c.runManager()
-	load.measureQueries(t, c, reader, min(60, requests))
+	load.measureQueries(t, c, reader, min(40, requests))
 }
 
 // traceLoad makes requests out of templates, giving each ids and times of its
@@ -309,8 +310,11 @@ func (l *traceLoad) measureQueries(t *testing.T, c *cluster, token string, times
 		{"search: service, operation, 502, 1 h", func() string {
 			return search("operation", operation(), "tags", `{"http.response.status_code":"502"}`)
 		}, 1},
-		{"search: … and minDuration 30 ms", func() string {
-			return search("operation", operation(), "tags", `{"http.response.status_code":"502"}`, "minDuration", "30ms")
+		{"search: … and minDuration 5 ms", func() string {
+			return search("operation", operation(), "tags", `{"http.response.status_code":"502"}`, "minDuration", "5ms")
+		}, 1},
+		{"search: … and minDuration 40 ms, of which there are few", func() string {
+			return search("operation", operation(), "tags", `{"http.response.status_code":"502"}`, "minDuration", "40ms")
 		}, 0},
 		{"search: service, one client, minDuration 5 ms, 1 h", func() string {
 			return search("tags", fmt.Sprintf(`{"client.address":"10.%d.%d.%d"}`, r.IntN(4), r.IntN(256), r.IntN(256)), "minDuration", "5ms")
@@ -320,7 +324,7 @@ func (l *traceLoad) measureQueries(t *testing.T, c *cluster, token string, times
 		}, 0},
 	} {
 		var ms []float64
-		found := 0
+		found, before := 0, c.manager.cpu(t)
 		for range times {
 			var out struct {
 				Data []json.RawMessage `json:"data"`
@@ -336,8 +340,9 @@ func (l *traceLoad) measureQueries(t *testing.T, c *cluster, token string, times
 				t.Errorf("%s: %d traces; want at least %d", path, len(out.Data), q.want)
 			}
 		}
+		used := float64((c.manager.cpu(t) - before).Microseconds()) / 1000 / float64(times)
 		mid, low, high := spread(ms)
-		t.Logf("%-52s %8.1f  %.1f to %.1f ms, %.1f traces each", q.name, mid, low, high, float64(found)/float64(times))
+		t.Logf("%-52s %8.1f  %.1f to %.1f ms, CPU %.1f ms, %.1f traces each", q.name, mid, low, high, used, float64(found)/float64(times))
 	}
 }
 
@@ -347,16 +352,11 @@ func spread(v []float64) (mid, low, high float64) {
 	return s[len(s)/2], s[0], s[len(s)-1]
 }
 
-// idleTraces says whether spans wait in memory.
+// idleTraces says whether spans wait to be written.
 func (c *cluster) idleTraces(token string) error {
-	for _, name := range []string{"binnacle_traces_memory_spans"} {
-		v, err := c.metric(token, name)
-		if err != nil {
-			return err
-		}
-		if v != 0 {
-			return fmt.Errorf("%s is %v", name, v)
-		}
+	const name = "binnacle_traces_memory_spans"
+	if v, err := c.metric(token, name); err != nil || v != 0 {
+		return errors.Join(err, fmt.Errorf("%s is %v", name, v))
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/ptrace"
 )
 
 // queryTimeout bounds one call of the API.
@@ -147,41 +148,51 @@ func (s *Store) getTraces(r *http.Request) (any, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	found, truncated, err := s.search(r.Context(), q)
-	out := make([]jaegerTrace, 0, len(found))
-	for _, td := range found {
-		jt := toJaeger(td)
-		if truncated {
-			jt.Warnings = append(jt.Warnings, fmt.Sprintf("the search stopped after %d spans: older traces may be missing; ask for less time", maxScan))
-		}
-		out = append(out, jt)
+	found, left, err := s.search(r.Context(), q)
+	if err != nil {
+		return nil, 0, err
 	}
-	if truncated && len(out) == 0 {
+	if left.scan && len(found) == 0 {
 		return nil, 0, &queryError{http.StatusUnprocessableEntity, fmt.Errorf("nothing found in the newest %d spans; ask for less time or name the service", maxScan)}
 	}
-	return out, len(out), err
+	out := toJaegerAll(found, left.warnings(s.o))
+	return out, len(out), nil
 }
 
-func (s *Store) getTracesByID(ctx context.Context, ids []string) (any, int, error) {
-	if len(ids) > maxLimit {
+func (s *Store) getTracesByID(ctx context.Context, texts []string) (any, int, error) {
+	if len(texts) > maxLimit {
 		return nil, 0, badQuery("at most %d traces at once", maxLimit)
 	}
-	out := []jaegerTrace{}
-	for _, text := range ids {
+	var ids []pcommon.TraceID
+	for _, text := range texts {
 		id, err := parseTraceID(text)
 		if err != nil {
 			return nil, 0, err
 		}
-		td, err := s.Trace(ctx, id)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, 0, err
-		}
-		out = append(out, toJaeger(td))
+		ids = append(ids, id)
 	}
+	if err := s.enter(); err != nil {
+		return nil, 0, err
+	}
+	defer s.leave()
+	found, full, err := s.traceAll(ctx, ids)
+	if err != nil {
+		return nil, 0, err
+	}
+	out := toJaegerAll(found, cut{spans: full}.warnings(s.o))
 	return out, len(out), nil
+}
+
+// toJaegerAll converts traces; each carries the warnings about the whole answer,
+// for which Jaeger's form has no place of its own.
+func toJaegerAll(found []ptrace.Traces, warnings []string) []jaegerTrace {
+	out := make([]jaegerTrace, 0, len(found))
+	for _, td := range found {
+		jt := toJaeger(td)
+		jt.Warnings = append(jt.Warnings, warnings...)
+		out = append(out, jt)
+	}
+	return out
 }
 
 // parseTraceID takes up to 32 hexadecimal digits; leading zeros may be missing.

@@ -49,6 +49,9 @@ const (
 	maxScan = 32 << 20
 	// maxTraceSpans bounds the spans of one trace that are returned.
 	maxTraceSpans = 200_000
+	// maxAnswerSpans bounds the spans of all traces of an answer, at about a
+	// kilobyte of JSON each: what a browser still draws.
+	maxAnswerSpans = 200_000
 )
 
 // Trace returns all spans of one trace, from all processes and batches, by
@@ -214,10 +217,27 @@ func (s *Store) Search(ctx context.Context, q Query) ([]ptrace.Traces, error) {
 	return found, err
 }
 
-// search also says whether it stopped at maxScan before it had seen all.
-func (s *Store) search(ctx context.Context, q Query) (found []ptrace.Traces, truncated bool, err error) {
+// cut says what an answer leaves out.
+type cut struct {
+	scan  bool // spans older than the newest maxScan
+	spans bool // traces that would make it more than maxAnswerSpans
+}
+
+// warnings are what to tell the person who asked.
+func (c cut) warnings(o Options) (out []string) {
+	if c.scan {
+		out = append(out, fmt.Sprintf("the search stopped after %d spans: older traces may be missing; ask for less time", maxScan))
+	}
+	if c.spans {
+		out = append(out, fmt.Sprintf("the answer is full with %d spans: older traces are missing; ask for fewer", o.maxAnswerSpans))
+	}
+	return out
+}
+
+// search also says what it left out.
+func (s *Store) search(ctx context.Context, q Query) (found []ptrace.Traces, left cut, err error) {
 	if err := s.enter(); err != nil {
-		return nil, false, err
+		return nil, left, err
 	}
 	defer s.leave()
 	defer s.meters.query.UpdateDuration(time.Now())
@@ -239,24 +259,35 @@ func (s *Store) search(ctx context.Context, q Query) (found []ptrace.Traces, tru
 		}
 	}
 	best.trim()
-	truncated, err = s.searchDisk(ctx, &m, best)
+	left.scan, err = s.searchDisk(ctx, &m, best)
 	if err != nil {
-		return nil, false, fmt.Errorf("search traces: %w", err)
+		return nil, left, fmt.Errorf("search traces: %w", err)
 	}
-	if truncated {
+	found, left.spans, err = s.traceAll(ctx, best.ids())
+	if left != (cut{}) {
 		s.meters.truncated.Inc()
 	}
-	for _, id := range best.ids() {
+	return found, left, err
+}
+
+// traceAll returns those of the traces that are in the store, until the answer
+// is full; the first is always whole.
+func (s *Store) traceAll(ctx context.Context, ids []pcommon.TraceID) (found []ptrace.Traces, full bool, err error) {
+	spans := 0
+	for _, id := range ids {
 		td, err := s.trace(ctx, id)
 		if errors.Is(err, ErrNotFound) {
-			continue // dropped meanwhile
+			continue
 		}
 		if err != nil {
 			return nil, false, err
 		}
+		if spans += td.SpanCount(); spans > s.o.maxAnswerSpans && len(found) > 0 {
+			return found, true, nil
+		}
 		found = append(found, td)
 	}
-	return found, truncated, nil
+	return found, false, nil
 }
 
 // searchDisk goes through the summaries from the newest block to the oldest

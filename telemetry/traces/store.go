@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -50,8 +49,9 @@ type Options struct {
 	Log     *slog.Logger
 	Metrics *metrics.Set
 
-	fs  vfs.FS           // for tests; nil is the disk
-	now func() time.Time // for tests; nil is time.Now
+	fs             vfs.FS           // for tests; nil is the disk
+	now            func() time.Time // for tests; nil is time.Now
+	maxAnswerSpans int              // for tests; 0 is maxAnswerSpans
 }
 
 func (o Options) withDefaults() Options {
@@ -76,6 +76,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.now == nil {
 		o.now = time.Now
+	}
+	if o.maxAnswerSpans == 0 {
+		o.maxAnswerSpans = maxAnswerSpans
 	}
 	return o
 }
@@ -108,7 +111,11 @@ type Store struct {
 
 	corruptions corruptions
 
-	life sync.RWMutex // held for reading by queries, for writing by Close
+	closing chan struct{} // closed when Close begins
+
+	sealers sync.WaitGroup // of senders
+
+	life sync.RWMutex // held for reading by queries and writes, for writing by Close
 
 	// mu guards the blocks in memory. Of sealing blocks it guards the list,
 	// not the blocks, which no longer change.
@@ -116,7 +123,8 @@ type Store struct {
 	open    *block
 	sealing []*sealingBlock
 	closed  bool
-	full    bool // too little space is left
+	full    bool          // too little space is left
+	halted  chan struct{} // closed while full
 	// Of sampling: the blocks that wait, the oldest first, and what is known of
 	// their traces.
 	undecided      []*undecided
@@ -155,6 +163,8 @@ func Open(o Options) (*Store, error) {
 		names: newNames(),
 		open:  newBlock(),
 
+		closing:     make(chan struct{}),
+		halted:      make(chan struct{}),
 		docket:      newDocket(o.Sampling.Rules),
 		corruptions: make(corruptions, 64),
 	}
@@ -194,6 +204,7 @@ var errInUse = errors.New("another process uses it")
 
 func (s *Store) openDB() (*pebble.DB, error) {
 	opts := pebbleOptions(s.o, s.log, s.corruptions)
+	opts.FS = vfs.OnDiskFull(s.o.fs, s.awaitSpace)
 	lock, err := pebble.LockDirectory(s.o.Dir, s.o.fs)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errInUse, err)
@@ -297,9 +308,11 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true // no writes and queries from here on
+	close(s.closing)
 	s.mu.Unlock()
 	s.life.Lock()
 	defer s.life.Unlock()
+	s.sealers.Wait()
 	return errors.Join(s.flush(), s.db.Close(), s.lock.Close())
 }
 
@@ -313,6 +326,8 @@ func (s *Store) WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Tr
 	if err := ctx.Err(); err != nil {
 		return 0, "", err
 	}
+	s.life.RLock() // a block that it fills is written before Close goes on
+	defer s.life.RUnlock()
 	full, invalid, err := s.append(td)
 	if err != nil {
 		s.meters.refused.Add(td.SpanCount())
@@ -324,14 +339,31 @@ func (s *Store) WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Tr
 		message = "spans without trace id or span id are not kept"
 	}
 	if full != nil {
-		// The sender that filled the block writes it: a fast sender then
-		// waits for the disk. What it sent is in memory like what others did,
-		// so an error is theirs too, and the next flush tries again.
+		s.sealFor(ctx, full)
+	}
+	return invalid, message, nil
+}
+
+// sealFor writes the block that a sender has filled. The sender waits for it, so
+// that a fast one waits for the disk, but not for a full disk or longer than it
+// wants: what it sent is in memory like what others did, so an error is theirs,
+// too, and the next flush tries again.
+func (s *Store) sealFor(ctx context.Context, full *sealingBlock) {
+	s.mu.RLock()
+	halted := s.halted
+	s.mu.RUnlock()
+	done := make(chan struct{})
+	s.sealers.Go(func() {
+		defer close(done)
 		if err := s.seal(full); err != nil {
 			s.log.Error("spans not written, will try again", "error", err)
 		}
+	})
+	select {
+	case <-done:
+	case <-halted:
+	case <-ctx.Done():
 	}
-	return invalid, message, nil
 }
 
 // append adds td to the open block and, if that is full, starts another and
@@ -400,28 +432,3 @@ func (e retryable) Unwrap() error { return e.error }
 
 // RetryAfter says when to try again.
 func (retryable) RetryAfter() time.Duration { return 5 * time.Second }
-
-// checkSpace turns writes off and on by the space that is left.
-func (s *Store) checkSpace() {
-	if s.o.MinFreeBytes < 0 {
-		return
-	}
-	u, err := s.o.fs.GetDiskUsage(s.o.Dir)
-	if err != nil {
-		if !errors.Is(err, vfs.ErrUnsupported) && !errors.Is(err, os.ErrNotExist) {
-			s.log.Warn("free space unknown", "dir", s.o.Dir, "error", err)
-		}
-		return
-	}
-	full := u.AvailBytes < uint64(s.o.MinFreeBytes)
-	s.mu.Lock()
-	was := s.full
-	s.full = full
-	s.mu.Unlock()
-	switch {
-	case full && !was:
-		s.log.Error("disk is full: spans are refused until space returns", "dir", s.o.Dir, "free", u.AvailBytes, "need", s.o.MinFreeBytes)
-	case was && !full:
-		s.log.Info("space has returned: spans are taken again", "dir", s.o.Dir, "free", u.AvailBytes)
-	}
-}

@@ -6,13 +6,17 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 
@@ -357,6 +361,49 @@ func TestFullDisk(t *testing.T) {
 	fs.set(1 << 30)
 	s.checkSpace()
 	write(t, s, make1(spec{trace: 2, id: 1}))
+}
+
+// TestDiskFullInTheMiddle: a write that finds the disk full to the last byte
+// waits, spans are refused, and all goes on when there is space again.
+func TestDiskFullInTheMiddle(t *testing.T) {
+	var full atomic.Bool
+	now := base
+	disk := &smallDisk{free: 1 << 30, FS: errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))}
+	s := openStore(t, disk, &now, func(o *Options) { o.MinFreeBytes = 1 << 20; o.Log = nil })
+	write(t, s, make1(spec{trace: 1, id: 1}))
+	flush(t, s)
+	write(t, s, make1(spec{trace: 2, id: 1}))
+	disk.set(0)
+	full.Store(true)
+	flushed := make(chan error)
+	go func() { flushed <- s.flush() }()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		_, _, err := s.WriteTraces(t.Context(), binnacle.Origin{}, make1(spec{trace: 3, id: 1}))
+		if errors.Is(err, ErrReadOnly) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("full disk: got %v; want ErrReadOnly", err)
+		}
+		runtime.Gosched()
+	}
+	for id := byte(1); id <= 2; id++ {
+		if _, err := s.Trace(t.Context(), traceID(id)); err != nil {
+			t.Errorf("trace %d on a full disk: %v", id, err)
+		}
+	}
+	full.Store(false)
+	disk.set(1 << 30)
+	if err := <-flushed; err != nil {
+		t.Fatalf("the flush that waited: %v", err)
+	}
+	write(t, s, make1(spec{trace: 4, id: 1}))
+	flush(t, s)
 }
 
 type smallDisk struct {
