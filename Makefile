@@ -64,7 +64,7 @@ load-restart: ## 10 restart orders to a node under 200 strict clients.
 	@scripts/load ./gateway/agent TestLoadRestart
 
 .PHONY: bench-node
-bench-node: ## CPU per request of a whole gateway process, telemetry off, metrics, 10 %, all.
+bench-node: ## CPU per request of a whole gateway process, against a plain reverse proxy, by telemetry.
 	@scripts/load ./gateway/worker TestNodeCPU
 
 .PHONY: bench-traces
@@ -107,6 +107,10 @@ bench-query: binaries bench-peers ## Range queries over an hour beside Prometheu
 .PHONY: screenshots
 screenshots: build ## Take the pictures in docs/images/ from a demo cluster (about eight minutes).
 	@scripts/screenshots
+
+.PHONY: bench-gc
+bench-gc: ## CPU per request and memory of a whole gateway process by GOGC.
+	@scripts/load ./gateway/worker TestNodeGC
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder of outside bytes, FUZZTIME each (default 20s).

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -212,7 +213,10 @@ func (b *builder) settings() {
 	}
 	b.gen.sampleRatio = ts.SampleRatio
 	if b.telemetry != nil {
-		b.scope = b.telemetry.NewScope(b.ref.Number, append(ts.SkipPaths[:len(ts.SkipPaths):len(ts.SkipPaths)], b.router.healthPath()))
+		b.scope = b.telemetry.NewScope(telemetry.ScopeOptions{
+			Revision: b.ref.Number, SkipPaths: append(slices.Clip(ts.SkipPaths), b.router.healthPath()),
+			Server: ts.Server, Client: ts.Client,
+		})
 	}
 }
 

@@ -189,7 +189,7 @@ func (w *warner) telemetry(at string, e map[string]any) {
 	at += "/" + escapePointer(nsTelemetry)
 	_, keys, err := telemetrySettings(map[string]any{nsTelemetry: block})
 	for _, k := range keys {
-		w.add(at+"/"+k, "%s of %q is ignored: the node exports to its manager, at the interval that the plan says", k, nsTelemetry)
+		w.add(at+"/"+k, "%s of %q has no effect here and is ignored", strings.ReplaceAll(k, "/", "."), nsTelemetry)
 	}
 	if err != nil {
 		w.add(at, "%v", err)

@@ -121,13 +121,13 @@ func TestCheckGivesUp(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	raw := `{"$schema": "x", "version": 3, "tiemout": "3s", "timeout": "3 s", "extra_config": {
-			"@cluster": {}, "telemetry/metrics": {}, "telemetry/opentelemetry": {"metric_reporting_period": 5}},
+			"@cluster": {}, "telemetry/metrics": {}, "telemetry/opentelemetry": {"exporters": {"prometheus": []}}},
 		"endpoints": [
 			{"endpoint": "/u", "timeout": "1s", "Cache_TTL": "1m", "@comment": "x", "extra_config": {"vendor/thing": {}}, "backend": [{"hosts": [], "url_pattern": "/x"}]},
 			{"endpoint": "/v", "extra_config": {"vendor/thing": {}, "proxy": {}}, ` + okBackend + `}]}`
 	want := []string{
 		"/extra_config/telemetry~1metrics",
-		"/extra_config/telemetry~1opentelemetry/metric_reporting_period",
+		"/extra_config/telemetry~1opentelemetry/exporters/prometheus",
 		"/endpoints/0/backend/0/hosts",
 		"/endpoints/0/extra_config/vendor~1thing",
 		"/tiemout", "/timeout",

@@ -11,9 +11,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,8 +49,10 @@ func TestMain(m *testing.M) {
 
 // roleOptions say what a process is to be.
 type roleOptions struct {
-	// Mode is backend, sink, off (telemetry), metrics, ten, all.
+	// Mode is backend, sink, proxy (the standard library's), off (telemetry),
+	// metrics, ten, all.
 	Mode     string
+	GOGC     int // 0 is the default of the runtime
 	Backend  string
 	Sink     string
 	Interval time.Duration
@@ -62,6 +67,9 @@ func (o roleOptions) run() error {
 	if err != nil {
 		return err
 	}
+	if o.GOGC > 0 {
+		debug.SetGCPercent(o.GOGC)
+	}
 	ready := func() { fmt.Println(ln.Addr()) }
 	switch o.Mode {
 	case "backend":
@@ -73,6 +81,16 @@ func (o roleOptions) run() error {
 	case "sink":
 		ready()
 		return http.Serve(ln, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+	}
+	if o.Mode == "proxy" {
+		u, err := url.Parse(o.Backend)
+		if err != nil {
+			return err
+		}
+		p := httputil.NewSingleHostReverseProxy(u)
+		p.Transport = &http.Transport{MaxIdleConnsPerHost: 250}
+		ready()
+		return http.Serve(ln, p)
 	}
 	to := TrafficOptions{Log: slog.New(slog.DiscardHandler)}
 	ratio := map[string]float64{"metrics": 0, "ten": 0.1, "all": 1}
@@ -178,51 +196,98 @@ func ask(t *testing.T, url string, conns int, d time.Duration) int {
 	return int(sent.Load())
 }
 
-// TestNodeCPU measures what telemetry costs a whole gateway process: CPU per
-// request against the same gateway with telemetry off, all the same otherwise,
-// in interleaved rounds, so that what else the machine does meets all alike.
-// `make bench-node` runs it in full; a test run only shows that it works.
+// TestNodeCPU measures what a whole gateway process costs: CPU per request
+// against the same gateway with telemetry off, all the same otherwise, and
+// against the standard library's reverse proxy, in interleaved rounds, so that
+// what else the machine does meets all alike. `make bench-node` runs it in full;
+// a test run only shows that it works.
 func TestNodeCPU(t *testing.T) {
-	full := os.Getenv("BINNACLE_LOAD") == "full"
+	compareCPU(t, "off", []contender{
+		{"reverse proxy", roleOptions{Mode: "proxy"}},
+		{"off", roleOptions{Mode: "off"}},
+		{"metrics", roleOptions{Mode: "metrics"}},
+		{"metrics, 10 % of traces", roleOptions{Mode: "ten"}},
+		{"metrics, all traces", roleOptions{Mode: "all"}},
+	})
+}
+
+// TestNodeGC measures what the garbage collector's pace costs, with telemetry as
+// nodes have it. `make bench-gc` runs it in full.
+func TestNodeGC(t *testing.T) {
+	var cs []contender
+	for _, percent := range []int{100, 200, 400, 800} {
+		cs = append(cs, contender{fmt.Sprint("GOGC=", percent), roleOptions{Mode: "ten", GOGC: percent}})
+	}
+	compareCPU(t, "GOGC=100", cs)
+}
+
+// fullLoad makes the comparisons as long as figures need.
+var fullLoad = os.Getenv("BINNACLE_LOAD") == "full"
+
+// contender is one of the processes compared.
+type contender struct {
+	name string
+	roleOptions
+}
+
+// compareCPU prints the CPU per request of each, and its ratio to base's, round
+// by round.
+func compareCPU(t *testing.T, base string, cs []contender) {
 	rounds, window, warm := 1, 200*time.Millisecond, 50*time.Millisecond
-	if full {
+	if fullLoad {
 		// Each window has one export of metrics in it, which in production is
 		// one in two.
-		rounds, window, warm = 12, 5*time.Second, 2*time.Second
+		rounds, window, warm = 12, 4*time.Second, time.Second
 	}
 	backend := startRole(t, roleOptions{Mode: "backend"})
 	sink := startRole(t, roleOptions{Mode: "sink"})
-	modes := []string{"off", "metrics", "ten", "all"}
 	procs := map[string]role{}
-	for _, m := range modes {
-		procs[m] = startRole(t, roleOptions{Mode: m, Backend: backend.url, Sink: sink.url, Interval: window})
-		ask(t, procs[m].url, 16, warm)
+	for _, c := range cs {
+		c.Backend, c.Sink, c.Interval = backend.url, sink.url, window
+		procs[c.name] = startRole(t, c.roleOptions)
+		ask(t, procs[c.name].url, 16, warm)
 	}
 	perRequest := map[string][]float64{} // microseconds
 	for range rounds {
-		order := slices.Clone(modes)
+		order := slices.Clone(cs)
 		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		for _, m := range order {
-			before := procs[m].cpu(t)
-			n := ask(t, procs[m].url, 16, window)
+		for _, c := range order {
+			p := procs[c.name]
+			before := p.cpu(t)
+			n := ask(t, p.url, 16, window)
 			if n == 0 {
-				t.Fatalf("%s: no request was answered", m)
+				t.Fatalf("%s: no request was answered", c.name)
 			}
-			used := procs[m].cpu(t) - before
-			perRequest[m] = append(perRequest[m], float64(used.Nanoseconds())/1000/float64(n))
+			used := p.cpu(t) - before
+			perRequest[c.name] = append(perRequest[c.name], float64(used.Nanoseconds())/1000/float64(n))
 		}
 	}
-	names := map[string]string{"off": "off", "metrics": "metrics", "ten": "metrics, 10 % of traces", "all": "metrics, all traces"}
-	t.Logf("%-26s %12s %28s", "telemetry", "us/request", "against off, pair by pair")
-	for _, m := range modes {
+	t.Logf("%-26s %12s %28s %10s", "", "us/request", "against "+base+", pair by pair", "MiB")
+	for _, c := range cs {
 		var ratios []float64
-		for i, v := range perRequest[m] {
-			ratios = append(ratios, v/perRequest["off"][i])
+		for i, v := range perRequest[c.name] {
+			ratios = append(ratios, v/perRequest[base][i])
 		}
 		mid, low, high := median(ratios)
-		us, _, _ := median(perRequest[m])
-		t.Logf("%-26s %12.1f %12.3f (%.3f to %.3f)", names[m], us, mid, low, high)
+		us, _, _ := median(perRequest[c.name])
+		t.Logf("%-26s %12.1f %12.3f (%.3f to %.3f) %10d", c.name, us, mid, low, high, procs[c.name].resident(t))
 	}
+}
+
+// resident is the most memory that the process had, in MiB.
+func (r role) resident(t *testing.T) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		var kib int
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			return kib >> 10
+		}
+	}
+	t.Skip("this system does not tell the memory of processes")
+	return 0
 }
 
 // median returns the median and an interval for it with at least 95 %

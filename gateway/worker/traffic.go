@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +25,8 @@ import (
 type TrafficOptions struct {
 	Log     *slog.Logger
 	Metrics *metrics.Set
-	// Telemetry is completed with what the first configuration says of it; nil
-	// is off.
+	// Telemetry is completed with what the first configuration says of it. Nil,
+	// with a configuration that names no exporter, is off.
 	Telemetry *telemetry.Options
 	// BuildTimeout bounds one build, 0 is the engine's default.
 	BuildTimeout time.Duration
@@ -45,7 +46,7 @@ type Traffic struct {
 	server   *engine.Server
 	tel      *telemetry.Telemetry
 	settings engine.ServerSettings
-	resource engine.TelemetrySettings
+	resource engine.TelemetryProcess
 	interval time.Duration
 	draining bool
 	limit    *float64 // the fallback rate; nil is none
@@ -79,10 +80,11 @@ func (t *Traffic) Apply(ctx context.Context, raw []byte, ref api.RevisionRef) er
 	if err != nil {
 		return refused(err)
 	}
-	resource, err := engine.TelemetrySettingsOf(raw)
+	told, err := engine.TelemetrySettingsOf(raw)
 	if err != nil {
 		return refused(err)
 	}
+	resource := told.TelemetryProcess
 	t.mu.Lock()
 	eng, stopping := t.engine, t.stopping
 	have, haveResource := t.settings, t.resource
@@ -97,9 +99,9 @@ func (t *Traffic) Apply(ctx context.Context, raw []byte, ref api.RevisionRef) er
 		return &control.Error{Method: control.MethodApply, Code: control.CodeRestart,
 			Message: "changes " + strings.Join(keys, ", ") + ": that takes a new worker process"}
 	}
-	if resource.ServiceName != haveResource.ServiceName || resource.ServiceVersion != haveResource.ServiceVersion {
+	if !resource.Same(haveResource) {
 		return &control.Error{Method: control.MethodApply, Code: control.CodeRestart,
-			Message: "changes the service name of telemetry: that takes a new worker process"}
+			Message: "changes where telemetry goes or what it says of the service: that takes a new worker process"}
 	}
 	if err := eng.Apply(ctx, raw, ref); err != nil {
 		return refused(err)
@@ -114,7 +116,7 @@ func refused(err error) error {
 
 // first builds the engine around the first configuration and begins to accept.
 // Nothing is left behind when it fails.
-func (t *Traffic) first(ctx context.Context, raw []byte, ref api.RevisionRef, settings engine.ServerSettings, resource engine.TelemetrySettings) (err error) {
+func (t *Traffic) first(ctx context.Context, raw []byte, ref api.RevisionRef, settings engine.ServerSettings, resource engine.TelemetryProcess) (err error) {
 	var tel *telemetry.Telemetry
 	var eng *engine.Engine
 	defer func() {
@@ -130,20 +132,7 @@ func (t *Traffic) first(ctx context.Context, raw []byte, ref api.RevisionRef, se
 			tel.Shutdown(ctx)
 		}
 	}()
-	if t.opts.Telemetry != nil {
-		o := *t.opts.Telemetry
-		if resource.ServiceName != "" {
-			o.ServiceName = resource.ServiceName
-		}
-		if resource.ServiceVersion != "" {
-			o.ServiceVersion = resource.ServiceVersion
-		}
-		o.SampleRatio = -1
-		t.mu.Lock()
-		if t.interval > 0 {
-			o.Interval = t.interval
-		}
-		t.mu.Unlock()
+	if o, ok := t.telemetryOptions(resource); ok {
 		if tel, err = telemetry.New(o); err != nil {
 			return fmt.Errorf("start telemetry: %w", err)
 		}
@@ -170,6 +159,26 @@ func (t *Traffic) first(ctx context.Context, raw []byte, ref api.RevisionRef, se
 		t.wg.Go(func() { t.accept(srv, ln) })
 	}
 	return nil
+}
+
+// telemetryOptions are those of this worker, completed with what the first
+// configuration says; false is off.
+func (t *Traffic) telemetryOptions(p engine.TelemetryProcess) (o telemetry.Options, ok bool) {
+	if t.opts.Telemetry != nil {
+		o = *t.opts.Telemetry
+	}
+	o.ServiceName = cmp.Or(p.ServiceName, o.ServiceName)
+	o.ServiceVersion = cmp.Or(p.ServiceVersion, o.ServiceVersion)
+	o.Environment, o.Exporters, o.SampleRatio = p.Environment, p.Exporters, -1
+	if o.Log == nil {
+		o.Log, o.Metrics = t.opts.Log, t.opts.Metrics
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.interval > 0 {
+		o.Interval = t.interval
+	}
+	return o, o.Endpoint != "" || len(o.Exporters) > 0
 }
 
 func (t *Traffic) accept(srv *engine.Server, ln net.Listener) {

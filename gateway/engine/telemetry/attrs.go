@@ -49,6 +49,7 @@ type outcome struct {
 // Lookup is a short scan without a lock or an allocation.
 type table struct {
 	fixed []attribute.KeyValue
+	sets  *setCount // nil does not count
 
 	rows atomic.Pointer[[]row]
 	mu   sync.Mutex // serializes additions
@@ -85,7 +86,9 @@ func (t *table) add(o outcome) *row {
 	if i := slices.IndexFunc(rows, func(r row) bool { return r.outcome == o }); i >= 0 {
 		return &rows[i]
 	}
-	opt := metric.WithAttributeSet(t.set(o))
+	set := t.set(o)
+	t.sets.add(set)
+	opt := metric.WithAttributeSet(set)
 	next := append(slices.Clone(rows), row{o, []metric.RecordOption{opt}, []metric.AddOption{opt}})
 	t.rows.Store(&next)
 	return &next[len(next)-1]

@@ -9,11 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -119,13 +119,13 @@ func (b *Backend) target(u *url.URL) *target {
 		return t
 	}
 	host := u.Host
-	t := newTarget(b.route, u.Hostname(), portOf(u))
+	t := b.newTarget(u.Hostname(), portOf(u))
 	if len(old) >= maxTargets {
 		host = "_OTHER"
 		if t, ok := old[host]; ok {
 			return t
 		}
-		t = newTarget(b.route, host, 0)
+		t = b.newTarget(host, 0)
 	}
 	next := maps.Clone(old)
 	next[host] = t
@@ -133,17 +133,17 @@ func (b *Backend) target(u *url.URL) *target {
 	return t
 }
 
-func newTarget(route *Route, address string, port int) *target {
-	fixed := []attribute.KeyValue{keyServerAddress.String(address)}
+func (b *Backend) newTarget(address string, port int) *target {
+	fixed := append(slices.Clone(b.scope.o.Client.Metrics), keyServerAddress.String(address))
 	if port != 0 {
 		fixed = append(fixed, keyServerPort.Int(port))
 	}
-	if route != nil && route.Template != "" {
+	if b.route != nil && b.route.Template != "" {
 		// Not in the conventions for clients, and bounded, because a backend
 		// belongs to one endpoint: it says which endpoints call a backend.
-		fixed = append(fixed, keyRoute.String(route.Template))
+		fixed = append(fixed, keyRoute.String(b.route.Template))
 	}
-	return &target{address: address, port: port, table: table{fixed: fixed}}
+	return &target{address: address, port: port, table: table{fixed: fixed, sets: b.scope.t.clientSets}}
 }
 
 func portOf(u *url.URL) int {
@@ -235,6 +235,7 @@ func (x *exchange) canceled(err error) bool {
 
 func (x *exchange) describe(req *http.Request) {
 	full := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: req.URL.Path} // queries carry secrets
+	x.span.SetAttributes(x.b.scope.o.Client.Traces...)
 	x.span.SetAttributes(
 		keyMethod.String(x.method),
 		keyFull.String(full.String()),

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
-	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -25,17 +23,6 @@ const exportTimeout = 10 * time.Second
 
 // batchTimeout is how long a span waits for company before it is exported.
 const batchTimeout = time.Second
-
-// exportClient returns the client of both exporters. Compression stays off:
-// over loopback it costs more than it saves, and the agent decides for the way
-// to the manager.
-func (t *Telemetry) exportClient() *http.Client {
-	return &http.Client{Transport: &revisionMarker{t: t, base: &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		MaxIdleConnsPerHost: 4,
-		IdleConnTimeout:     90 * time.Second,
-	}}}
-}
 
 // revisionMarker says with each export which revision was running.
 type revisionMarker struct {
@@ -53,11 +40,11 @@ func (m *revisionMarker) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // metricPipeline collects and exports at an interval that can change at any
-// time, which the SDK's periodic reader cannot.
+// time, which the SDK's periodic reader cannot. Points are cumulative, so that
+// several pipelines share one reader, and a request is recorded once.
 type metricPipeline struct {
 	log      *slog.Logger
 	reader   *sdkmetric.ManualReader
-	provider *sdkmetric.MeterProvider
 	exporter sdkmetric.Exporter
 	ok, fail *metrics.Counter
 
@@ -78,41 +65,28 @@ func exponential(k sdkmetric.InstrumentKind) sdkmetric.Aggregation {
 	return sdkmetric.DefaultAggregationSelector(k)
 }
 
-func newMetricPipeline(ctx context.Context, o Options, log *slog.Logger, client *http.Client, res *resource.Resource) (*metricPipeline, error) {
-	exporter, err := otlpmetrichttp.New(ctx,
-		otlpmetrichttp.WithEndpointURL(o.Endpoint+"/v1/metrics"),
-		otlpmetrichttp.WithHeaders(o.Headers),
-		otlpmetrichttp.WithHTTPClient(client),
-		otlpmetrichttp.WithTimeout(exportTimeout),
-		// The next export carries the same totals: retrying only delays it.
-		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{Enabled: false}),
-	)
-	if err != nil {
-		return nil, err
-	}
+// newMeterProvider returns a provider, and the reader that all pipelines share.
+func newMeterProvider(res *resource.Resource) (*sdkmetric.MeterProvider, *sdkmetric.ManualReader) {
 	reader := sdkmetric.NewManualReader(
 		sdkmetric.WithAggregationSelector(exponential),
 		sdkmetric.WithTemporalitySelector(sdkmetric.CumulativeTemporalitySelector),
 	)
-	provider := sdkmetric.NewMeterProvider(
+	return sdkmetric.NewMeterProvider(
 		sdkmetric.WithResource(res),
 		sdkmetric.WithReader(reader),
 		sdkmetric.WithCardinalityLimit(maxAttributeSets),
 		sdkmetric.WithExemplarFilter(exemplar.TraceBasedFilter),
-	)
-	if err := observeProcess(provider); err != nil {
-		return nil, err
-	}
+	), reader
+}
+
+func newMetricPipeline(exporter sdkmetric.Exporter, reader *sdkmetric.ManualReader, interval time.Duration, set *metrics.Set, log *slog.Logger) *metricPipeline {
 	return &metricPipeline{
-		log:      log,
-		reader:   reader,
-		provider: provider,
-		exporter: exporter,
-		ok:       o.Metrics.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="metrics",result="ok"}`),
-		fail:     o.Metrics.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="metrics",result="failed"}`),
+		log: log, reader: reader, exporter: exporter,
+		ok:       set.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="metrics",result="ok"}`),
+		fail:     set.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="metrics",result="failed"}`),
 		interval: make(chan time.Duration, 1),
-		first:    o.Interval,
-	}, nil
+		first:    interval,
+	}
 }
 
 // run exports at the interval until ctx ends.
@@ -179,35 +153,27 @@ func (p *metricPipeline) shutdown(ctx context.Context) error {
 
 // newTraceProvider returns a provider that keeps every span it is asked to
 // start: who is sampled is decided before, without the SDK.
-func newTraceProvider(ctx context.Context, o Options, log *slog.Logger, client *http.Client, res *resource.Resource) (*sdktrace.TracerProvider, error) {
-	exporter, err := otlptracehttp.New(ctx,
-		otlptracehttp.WithEndpointURL(o.Endpoint+"/v1/traces"),
-		otlptracehttp.WithHeaders(o.Headers),
-		otlptracehttp.WithHTTPClient(client),
-		otlptracehttp.WithTimeout(exportTimeout),
-		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{
-			Enabled: true, InitialInterval: 200 * time.Millisecond, MaxInterval: 5 * time.Second, MaxElapsedTime: 30 * time.Second,
-		}),
-	)
-	if err != nil {
-		return nil, err
+func newTraceProvider(res *resource.Resource, batches []sdktrace.SpanProcessor) *sdktrace.TracerProvider {
+	o := []sdktrace.TracerProviderOption{sdktrace.WithResource(res), sdktrace.WithSampler(sdktrace.AlwaysSample())}
+	for _, p := range batches {
+		o = append(o, sdktrace.WithSpanProcessor(p))
 	}
-	return sdktrace.NewTracerProvider(
-		sdktrace.WithResource(res),
-		sdktrace.WithSampler(sdktrace.AlwaysSample()),
-		sdktrace.WithBatcher(&loggedSpans{
-			SpanExporter: exporter,
-			log:          log,
-			ok:           o.Metrics.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="traces",result="ok"}`),
-			fail:         o.Metrics.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="traces",result="failed"}`),
-			lost:         o.Metrics.GetOrCreateCounter(`binnacle_gateway_spans_lost_total`),
-		},
-			sdktrace.WithMaxQueueSize(maxSpanQueue),
-			sdktrace.WithMaxExportBatchSize(1024),
-			sdktrace.WithBatchTimeout(batchTimeout),
-			sdktrace.WithExportTimeout(exportTimeout),
-		),
-	), nil
+	return sdktrace.NewTracerProvider(o...)
+}
+
+func newBatches(exporter sdktrace.SpanExporter, set *metrics.Set, log *slog.Logger) sdktrace.SpanProcessor {
+	return sdktrace.NewBatchSpanProcessor(&loggedSpans{
+		SpanExporter: exporter,
+		log:          log,
+		ok:           set.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="traces",result="ok"}`),
+		fail:         set.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="traces",result="failed"}`),
+		lost:         set.GetOrCreateCounter(`binnacle_gateway_spans_lost_total`),
+	},
+		sdktrace.WithMaxQueueSize(maxSpanQueue),
+		sdktrace.WithMaxExportBatchSize(1024),
+		sdktrace.WithBatchTimeout(batchTimeout),
+		sdktrace.WithExportTimeout(exportTimeout),
+	)
 }
 
 // loggedSpans logs and counts failed exports here instead of through the SDK's

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,18 +26,31 @@ const statusClientGone = 499
 // build time, and used by all its requests.
 type Scope struct {
 	t         *Telemetry
+	o         ScopeOptions
 	revision  attribute.KeyValue // zero when not managed
 	unmatched *Route
-	skip      []string
 }
 
-// NewScope returns the scope of a generation that runs revision. Requests for
-// a path in skip are neither counted nor traced; a path that ends with / stands
-// for all below it.
-func (t *Telemetry) NewScope(revision binnacle.Revision, skip []string) *Scope {
-	s := &Scope{t: t, skip: skip, unmatched: &Route{}}
+// ScopeOptions say how one configuration is measured.
+type ScopeOptions struct {
+	Revision binnacle.Revision
+	// SkipPaths are neither counted nor traced; a path that ends with / stands
+	// for all below it.
+	SkipPaths []string
+	// Server and Client attributes stand on everything measured on that side.
+	// None of them outweighs an attribute of the conventions.
+	Server, Client StaticAttributes
+}
+
+// StaticAttributes are the same for all requests.
+type StaticAttributes struct{ Metrics, Traces []attribute.KeyValue }
+
+// NewScope returns the scope of a generation.
+func (t *Telemetry) NewScope(o ScopeOptions) *Scope {
+	s := &Scope{t: t, o: o}
+	s.unmatched = &Route{table: table{fixed: o.Server.Metrics, sets: t.serverSets}}
 	if t.managed {
-		s.revision = attribute.String(binnacle.AttrRevision, revision.String())
+		s.revision = attribute.String(binnacle.AttrRevision, o.Revision.String())
 	}
 	return s
 }
@@ -55,7 +69,7 @@ func (s *Scope) NewRoute(method, template string) *Route {
 	return &Route{
 		Template: template,
 		spanName: method + " " + template,
-		table:    table{fixed: []attribute.KeyValue{keyRoute.String(template)}},
+		table:    table{fixed: append(slices.Clone(s.o.Server.Metrics), keyRoute.String(template)), sets: s.t.serverSets},
 	}
 }
 
@@ -104,7 +118,7 @@ func (s *Scope) Handler(next http.Handler) http.Handler {
 }
 
 func (s *Scope) skipped(path string) bool {
-	for _, p := range s.skip {
+	for _, p := range s.o.SkipPaths {
 		if path == p || (strings.HasSuffix(p, "/") && strings.HasPrefix(path, p)) {
 			return true
 		}
@@ -172,6 +186,7 @@ func (s *Scope) finish(ctx context.Context, rec *recorder, r *http.Request, span
 }
 
 func (s *Scope) describe(span trace.Span, rec *recorder, r *http.Request, o outcome) {
+	span.SetAttributes(s.o.Server.Traces...) // first: later ones outweigh them
 	if rec.route.Template != "" {
 		span.SetName(rec.route.spanName)
 		span.SetAttributes(keyRoute.String(rec.route.Template))

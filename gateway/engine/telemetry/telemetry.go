@@ -17,7 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net/url"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -26,6 +26,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -56,11 +57,14 @@ const scopeName = "github.com/binnacle-project/binnacle/gateway"
 
 // Options say where telemetry goes and what it is called.
 type Options struct {
-	// Endpoint is the base URL of an OTLP/HTTP receiver, such as the agent's
-	// relay: /v1/metrics and /v1/traces are added.
+	// Endpoint is the base URL of the first receiver, over HTTP, such as the
+	// agent's relay. Empty is none; then Exporters must not be.
 	Endpoint string
-	// Headers go with every export.
+	// Headers go with every export there.
 	Headers map[string]string
+	// Exporters are further receivers, which get the same at intervals of their
+	// own. None of them delays the first one, nor a swap.
+	Exporters []Exporter
 	// ServiceName is service.name; empty is binnacle.ServiceGateway.
 	ServiceName string
 	// ServiceVersion is service.version; empty is binnacle.Version.
@@ -70,11 +74,14 @@ type Options struct {
 	InstanceID string
 	// Host is host.name; empty asks the system.
 	Host string
+	// Environment is deployment.environment.name; empty is none.
+	Environment string
 	// Managed puts binnacle.revision on spans and Binnacle-Revision on
 	// exports. Leave it off for a standalone gateway: receivers refuse the
 	// namespace from senders that did not enroll.
 	Managed bool
-	// Interval is the time between exports of metrics; 0 is DefaultInterval.
+	// Interval is the time between exports of metrics to Endpoint; 0 is
+	// DefaultInterval.
 	Interval time.Duration
 	// SampleRatio is the share of new traces that are kept, 0 to 1; negative
 	// is DefaultSampleRatio. A configuration's trace_sample_rate wins over it,
@@ -102,8 +109,12 @@ type Telemetry struct {
 	canceled metric.Int64Counter
 	tracer   trace.Tracer
 
-	metrics *metricPipeline
-	traces  *sdktrace.TracerProvider
+	// The first receiver is the one of Options.Endpoint, if there is one.
+	first   bool
+	metrics []*metricPipeline
+	batches []sdktrace.SpanProcessor
+
+	serverSets, clientSets *setCount
 
 	stop     context.CancelFunc
 	done     sync.WaitGroup
@@ -114,9 +125,18 @@ type Telemetry struct {
 // New checks o and starts the exports. Nothing needs to listen at the endpoint
 // yet: metrics are cumulative, so that a lost export loses nothing but time.
 func New(o Options) (*Telemetry, error) {
-	u, err := url.Parse(o.Endpoint)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, fmt.Errorf("telemetry endpoint %q is not a base URL such as http://127.0.0.1:4318", o.Endpoint)
+	var receivers []Exporter
+	if o.Endpoint != "" {
+		receivers = append(receivers, Exporter{Endpoint: o.Endpoint, Metrics: true, Traces: true})
+	}
+	receivers = append(receivers, o.Exporters...)
+	if len(receivers) == 0 {
+		return nil, errors.New("telemetry has no receiver")
+	}
+	for _, x := range receivers {
+		if err := x.check(); err != nil {
+			return nil, err
+		}
 	}
 	if o.SampleRatio > 1 || math.IsNaN(o.SampleRatio) {
 		return nil, fmt.Errorf("telemetry sample ratio %v is not between 0 and 1", o.SampleRatio)
@@ -130,30 +150,63 @@ func New(o Options) (*Telemetry, error) {
 	if o.SampleRatio < 0 {
 		o.SampleRatio = DefaultSampleRatio
 	}
-	if o.Interval <= 0 {
-		o.Interval = DefaultInterval
-	}
-	t := &Telemetry{log: o.Log.With("component", "telemetry"), managed: o.Managed, ratio: o.SampleRatio}
+	t := &Telemetry{log: o.Log.With("component", "telemetry"), managed: o.Managed, ratio: o.SampleRatio, first: o.Endpoint != ""}
 	t.SetSampleRatio(-1)
-
+	t.serverSets, t.clientSets = newSetCount("server", t.log), newSetCount("client", t.log)
+	if t.first {
+		receivers[0].Interval = o.Interval
+	}
 	res := newResource(o)
+	provider, reader := newMeterProvider(res)
 	ctx, stop := context.WithCancel(context.Background())
 	t.stop = stop
-	client := t.exportClient()
-	if t.metrics, err = newMetricPipeline(ctx, o, t.log, client, res); err != nil {
-		stop()
-		return nil, fmt.Errorf("start the export of metrics to %s: %w", o.Endpoint, err)
+	for i, x := range receivers {
+		if err := t.receive(ctx, x, i == 0 && t.first, reader, o); err != nil {
+			stop()
+			return nil, fmt.Errorf("start the export to %s: %w", x.Endpoint, err)
+		}
 	}
-	if t.traces, err = newTraceProvider(ctx, o, t.log, client, res); err != nil {
-		stop()
-		return nil, fmt.Errorf("start the export of traces to %s: %w", o.Endpoint, err)
-	}
-	if err := t.newInstruments(); err != nil {
+	if err := t.newInstruments(provider.Meter(scopeName, metric.WithInstrumentationVersion(binnacle.Version)),
+		newTraceProvider(res, t.batches).Tracer(scopeName, trace.WithInstrumentationVersion(binnacle.Version))); err != nil {
 		stop()
 		return nil, fmt.Errorf("create instruments: %w", err)
 	}
-	t.done.Go(func() { t.metrics.run(ctx) })
+	for _, p := range t.metrics {
+		t.done.Go(func() { p.run(ctx) })
+	}
 	return t, nil
+}
+
+// receive adds a receiver. Only the first one, the agent's relay, is told the
+// revision, and given the headers.
+func (t *Telemetry) receive(ctx context.Context, x Exporter, first bool, reader *sdkmetric.ManualReader, o Options) error {
+	log := t.log
+	if x.Name != "" {
+		log = log.With("exporter", x.Name)
+	}
+	if x.Interval <= 0 {
+		x.Interval = DefaultInterval
+	}
+	var rt http.RoundTripper = transport()
+	var headers map[string]string
+	if first {
+		rt, headers = &revisionMarker{t: t, base: transport()}, o.Headers
+	}
+	if x.Metrics {
+		e, err := x.metrics(ctx, rt, headers)
+		if err != nil {
+			return err
+		}
+		t.metrics = append(t.metrics, newMetricPipeline(e, reader, x.Interval, o.Metrics, log))
+	}
+	if x.Traces {
+		e, err := x.spans(ctx, rt, headers)
+		if err != nil {
+			return err
+		}
+		t.batches = append(t.batches, newBatches(e, o.Metrics, log))
+	}
+	return nil
 }
 
 // newResource describes the process. Attributes that the receiver knows better
@@ -170,36 +223,64 @@ func newResource(o Options) *resource.Resource {
 		attribute.String("telemetry.sdk.name", "opentelemetry"),
 		attribute.String("telemetry.sdk.language", "go"),
 	}
+	if o.Environment != "" {
+		attrs = append(attrs, attribute.String("deployment.environment.name", o.Environment))
+	}
 	if host != "" {
 		attrs = append(attrs, attribute.String("host.name", host))
 	}
 	return resource.NewSchemaless(attrs...)
 }
 
-func (t *Telemetry) newInstruments() error {
-	m := t.metrics.provider.Meter(scopeName, metric.WithInstrumentationVersion(binnacle.Version))
-	t.tracer = t.traces.Tracer(scopeName, trace.WithInstrumentationVersion(binnacle.Version))
-	var errs [3]error
+func (t *Telemetry) newInstruments(m metric.Meter, tracer trace.Tracer) error {
+	t.tracer = tracer
+	var errs [4]error
 	t.server, errs[0] = m.Float64Histogram(binnacle.MetricServerDuration,
 		metric.WithUnit("s"), metric.WithDescription("Duration of HTTP server requests."))
 	t.client, errs[1] = m.Float64Histogram(binnacle.MetricClientDuration,
 		metric.WithUnit("s"), metric.WithDescription("Duration of HTTP client requests, to the end of the answer's body."))
 	t.canceled, errs[2] = m.Int64Counter(metricClientCanceled,
 		metric.WithUnit("{request}"), metric.WithDescription("Backend requests that the gateway itself gave up, because its client left or another answer came first."))
+	_, errs[3] = m.Int64ObservableGauge(metricAttributeSets, metric.WithUnit("{set}"),
+		metric.WithDescription(fmt.Sprintf("Attribute sets in use by side; beyond %d further ones are counted together.", maxAttributeSets)),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			for _, c := range []*setCount{t.serverSets, t.clientSets} {
+				o.Observe(c.count(), metric.WithAttributes(attribute.String("side", c.side)))
+			}
+			return nil
+		}))
 	return errors.Join(errs[:]...)
 }
 
-// Flush exports metrics and spans now, and returns when the receiver has
-// answered or ctx has ended.
+// Flush exports metrics and spans now to the first receiver, and returns when it
+// has answered or ctx has ended. Without a first one it exports to all.
 func (t *Telemetry) Flush(ctx context.Context) error {
-	return errors.Join(t.metrics.export(ctx), t.traces.ForceFlush(ctx))
+	if t.first {
+		return errors.Join(t.metrics[0].export(ctx), t.batches[0].ForceFlush(ctx))
+	}
+	return t.all(func(p *metricPipeline) error { return p.export(ctx) },
+		func(p sdktrace.SpanProcessor) error { return p.ForceFlush(ctx) })
 }
 
-// SetInterval changes the time between exports of metrics, from now on. Zero
-// and less are ignored.
+// all does the same to all receivers at once, so that none waits for another.
+func (t *Telemetry) all(pipeline func(*metricPipeline) error, batch func(sdktrace.SpanProcessor) error) error {
+	errs := make([]error, len(t.metrics)+len(t.batches))
+	var wg sync.WaitGroup
+	for i, p := range t.metrics {
+		wg.Go(func() { errs[i] = pipeline(p) })
+	}
+	for i, p := range t.batches {
+		wg.Go(func() { errs[len(t.metrics)+i] = batch(p) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// SetInterval changes the time between exports of metrics to the first
+// receiver, from now on. Zero and less are ignored.
 func (t *Telemetry) SetInterval(d time.Duration) {
-	if d > 0 {
-		t.metrics.setInterval(d)
+	if d > 0 && t.first {
+		t.metrics[0].setInterval(d)
 	}
 }
 
@@ -224,7 +305,8 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	t.shutdown.Do(func() {
 		t.stop()
 		t.done.Wait()
-		t.err = errors.Join(t.metrics.export(ctx), t.metrics.shutdown(ctx), t.traces.Shutdown(ctx))
+		t.err = t.all(func(p *metricPipeline) error { return errors.Join(p.export(ctx), p.shutdown(ctx)) },
+			func(p sdktrace.SpanProcessor) error { return p.Shutdown(ctx) })
 	})
 	return t.err
 }

@@ -61,7 +61,7 @@ func TestNewRefuses(t *testing.T) {
 
 func TestTheIntervalChangesAtOnce(t *testing.T) {
 	tel, exports := newTest(t, Options{Interval: time.Hour})
-	h := tel.NewScope(1, nil).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {}))
+	h := tel.NewScope(ScopeOptions{Revision: 1}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {}))
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 	tel.SetInterval(0) // ignored
 	tel.SetInterval(time.Hour)
@@ -82,7 +82,7 @@ func TestAnAbsentReceiverCostsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := tel.NewScope(1, nil).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }))
+	h := tel.NewScope(ScopeOptions{Revision: 1}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }))
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, httptest.NewRequest("GET", "/", nil))
 	if rec.Code != 204 {
@@ -97,7 +97,7 @@ func TestAnAbsentReceiverCostsNothing(t *testing.T) {
 }
 
 func TestSkip(t *testing.T) {
-	s := (&Telemetry{}).NewScope(1, []string{"/__health", "/__debug/", ""})
+	s := (&Telemetry{}).NewScope(ScopeOptions{Revision: 1, SkipPaths: []string{"/__health", "/__debug/", ""}})
 	f := func(path string, want bool) {
 		t.Helper()
 		if got := s.skipped(path); got != want {
@@ -148,7 +148,7 @@ func TestSeriesAreBounded(t *testing.T) {
 	if m := knownMethod("BREW"); m != "_OTHER" {
 		t.Errorf("knownMethod(BREW): %s", m)
 	}
-	b := (&Telemetry{}).NewScope(1, nil).NewBackend(nil, "/", nil)
+	b := (&Telemetry{}).NewScope(ScopeOptions{Revision: 1}).NewBackend(nil, "/", nil)
 	for i := range 2 * maxTargets {
 		b.target(&url.URL{Scheme: "http", Host: fmt.Sprintf("h%d", i)})
 	}

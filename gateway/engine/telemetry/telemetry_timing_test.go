@@ -82,7 +82,7 @@ func BenchmarkPath(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			var s *Scope
 			if c.ratio >= 0 {
-				s = benchTelemetry(b, c.ratio).NewScope(1, nil)
+				s = benchTelemetry(b, c.ratio).NewScope(ScopeOptions{Revision: 1})
 			}
 			h := benchPath(s)
 			r := httptest.NewRequest("GET", "/users/7", nil)
@@ -100,9 +100,9 @@ func BenchmarkPath(b *testing.B) {
 // recording, once for the server and once for the client.
 func BenchmarkRecord(b *testing.B) {
 	t := benchTelemetry(b, 0)
-	s := t.NewScope(1, nil)
+	s := t.NewScope(ScopeOptions{Revision: 1})
 	route := s.NewRoute("GET", "/users/{id}")
-	target := newTarget(route, "users.example", 8080)
+	target := s.NewBackend(route, "/u/{id}", nil).newTarget("users.example", 8080)
 	o := outcome{method: "GET", scheme: "http", status: 200}
 	ctx := context.Background()
 	b.ReportAllocs()
@@ -115,7 +115,7 @@ func BenchmarkRecord(b *testing.B) {
 // Metrics cost no allocation once an attribute set is known.
 func TestRecordAllocatesNothing(t *testing.T) {
 	tel := benchTelemetry(t, 0)
-	route := tel.NewScope(1, nil).NewRoute("GET", "/users/{id}")
+	route := tel.NewScope(ScopeOptions{Revision: 1}).NewRoute("GET", "/users/{id}")
 	ctx := context.Background()
 	o := outcome{method: "GET", scheme: "http", status: 200}
 	record := func() { tel.server.Record(ctx, 0.012, route.table.row(o).record...) }
