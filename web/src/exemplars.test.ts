@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { exemplarQuery, type ExemplarSeries, pickExemplars } from "./exemplars";
+import { exemplarQuery, type ExemplarSeries, pickExemplars, spansToRead } from "./exemplars";
 import { activity, node } from "./fixtures";
 import { parseRoute } from "./routes";
 
@@ -17,6 +17,23 @@ describe("what is drawn", () => {
   });
   test("nothing without a trace, outside the window, or not a number", () => {
     expect(pickExemplars([series({}, [10, 1, ""], [-5, 1, "t"], [400, 1, "t"], [20, NaN, "t"]), { seriesLabels: {}, exemplars: null }], 0, 360)).toEqual([]);
+  });
+});
+
+describe("what is read", () => {
+  test("a short window whole, then what is new, with what comes late", () => {
+    expect(spansToRead(1000, 1300, 0)).toEqual([[1000, 1300]]);
+    expect(spansToRead(1015, 1315, 1300)).toEqual([[1270, 1315]]);
+    expect(spansToRead(2000, 2300, 1300)).toEqual([[2000, 2300]]);
+  });
+  test("pieces of a long one, up to its end", () => {
+    const spans = spansToRead(0, 86_400, 0);
+    expect(spans.length).toBe(12);
+    expect(spans.at(-1)).toEqual([86_380, 86_400]);
+  });
+  test("what is drawn stays until something slower or the window's end comes", () => {
+    const have = pickExemplars([series({}, [100, 0.5, "a"], [200, 0.5, "b"])], 0, 360);
+    expect(pickExemplars([series({}, [205, 0.4, "c"], [206, 0.9, "d"])], 150, 510, have).map((e) => e.trace)).toEqual(["d"]);
   });
 });
 

@@ -51,19 +51,41 @@ export function exemplarQuery({ page, id }: Route, nodes: readonly Node[]): stri
   }
 }
 
-/** Chooses what is drawn: the slowest request of each piece of the window, oldest first. */
-export function pickExemplars(answer: readonly ExemplarSeries[], from: number, to: number): Exemplar[] {
+/** A window up to so long is read whole; of a longer one pieces. In seconds. */
+const WHOLE_S = 900;
+const PIECES = { count: 12, length: 20 };
+/** Nodes send what happened up to so long ago. */
+const LATE_S = 30;
+
+/**
+ * The spans of time to ask for, each from and to in Unix seconds: what came since
+ * the last reading (0 for none), else the window, or pieces of it where the
+ * answer would be more than a chart can hold.
+ */
+export function spansToRead(from: number, to: number, read: number): [number, number][] {
+  if (read > from) return [[Math.max(from, read - LATE_S), to]];
+  if (to - from <= WHOLE_S) return [[from, to]];
+  return Array.from({ length: PIECES.count }, (_, i): [number, number] => {
+    const end = from + ((i + 1) * (to - from)) / PIECES.count;
+    return [Math.floor(end - PIECES.length), Math.ceil(end)];
+  });
+}
+
+/** Chooses what is drawn of an answer and of what is drawn already: the slowest request of each piece of the window, oldest first. */
+export function pickExemplars(answer: readonly ExemplarSeries[], from: number, to: number, have: readonly Exemplar[] = []): Exemplar[] {
+  const width = Math.max(1, (to - from) / SLOTS);
   const slots = new Map<number, Exemplar>();
+  const offer = (e: Exemplar): void => {
+    if (e.trace === "" || !(e.value > 0) || e.time < from || e.time > to) return;
+    const slot = Math.floor(e.time / width); // on a grid that stays while the window moves
+    if (e.value > (slots.get(slot)?.value ?? 0)) slots.set(slot, e);
+  };
+  for (const e of have) offer(e);
   for (const { seriesLabels: l, exemplars } of answer) {
-    for (const e of exemplars ?? []) {
-      const trace = e.labels.trace_id ?? "";
-      const value = Number(e.value);
-      if (trace === "" || !(value > 0) || e.timestamp < from || e.timestamp > to) continue;
-      const slot = Math.floor((SLOTS * (e.timestamp - from)) / Math.max(1, to - from));
-      if (value <= (slots.get(slot)?.value ?? 0)) continue;
-      const status = Number(l.http_response_status_code ?? 0);
-      slots.set(slot, { time: e.timestamp, value, trace, name: [l.http_request_method, l.http_route ?? l.server_address].filter(Boolean).join(" "), failed: status >= 500 || (l.error_type ?? "") !== "" });
-    }
+    const status = Number(l.http_response_status_code ?? 0);
+    const name = [l.http_request_method, l.http_route ?? l.server_address].filter(Boolean).join(" ");
+    const failed = status >= 500 || (l.error_type ?? "") !== "";
+    for (const e of exemplars ?? []) offer({ time: e.timestamp, value: Number(e.value), trace: e.labels.trace_id ?? "", name, failed });
   }
   return [...slots.values()].sort((a, b) => a.time - b.time);
 }

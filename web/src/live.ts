@@ -5,7 +5,7 @@
 import { may } from "./access";
 import type { Event, Overview } from "./api";
 import { CallError, listEvents, queryExemplars, queryRange, send, whoAmI } from "./client";
-import { exemplarQuery, pickExemplars } from "./exemplars";
+import { exemplarQuery, pickExemplars, spansToRead } from "./exemplars";
 import { LOADING, type Need, needs } from "./resources";
 import { parseWindow, sameWindow, type Window } from "./routes";
 import { chartData, chartFromRecent, queries, rangeOf, refreshEvery, type Scope, scopeOf } from "./series";
@@ -46,6 +46,8 @@ export class Live {
   #window: Window | undefined;
   #scope: Scope | undefined;
   #exemplarsAt = 0;
+  /** The end of the last reading, Unix seconds. */
+  #exemplarsTo = 0;
   readonly #readers = new Map<string, Reader>();
   #seen: Pick<State, "route" | "me" | "data" | "turn" | "undated"> | undefined;
   #fleet = "";
@@ -78,6 +80,7 @@ export class Live {
       this.#scope = scope;
       if (another) this.#store.set({ charts: NO_CHARTS });
       this.#exemplarsAt = 0;
+      this.#exemplarsTo = 0;
       void this.#readCharts(true);
     }
     void this.#readExemplars();
@@ -243,9 +246,15 @@ export class Live {
     if (query === undefined || read) return;
     this.#exemplarsAt = Date.now();
     const scope = this.#scope;
+    const { from, to } = data;
     try {
-      const exemplars = pickExemplars(await queryExemplars(query, data.from, data.to, this.#abort.signal), data.from, data.to);
-      if (scope === this.#scope && sameWindow(w, this.#window ?? w)) this.#store.set({ charts: { ...this.#store.state.charts, exemplars } });
+      for (const [start, end] of spansToRead(from, to, this.#exemplarsTo)) {
+        const answer = await queryExemplars(query, start, end, this.#abort.signal);
+        if (scope !== this.#scope || !sameWindow(w, this.#window ?? w)) return;
+        const { charts } = this.#store.state;
+        this.#store.set({ charts: { ...charts, exemplars: pickExemplars(answer, from, to, charts.exemplars) } });
+      }
+      this.#exemplarsTo = to;
     } catch {
       // The next reading brings them.
     }
