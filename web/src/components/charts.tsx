@@ -78,7 +78,8 @@ function timeAt(t: number, data: ChartData): string {
   return data.to - data.from > 86400 ? when(t * 1000, Date.now()) : clock(t * 1000, data.to - data.from <= 3600);
 }
 
-function marksOf(events: readonly Event[], data: ChartData | undefined): Mark[] {
+/** The marks of the events within a span of time. */
+export function marksOf(events: readonly Event[], data: Pick<ChartData, "from" | "to"> | undefined): Mark[] {
   if (!data) return [];
   return events
     .filter((e) => MARKED.test(e.kind))
@@ -261,7 +262,7 @@ function Chart({ title, legend, above, below, children }: { title: string; legen
 }
 
 /** Small flags over the charts, one for each marked event, that say and link to it. */
-function Marks({ marks, events, data, names, now }: { marks: readonly Mark[]; events: readonly Event[]; data: ChartData; names: ReadonlyMap<string, string>; now: number }) {
+export function Marks({ marks, events, data, names, now }: { marks: readonly Mark[]; events: readonly Event[]; data: Pick<ChartData, "from" | "to">; names: ReadonlyMap<string, string>; now: number }) {
   const byID = new Map(events.map((e) => [e.id, e]));
   return (
     <div class="marks" style={{ marginLeft: `${PLOT_INSET.left}px`, marginRight: `${PLOT_INSET.right}px` }}>

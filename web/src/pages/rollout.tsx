@@ -6,6 +6,7 @@ import { may } from "../access";
 import { rollBack, startRollout, steerRollout } from "../actions";
 import type { Comparison, Rollout, RolloutReport, Verdict } from "../api";
 import { Act, Pending, Progress } from "../components/act";
+import { Marks, marksOf } from "../components/charts";
 import { Fact, Facts, Gone } from "../components/facts";
 import { Time } from "../components/marks";
 import { type Line, Plot } from "../components/plot";
@@ -174,6 +175,11 @@ function column(l: Loaded<PromAnswer<Matrix>>, r: Range): (number | null)[] | un
 function EvidenceChart({ store, title, testid, range, canary, control, atLeast, format }: { store: Store; title: string; testid: string; range: Range; canary: Path<PromAnswer<Matrix>>; control: Path<PromAnswer<Matrix>> | undefined; atLeast: number; format: (v: number) => string }) {
   const a = useData(store, canary);
   const b = useData(store, control);
+  const events = useStore(store, (s) => s.events);
+  const nodes = useStore(store, (s) => s.overview?.nodes);
+  const names = useMemo(() => new Map((nodes ?? []).map((n) => [n.id, n.name || n.id])), [nodes]);
+  const axis = { from: range.start, to: range.end };
+  const marks = useMemo(() => marksOf(events, axis), [events, range.start, range.end]);
   const [hover, setHover] = useState<number>();
   const data = useMemo(() => {
     const [x, y] = [column(a, range), control ? column(b, range) : undefined];
@@ -186,8 +192,9 @@ function EvidenceChart({ store, title, testid, range, canary, control, atLeast, 
   return (
     <figure class="chart small">
       <div class="plotbox">
+        <Marks marks={marks} events={events} data={axis} names={names} now={managerNow(store.state, Date.now())} />
         {data ? (
-          <Plot testid={testid} label={`${title} of canary and control`} lines={data.lines} columns={data.columns} from={range.start} to={range.end} log={format === seconds && needsLog(extent(data.columns.slice(1)))} atLeast={atLeast} format={format} height={120} withTimes marks={NO_MARKS} onHover={setHover} onZoom={nothing} onReset={nothing} />
+          <Plot testid={testid} label={`${title} of canary and control`} lines={data.lines} columns={data.columns} from={range.start} to={range.end} log={format === seconds && needsLog(extent(data.columns.slice(1)))} atLeast={atLeast} format={format} height={120} withTimes marks={marks} onHover={setHover} onZoom={nothing} onReset={nothing} />
         ) : (
           <p class="waiting">{failed ? `Cannot be read: ${failed}.` : "Reading the evidence…"}</p>
         )}
@@ -207,7 +214,6 @@ function EvidenceChart({ store, title, testid, range, canary, control, atLeast, 
   );
 }
 
-const NO_MARKS: never[] = [];
 const nothing = (): void => undefined;
 
 /** Comparisons shown at first; failing ones are always. */
