@@ -16,7 +16,7 @@ function page(path: string, o?: Overview, now = NOW, me?: Me, data: Record<strin
   if (o) store.takeOverview(o, now);
   if (me) store.set({ me });
   for (const [p, body] of Object.entries(data)) store.takeData(p, { state: "ready", body, problem: "", status: 200 });
-  Object.assign(globalThis, { location: { pathname: path, search: "", hostname: "manager.example" } });
+  Object.assign(globalThis, { location: { pathname: path, search: "", hostname: "manager.example" }, matchMedia: () => ({ matches: false }) });
   return renderToString(<App store={store} />);
 }
 
