@@ -107,6 +107,29 @@ func (c *Client) Do(ctx context.Context, method, path string, body []byte) ([]by
 	return out, resp.Header.Get("Content-Type"), nil
 }
 
+// Backup calls GET /v1/backup and writes the snapshot to w. It returns its size.
+func (c *Client) Backup(ctx context.Context, w io.Writer) (int64, error) {
+	req, err := c.request(ctx, http.MethodGet, "/v1/backup", nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Accept", "*/*")
+	resp, err := c.send(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 400 {
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		return 0, problemOf(resp, b)
+	}
+	n, err := io.Copy(w, resp.Body)
+	if err != nil {
+		return n, fmt.Errorf("read the backup: %w", err)
+	}
+	return n, nil
+}
+
 // errStreamEnded is what a stream ends with that the manager closed.
 var errStreamEnded = errors.New("the manager ended the stream")
 

@@ -64,6 +64,7 @@ var apiWords = map[string][2]string{
 	"GET /v1/license":          {"state, seats, expiry", "license"},
 	"GET /v1/license/simulate": {"what an end of the license, or a manager that is away, would do", "license simulate"},
 	"PUT /v1/license":          {"install or upgrade", "license install FILE"},
+	"GET /v1/backup":           {"a snapshot of the control state", "backup FILE"},
 	"GET /v1/tokens":           {"join and API tokens, without secrets", "token list"},
 	"POST /v1/tokens":          {"make one; the secret is shown this once", "token create"},
 	"DELETE /v1/tokens/{id}":   {"revoke one", "token revoke ID"},

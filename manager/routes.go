@@ -81,6 +81,7 @@ func (m *Manager) routes() []route {
 
 		// Tokens, license, forgetting nodes.
 		{"PUT /v1/license", access.Admin, "", m.handleInstallLicense},
+		{"GET /v1/backup", access.Admin, "", m.handleBackup},
 		{"GET /v1/tokens", access.Admin, "", m.handleTokens},
 		{"POST /v1/tokens", access.Admin, "", m.handleCreateToken},
 		{"DELETE /v1/tokens/{id}", access.Admin, "", m.handleRevokeToken},

@@ -51,7 +51,7 @@ func newRoot(stderr io.Writer) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(stderr))
+	root.AddCommand(newRun(stderr), newRestore())
 	return root
 }
 

@@ -135,7 +135,7 @@ than completed; 5 no manager answered.`,
 		newDrain(&conn, "drain", "Keep a node up but let its traffic move to the others"),
 		newDrain(&conn, "undrain", "Let a drained node take traffic again"))
 	group("admin", "Look after it:",
-		newLicense(&conn), newToken(&conn), newGrafana(&conn), newDiscovery(&conn), newHealth(&conn))
+		newLicense(&conn), newToken(&conn), newBackup(&conn), newGrafana(&conn), newDiscovery(&conn), newHealth(&conn))
 	group("this", "This command and machine:",
 		newContext(&conn), newWhoami(&conn), newLogin(&conn), newAPI(&conn), newDemo(&conn))
 	completions(root, &conn)
