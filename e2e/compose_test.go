@@ -43,7 +43,7 @@ func TestCompose(t *testing.T) {
 	if err := yaml.Unmarshal(b, &f); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"manager", "gw-1", "gw-2", "gw-3", "backends", "traffic", "grafana"} {
+	for _, want := range []string{"manager", "gw-1", "gw-2", "gw-3", "backends", "traffic", "haproxy", "grafana"} {
 		if _, ok := f.Services[want]; !ok {
 			t.Errorf("there is no service %s", want)
 		}
@@ -126,6 +126,30 @@ func TestCompose(t *testing.T) {
 		t.Errorf("the gateways' configuration: %v\n%s", err, out)
 	}
 
+	// HAProxy listens on what is published, asks the manager's DNS, and takes its
+	// file.
+	haproxy, err := os.ReadFile("../compose/haproxy.cfg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(f.Services["haproxy"].Ports, "127.0.0.1:8080:8080") || !strings.Contains(string(haproxy), "bind :8080") {
+		t.Errorf("haproxy publishes %v and listens on something else", f.Services["haproxy"].Ports)
+	}
+	if !strings.Contains(string(haproxy), "nameserver manager manager:53535") || !strings.Contains(manager, "--dns-addr=:53535") {
+		t.Errorf("haproxy asks for names elsewhere than at the manager's --dns-addr: %s", manager)
+	}
+	if path, err := exec.LookPath("haproxy"); err == nil {
+		local := filepath.Join(t.TempDir(), "haproxy.cfg") // the name is known in the containers only
+		if err := os.WriteFile(local, []byte(strings.ReplaceAll(string(haproxy), "manager:53535", "127.0.0.1:53535")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(path, "-c", "-f", local).CombinedOutput(); err != nil {
+			t.Errorf("haproxy does not take its file: %v\n%s", err, out)
+		}
+	} else {
+		t.Log("haproxy is not here: its file was not checked by it")
+	}
+
 	// Grafana's provisioning uses the variables and paths that compose gives.
 	sources, err := os.ReadFile("../grafana/provisioning/datasources/binnacle.yaml")
 	if err != nil {
@@ -152,6 +176,80 @@ func TestCompose(t *testing.T) {
 	}
 	if mounted == "" || !strings.Contains(string(provider), "path: "+mounted) {
 		t.Errorf("dashboards are mounted at %q, the provider looks elsewhere", mounted)
+	}
+}
+
+// TestComposeOverride keeps compose.victoria.yaml and the files that it mounts
+// true to each other and to compose.yaml.
+func TestComposeOverride(t *testing.T) {
+	read := func(name string) (text string) {
+		t.Helper()
+		b, err := os.ReadFile("../" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal(b, new(map[string]any)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		return string(b)
+	}
+	type file struct {
+		Services map[string]composeService `yaml:"services"`
+		Volumes  map[string]any            `yaml:"volumes"`
+	}
+	var base, over file
+	if err := yaml.Unmarshal([]byte(read("compose.yaml")), &base); err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal([]byte(read("compose.victoria.yaml")), &over); err != nil {
+		t.Fatal(err)
+	}
+	known := func(service string) bool {
+		_, a := base.Services[service]
+		_, b := over.Services[service]
+		return a || b
+	}
+	pinned := regexp.MustCompile(`:v?[0-9]+\.[0-9]+\.[0-9]+$`)
+	for name, s := range over.Services {
+		if s.Image != "" && !pinned.MatchString(s.Image) {
+			t.Errorf("%s: image %s is not pinned to a version", name, s.Image)
+		}
+		for dep := range s.DependsOn {
+			if !known(dep) {
+				t.Errorf("%s depends on %s, which is no service", name, dep)
+			}
+		}
+		for _, v := range s.Volumes {
+			from, _, _ := strings.Cut(v, ":")
+			if strings.HasPrefix(from, ".") {
+				if _, err := os.Stat(filepath.Join("..", from)); err != nil {
+					t.Errorf("%s mounts %s: %v", name, from, err)
+				}
+			} else if _, a := base.Volumes[from]; !a {
+				if _, b := over.Volumes[from]; !b {
+					t.Errorf("%s: volume %s is not declared", name, from)
+				}
+			}
+		}
+	}
+	// Every address inside is a service, and each of ours is at its port.
+	ports := map[string]string{"manager": "9897 4318", "victoriametrics": "8428", "victoriatraces": "10428"}
+	for _, name := range []string{"compose/collector.yaml", "compose/scrape.yaml", "compose/victoria-datasources.yaml"} {
+		text := read(name)
+		found := regexp.MustCompile(`([a-z]+):([0-9]{4,5})\b`).FindAllStringSubmatch(text, -1)
+		if len(found) == 0 {
+			t.Errorf("%s names no service", name)
+		}
+		for _, m := range found {
+			if !known(m[1]) || !slices.Contains(strings.Fields(ports[m[1]]), m[2]) {
+				t.Errorf("%s: %s is no service at that port", name, m[0])
+			}
+		}
+		for _, m := range regexp.MustCompile(`/tokens/([a-z]+)\.token`).FindAllStringSubmatch(text, -1) {
+			if !slices.Contains([]string{"join", "admin", "reader", "otlp"}, m[1]) {
+				t.Errorf("%s: the manager makes no %s", name, m[0])
+			}
+		}
 	}
 }
 

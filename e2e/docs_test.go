@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -95,7 +96,7 @@ func TestDocs(t *testing.T) {
 
 var docsGateway = map[string]any{
 	"version": 3, "timeout": "2s",
-	"endpoints": []any{map[string]any{"endpoint": "/hello", "backend": []any{map[string]any{"host": []any{"http://127.0.0.1:1"}, "url_pattern": "/"}}}},
+	"endpoints": []any{map[string]any{"endpoint": "/hello", "backend": []any{map[string]any{"host": []any{"http://127.0.0.1:9999"}, "url_pattern": "/"}}}},
 }
 
 type docs struct {
@@ -173,6 +174,9 @@ func (d *docs) run(cmd command, real bool) {
 		return
 	}
 	d.ran++
+	if strings.HasSuffix(text, "binnacle top") {
+		text += " -n 1" // the reader ends it
+	}
 	if out, err := d.shell(text); err != nil {
 		fail("%v\n%s", err, out)
 	}
@@ -188,13 +192,16 @@ func flatten(matches [][]string) (out []string) {
 // shell runs a line as a reader would, in a folder of its own.
 func (d *docs) shell(line string) (string, error) {
 	line = strings.NewReplacer(
-		"/var/lib/binnacle/", d.dir+"/data/", "demo-data/tokens/", d.dir+"/data/tokens/", "/etc/krakend/", d.dir+"/",
+		"/var/lib/binnacle/", d.dir+"/data/", "demo-data/tokens/", d.dir+"/data/tokens/", "my-cluster/tokens/", d.dir+"/data/tokens/", "/etc/krakend/", d.dir+"/",
 		"http://127.0.0.1:9897", d.c.base, "10.0.0.5:9897", strings.TrimPrefix(d.c.base, "http://"),
 	).Replace(line)
-	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(d.t.Context(), 90*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Dir = d.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
 	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "BINNACLE_MANAGER="+d.c.base, "BINNACLE_CONTEXTS="+filepath.Join(d.dir, "contexts.yaml"),
 		"BINNACLE_TOKEN_FILE="+filepath.Join(d.c.dir, "tokens", "admin.token"))
 	out, err := cmd.CombinedOutput()
