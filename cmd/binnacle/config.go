@@ -21,7 +21,7 @@ func newConfig(conn *connection) *cobra.Command {
 }
 
 func newConfigPush(conn *connection) *cobra.Command {
-	var group, message string
+	var group, message, format string
 	var dryRun, noWait, wait bool
 	var flags rolloutFlags
 	cmd := &cobra.Command{
@@ -52,7 +52,7 @@ rollout to its end, and ends with 4 when it did not complete.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), flags.waitFor(cmd))
 			defer cancel()
-			rev, err := client.CreateRevision(ctx, binnacle.Group(group), api.NewRevision{Config: conf, Message: message, DryRun: dryRun})
+			rev, err := client.CreateRevision(ctx, binnacle.Group(group), api.NewRevision{Config: conf, Message: message, DryRun: dryRun, Format: format})
 			if err != nil {
 				return err
 			}
@@ -84,6 +84,7 @@ rollout to its end, and ends with 4 when it did not complete.`,
 	f := cmd.Flags()
 	f.StringVar(&group, "group", string(binnacle.DefaultGroup), "the `GROUP` whose configuration it is")
 	f.StringVarP(&message, "message", "m", "", "what changed and why (`TEXT`), kept with the revision")
+	f.StringVar(&format, "format", "", "`FORMAT` of a new group, settled by its first revision: krakend, or opaque for programs under supervise (default krakend)")
 	f.StringVar(&flags.strategy, "rollout", "", "also start a rollout: `STRATEGY` all or steps")
 	f.BoolVar(&dryRun, "dry-run", false, "validate and compare only, store nothing")
 	f.BoolVar(&wait, "wait", true, "follow the rollout to its end")
