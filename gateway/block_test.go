@@ -21,7 +21,7 @@ func TestParseBlock(t *testing.T) {
 		{"list", `{"manager": ["a:1", "b"], "token_file": "t"}`, "[a:1 b:9899]", nil},
 		{"IPv6", `{"manager": ["::1", "[::1]:7"], "token_file": "t"}`, "[[::1]:9899 [::1]:7]", nil},
 		{"all keys", `{"manager": "a", "token_file": "t", "name": "n1", "group": "edge", "labels": {"zone": "b"},
-			"advertise": "10.0.0.9", "state_dir": "s", "gossip": "off", "allow": {"env": ["API_*"], "files": ["/run/secrets/"]}}`, "[a:9899]", nil},
+			"advertise": "10.0.0.9", "state_dir": "s", "gossip": "off", "drain_delay": "8s", "allow": {"env": ["API_*"], "files": ["/run/secrets/"]}}`, "[a:9899]", nil},
 		{"gossip on a free port", `{"manager": "a", "token_file": "t", "gossip": "127.0.0.1:0"}`, "[a:9899]", nil},
 		{"empty", `{}`, "", []string{`"manager"`, "is missing", `"token_file"`}},
 		{"URL", `{"manager": "https://a:1", "token_file": "t"}`, "", []string{"without https://"}},
@@ -31,6 +31,7 @@ func TestParseBlock(t *testing.T) {
 		{"bad names", `{"manager": "a", "token_file": "t", "name": "Big Node", "group": "-"}`, "", []string{`"name"`, `"group"`}},
 		{"bad gossip", `{"manager": "a", "token_file": "t", "gossip": "yes"}`, "", []string{`"gossip"`, `"off"`}},
 		{"bad advertise", `{"manager": "a", "token_file": "t", "advertise": "http://x"}`, "", []string{`"advertise"`}},
+		{"bad drain delay", `{"manager": "a", "token_file": "t", "drain_delay": "-3s"}`, "", []string{`"drain_delay"`, "10m"}},
 		{"not an object", `"10.0.0.5"`, "", []string{"@cluster"}},
 	}
 	for _, c := range cases {

@@ -214,7 +214,12 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		})
 	}
 	wg.Go(func() { a.belong(bg) })
-	wg.Go(func() { a.reporter.run(bg) })
+	reportCtx, stopReporter := context.WithCancel(bg)
+	reporterDone := make(chan struct{})
+	go func() {
+		defer close(reporterDone)
+		a.reporter.run(reportCtx)
+	}()
 	wg.Go(func() { a.tellOfItself(bg) })
 	wg.Go(func() { a.gossip.run(bg) })
 	wg.Go(func() { a.lease.run(bg) })
@@ -232,6 +237,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.mu.Lock()
 	a.stopping = true
 	a.mu.Unlock()
+	stopReporter() // or an older account might be told after the last ones
+	<-reporterDone
 	// Load balancers first: they stop sending while the worker still serves.
 	last := a.reporter.get()
 	last.Draining = true

@@ -406,6 +406,98 @@ func TestStateCutInHalf(t *testing.T) {
 	m.applied(m.push(2, n.config("two")))
 }
 
+// A node that is asked to stop leaves discovery first and goes on taking new
+// clients until they stay away: whoever turns away within a second of the news
+// meets no closed port.
+func TestStopServesOnUntilTrafficIsGone(t *testing.T) {
+	m := newManager(t)
+	n := newNode(t, m)
+	n.delay = 20 * time.Second
+	n.run()
+	m.applied(m.push(1, n.config("one")))
+	fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	url := fmt.Sprintf("http://127.0.0.1:%d", n.port)
+	stopped := make(chan struct{})
+	began := time.Now()
+	go func() { defer close(stopped); _ = n.stop() }()
+	waitFor(t, "the manager to hear that the node drains", func() bool { return m.last().Draining })
+	if s := m.last(); !s.Serving || s.Leaving {
+		t.Errorf("the first word of the stop is %+v; want draining and serving", s)
+	}
+	requests, unhealthy := 0, 0
+	for told := time.Now(); time.Since(told) < 2*quietEnough; requests++ {
+		resp, err := fresh.Get(url + "/which")
+		if err != nil {
+			t.Fatalf("request %d, %v after the news: %v", requests, time.Since(told), err)
+		}
+		resp.Body.Close()
+		if resp, err = fresh.Get(url + "/__health"); err == nil {
+			if resp.Body.Close(); resp.StatusCode == http.StatusServiceUnavailable {
+				unhealthy++
+			}
+		}
+		time.Sleep(20 * time.Millisecond) // a client's pace
+	}
+	last := time.Now()
+	// Health checks go on: they are no traffic.
+	for open := true; open; {
+		select {
+		case <-stopped:
+			open = false
+		case <-time.After(100 * time.Millisecond):
+			if resp, err := fresh.Get(url + "/__health"); err == nil {
+				resp.Body.Close()
+			}
+		}
+	}
+	if unhealthy == 0 {
+		t.Error("the health page never failed")
+	}
+	if s := m.last(); !s.Leaving {
+		t.Errorf("the last word is %+v; want leaving", s)
+	}
+	after := time.Since(last)
+	if after < quietEnough || after > 15*time.Second {
+		t.Errorf("it stopped %v after the last request; want a second or somewhat more", after)
+	}
+	t.Logf("%d requests in the %v after the news, none failed; it stopped %v after the last", requests, last.Sub(began).Round(time.Millisecond), after.Round(time.Millisecond))
+}
+
+// Clients that never turn away do not hold the end up for longer than the delay.
+func TestStopUnderTrafficEndsAfterTheDelay(t *testing.T) {
+	m := newManager(t)
+	n := newNode(t, m)
+	n.delay = 1500 * time.Millisecond
+	n.run()
+	m.applied(m.push(1, n.config("one")))
+	fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	stopped := make(chan struct{})
+	begin := time.Now()
+	go func() { defer close(stopped); _ = n.stop() }()
+	failed := time.Duration(0)
+	for running := true; running; {
+		select {
+		case <-stopped:
+			running = false
+		case <-time.After(20 * time.Millisecond):
+			resp, err := fresh.Get(fmt.Sprintf("http://127.0.0.1:%d/which", n.port))
+			if err == nil {
+				resp.Body.Close()
+			} else if failed == 0 {
+				failed = time.Since(begin)
+			}
+		}
+	}
+	took := time.Since(begin)
+	if failed == 0 {
+		failed = took // it closed between two requests, at the very end
+	}
+	if failed < n.delay || took > n.delay+8*time.Second {
+		t.Errorf("the port closed after %v, the stop took %v; want both soon after %v", failed, took, n.delay)
+	}
+	t.Logf("the port closed %v after SIGTERM; the delay is %v", failed.Round(time.Millisecond), n.delay)
+}
+
 func TestStateFolderAfterAStop(t *testing.T) {
 	m := newManager(t)
 	n := newNode(t, m).run()

@@ -156,23 +156,36 @@ func (h *helm) report() {
 	h.a.setStatus(s, h.worker)
 }
 
-// sayNotReady turns the node's readiness red and serves on for the drain delay,
-// so that load balancers look elsewhere before the listeners close. A node that
-// was drained before has said it long ago.
+// quietEnough is for how long no request may have come before a node that is
+// asked to stop takes it that load balancers have noticed.
+const quietEnough = time.Second
+
+// sayNotReady turns the node's readiness red and serves on, taking new clients,
+// so that load balancers look elsewhere before the listeners close: until no
+// request has come for quietEnough, for the drain delay at most. A node that was
+// drained before has said it long ago.
 func (h *helm) sayNotReady(ctx context.Context) {
 	if h.worker == nil || h.told.draining || h.a.opts.DrainDelay <= 0 {
 		return
 	}
-	cctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := context.WithTimeout(ctx, h.a.opts.DrainDelay)
 	defer cancel()
-	if err := h.worker.drain(cctx, true); err != nil {
+	if err := h.worker.drain(ctx, true); err != nil {
 		h.log.Warn("the worker did not take the order to drain", "err", err)
 	}
-	t := time.NewTimer(h.a.opts.DrainDelay)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-h.worker.exited:
+	tick := time.NewTicker(quietEnough / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-h.worker.exited:
+			return
+		case <-ctx.Done():
+			return
+		}
+		if quiet, err := h.worker.quiet(ctx); err == nil && quiet >= quietEnough {
+			return
+		}
 	}
 }
 

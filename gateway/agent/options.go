@@ -65,10 +65,12 @@ type Options struct {
 	// ServedAfter is how long a configuration must answer its probes to become
 	// the last good one.
 	ServedAfter time.Duration
-	// DrainDelay is how long a node that was asked to stop serves on as before,
-	// having said that it is not ready: to the manager, on its health page and
-	// by Connection: close. Load balancers notice within it. Longer makes each
-	// stop longer; 0 is for nodes behind nothing.
+	// DrainDelay bounds how long a node that was asked to stop serves on as
+	// before, having said that it is not ready: to the manager, on its health
+	// page and by Connection: close. Load balancers notice within it. It ends as
+	// soon as no request has come for a second; another program in a worker's
+	// place gets all of it. Longer makes each stop under load longer; 0 is for
+	// nodes behind nothing.
 	DrainDelay time.Duration
 	// DrainTimeout bounds how long a worker finishes what it has in flight,
 	// after the delay.
@@ -106,8 +108,8 @@ func DefaultOptions() Options {
 	return Options{
 		Gossip:       fmt.Sprintf(":%d", binnacle.PortGossip),
 		ServedAfter:  10 * time.Second,
-		DrainDelay:   5 * time.Second,
 		DrainTimeout: 10 * time.Second,
+		DrainDelay:   5 * time.Second,
 		QueueBytes:   maxQueueBytes,
 		SpoolBytes:   maxSpoolBytes,
 	}

@@ -31,6 +31,9 @@ type conductor interface {
 	// probe fails unless what runs answers.
 	probe(ctx context.Context) error
 	drain(ctx context.Context, on bool) error
+	// quiet returns for how long nobody has sent a request, since it was told to
+	// drain.
+	quiet(ctx context.Context) (time.Duration, error)
 	setInterval(ctx context.Context, d time.Duration) error
 	// setLimit holds it to a rate, in requests per second; nil is none.
 	setLimit(ctx context.Context, rate *float64) error
@@ -53,6 +56,12 @@ func (c workerConductor) probe(ctx context.Context) error {
 
 func (c workerConductor) drain(ctx context.Context, on bool) error {
 	return c.client.Call(ctx, control.MethodDrain, control.Drain{On: on}, nil)
+}
+
+func (c workerConductor) quiet(ctx context.Context) (time.Duration, error) {
+	var s control.WorkerStatus
+	err := c.client.Call(ctx, control.MethodStatus, nil, &s)
+	return time.Duration(s.QuietSeconds * float64(time.Second)), err
 }
 
 func (c workerConductor) setInterval(ctx context.Context, d time.Duration) error {

@@ -528,6 +528,9 @@ func (c *programConductor) probe(ctx context.Context) error {
 // program has no word for more.
 func (c *programConductor) drain(context.Context, bool) error { return nil }
 
+// quiet knows nothing: a program's requests do not pass through us.
+func (c *programConductor) quiet(context.Context) (time.Duration, error) { return 0, nil }
+
 // setInterval does nothing: a program exports when it wants to.
 func (c *programConductor) setInterval(context.Context, time.Duration) error { return nil }
 

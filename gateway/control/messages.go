@@ -58,6 +58,9 @@ type WorkerStatus struct {
 	Stopping bool `json:"stopping"`
 	// Connections counts open client connections.
 	Connections int64 `json:"connections"`
+	// QuietSeconds is for how long no request came in, those for health aside,
+	// since the worker began to drain; 0 while it does not.
+	QuietSeconds float64 `json:"quiet_seconds,omitempty"`
 	// Listeners are the addresses of the inherited sockets.
 	Listeners []string `json:"listeners"`
 }

@@ -53,6 +53,7 @@ type Engine struct {
 	handler  http.Handler
 	current  atomic.Pointer[serving]
 	draining atomic.Bool
+	asked    atomic.Int64 // when a request last came in while it drains, or when that began; Unix ns
 	retired  atomic.Int64 // generations replaced but still in use
 
 	applied, refused, limited *metrics.Counter
@@ -172,7 +173,8 @@ func (e *Engine) flush(ctx context.Context, when string) {
 func (e *Engine) Handler() http.Handler { return e.handler }
 
 func (e *Engine) serve(w http.ResponseWriter, r *http.Request) {
-	if e.draining.Load() {
+	draining := e.draining.Load()
+	if draining {
 		w.Header().Set("Connection", "close")
 	}
 	g := e.acquire()
@@ -181,6 +183,9 @@ func (e *Engine) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer g.release()
+	if draining && r.URL.Path != g.health {
+		e.asked.Store(time.Now().UnixNano())
+	}
 	g.entry.ServeHTTP(w, r)
 }
 
@@ -215,7 +220,19 @@ func (e *Engine) Current() (Current, bool) {
 // SetDraining asks clients to go elsewhere, or no longer: while on, every
 // answer carries Connection: close and the health endpoint says 503. Nothing
 // is refused.
-func (e *Engine) SetDraining(on bool) { e.draining.Store(on) }
+func (e *Engine) SetDraining(on bool) {
+	e.asked.Store(time.Now().UnixNano())
+	e.draining.Store(on)
+}
+
+// Quiet returns for how long nobody has asked for anything but health, since
+// draining began; 0 while it does not drain.
+func (e *Engine) Quiet() time.Duration {
+	if !e.draining.Load() {
+		return 0
+	}
+	return time.Since(time.Unix(0, e.asked.Load()))
+}
 
 // Draining reports whether SetDraining is on.
 func (e *Engine) Draining() bool { return e.draining.Load() }

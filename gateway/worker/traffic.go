@@ -206,6 +206,7 @@ func (t *Traffic) Status() control.WorkerStatus {
 	}
 	s.Serving = s.Current != nil && t.broken == nil && !t.stopping
 	s.Connections = int64(t.server.Connections())
+	s.QuietSeconds = t.engine.Quiet().Seconds()
 	return s
 }
 
