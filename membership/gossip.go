@@ -1,17 +1,13 @@
 package membership
 
 import (
-	"bytes"
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,103 +18,6 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 )
-
-// GossipOptions say how a member takes part in the gossip.
-type GossipOptions struct {
-	// Identity is who the member is; its id is the name in gossip.
-	Identity Identity
-	Cluster  binnacle.ClusterID
-	// CAPub is the cluster key, against which all others are checked.
-	CAPub ed25519.PublicKey
-
-	// Bind is host:port for UDP and TCP. An empty host means all IPv4
-	// addresses, port 0 any free one.
-	Bind string
-	// Advertise is the address that others use, "host" or "host:port". Empty
-	// means the bind address or, if that is unspecified, the first private
-	// address of the machine.
-	Advertise string
-	// Label keeps clusters on one network apart; empty means GossipLabel(Cluster).
-	Label string
-	// Keys is the keyring, at most two, the one to use first.
-	Keys []api.GossipKey
-	// Meta is what the member says of itself at first.
-	Meta Metadata
-
-	// PeersFile is where the peers that were seen are kept, so that a restart
-	// finds the others without the manager. Empty keeps none.
-	PeersFile string
-	// Seeds returns host:port of managers to join through. It may be nil, and
-	// its answer may change.
-	Seeds func() []string
-	// OnEvent is called, one call at a time and never under a lock, for what
-	// happens to others. It may take its time: only the newest event of each
-	// member waits. It may be nil.
-	OnEvent func(GossipEvent)
-	// Allow, if not nil, may refuse a member that proves its membership, such
-	// as one that was forgotten. It is called under memberlist's lock and has
-	// to return at once.
-	Allow func(binnacle.NodeID, ed25519.PublicKey) error
-	// Manager sizes queues for one who hears of all nodes at once.
-	Manager bool
-
-	// Log and Metrics (binnacle_gossip_*) may be nil.
-	Log     *slog.Logger
-	Metrics *metrics.Set
-
-	// tune changes memberlist's configuration, rejoin the time between rounds,
-	// and network takes the place of sockets, in tests.
-	tune    func(*memberlist.Config)
-	rejoin  time.Duration
-	network func(*log.Logger) (memberlist.NodeAwareTransport, netip.AddrPort, error)
-}
-
-// GossipLabel returns the label that keeps the gossip of a cluster apart from
-// that of others.
-func GossipLabel(c binnacle.ClusterID) string { return "binnacle/" + string(c) }
-
-// GossipKind is what gossip tells of a member.
-type GossipKind string
-
-// The kinds of gossip events.
-const (
-	GossipAlive   GossipKind = "alive"
-	GossipSuspect GossipKind = "suspect"
-	GossipDead    GossipKind = "dead"
-	GossipLeft    GossipKind = "left"
-	// GossipUDPBlocked says that the member answers over TCP only, and
-	// GossipUDPOpen that it answers over UDP again.
-	GossipUDPBlocked GossipKind = "udp_blocked"
-	GossipUDPOpen    GossipKind = "udp_open"
-	// GossipConflict says that somebody at another address uses its id.
-	GossipConflict GossipKind = "conflict"
-)
-
-// GossipEvent is a hint about one member.
-type GossipEvent struct {
-	Kind   GossipKind
-	Member Member
-	At     time.Time
-	// Cause is a sentence for people, empty when the kind says it all.
-	Cause string
-}
-
-// Member is another member of the gossip, as this one sees it.
-type Member struct {
-	ID      binnacle.NodeID
-	Manager bool
-	// Gossip is its signed gossip address.
-	Gossip netip.AddrPort
-	Meta   Metadata
-	// State is GossipAlive, GossipSuspect, GossipDead or GossipLeft.
-	State GossipKind
-	Since time.Time
-	// UDPBlocked is when it was last found to answer over TCP only, zero if
-	// UDP works.
-	UDPBlocked time.Time
-
-	condemned time.Time // called dead by others, not yet by this one
-}
 
 // Gossip is one life of one member: it starts, leaves or closes, and is then
 // done for. To come back, start another: an instance of memberlist that left
@@ -159,9 +58,6 @@ type Gossip struct {
 	tcpOnly       map[binnacle.NodeID]bool
 	ownUDPBlocked bool
 }
-
-// maxGossipKeys is two: memberlist moves keys of a longer ring under readers.
-const maxGossipKeys = 2
 
 // StartGossip begins a life: it binds, announces itself and goes on to join
 // seeds and remembered peers until Leave or Close. ctx bounds only the start.
@@ -307,165 +203,6 @@ func (g *Gossip) config(t memberlist.Transport, logger *log.Logger) *memberlist.
 // Addr returns the advertised gossip address.
 func (g *Gossip) Addr() netip.AddrPort { return g.self }
 
-// Members returns the others, whatever their state, ordered by id. The caller
-// owns the slice.
-func (g *Gossip) Members() []Member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return slices.SortedFunc(maps.Values(g.members), func(a, b Member) int { return strings.Compare(string(a.ID), string(b.ID)) })
-}
-
-// SetMeta changes what the member says of itself. It returns at once; the news
-// spreads within a second or so. An address that is too long is refused.
-func (g *Gossip) SetMeta(m Metadata) error {
-	g.mu.Lock()
-	old := g.meta
-	g.meta = m
-	g.mu.Unlock()
-	if m == old {
-		return nil
-	}
-	if err := g.reseal(); err != nil {
-		g.mu.Lock()
-		g.meta = old
-		g.mu.Unlock()
-		return err
-	}
-	g.announceSoon()
-	return nil
-}
-
-// reseal makes the newest metadata what NodeMeta gives.
-func (g *Gossip) reseal() error {
-	g.sealMu.Lock()
-	defer g.sealMu.Unlock()
-	g.mu.Lock()
-	m := g.meta
-	m.udpBlocked = g.ownUDPBlocked
-	g.mu.Unlock()
-	return g.seal(m)
-}
-
-func (g *Gossip) announceSoon() {
-	select {
-	case g.announce <- struct{}{}:
-	default:
-	}
-}
-
-func (g *Gossip) seal(m Metadata) error {
-	b, err := sealMetadata(m, g.self, g.opts.Identity)
-	if err != nil {
-		return err
-	}
-	g.sealed.Store(&b)
-	return nil
-}
-
-// announceTimeout bounds the wait until a change has been told to somebody,
-// and with it how long Close takes at worst.
-const announceTimeout = 500 * time.Millisecond
-
-func (g *Gossip) announceChanges() {
-	for {
-		select {
-		case <-g.announce:
-			if err := g.update(announceTimeout); err != nil {
-				g.log.Debug("gossip told nobody of a change yet", "error", err)
-			}
-			if g.UDPBlocked() {
-				g.tellManagers()
-			}
-		case <-g.ctx.Done():
-			return
-		}
-	}
-}
-
-// update announces the sealed metadata. memberlist bears only one at a time.
-func (g *Gossip) update(timeout time.Duration) error {
-	g.updateMu.Lock()
-	defer g.updateMu.Unlock()
-	return g.list.UpdateNode(timeout)
-}
-
-// SetKeys replaces the keyring by keys, at most two, the one to use first.
-// Nothing is interrupted as long as members share a key.
-func (g *Gossip) SetKeys(keys []api.GossipKey) error {
-	if err := checkGossipKeys(keys); err != nil {
-		return err
-	}
-	g.keysMu.Lock()
-	defer g.keysMu.Unlock()
-	if GossipKeyID(keys) == GossipKeyID(g.keys) {
-		return nil
-	}
-	if err := setRing(g.ring, keys); err != nil {
-		return fmt.Errorf("change gossip keys to %s: %w", GossipKeyID(keys), err)
-	}
-	g.log.Info("gossip keys changed", "from", GossipKeyID(g.keys), "to", GossipKeyID(keys))
-	g.keys = slices.Clone(keys)
-	return nil
-}
-
-// KeyID names the keys installed, as a node's status reports them.
-func (g *Gossip) KeyID() string {
-	g.keysMu.Lock()
-	defer g.keysMu.Unlock()
-	return GossipKeyID(g.keys)
-}
-
-// setRing brings ring to keys without ever holding a third key, and removes
-// only last ones: memberlist shifts keys in place, under its readers.
-func setRing(ring *memberlist.Keyring, keys []api.GossipKey) error {
-	wanted := func(k []byte) bool {
-		return slices.ContainsFunc(keys, func(w api.GossipKey) bool { return bytes.Equal(w.Key, k) })
-	}
-	drop := func() error {
-		for _, k := range slices.Backward(slices.Clone(ring.GetKeys())) {
-			if !wanted(k) && !bytes.Equal(k, ring.GetPrimaryKey()) {
-				if err := ring.RemoveKey(k); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
-	if err := drop(); err != nil {
-		return err
-	}
-	primaryKnown := slices.ContainsFunc(ring.GetKeys(), func(k []byte) bool { return bytes.Equal(k, keys[0].Key) })
-	if !primaryKnown {
-		if err := ring.AddKey(keys[0].Key); err != nil {
-			return err
-		}
-	}
-	if err := ring.UseKey(keys[0].Key); err != nil {
-		return err
-	}
-	if err := drop(); err != nil {
-		return err
-	}
-	for _, k := range keys[1:] {
-		if err := ring.AddKey(k.Key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func checkGossipKeys(keys []api.GossipKey) error {
-	if len(keys) == 0 || len(keys) > maxGossipKeys {
-		return fmt.Errorf("gossip needs 1 or 2 keys: have %d", len(keys))
-	}
-	for _, k := range keys {
-		if len(k.Key) != gossipKeyBytes {
-			return fmt.Errorf("gossip key %q has %d bytes; want %d", k.ID, len(k.Key), gossipKeyBytes)
-		}
-	}
-	return nil
-}
-
 // Leave says good-bye, so that the others know of it at once, and ends this
 // life as Close does. It waits at most timeout for the news to be sent.
 func (g *Gossip) Leave(timeout time.Duration) error {
@@ -501,42 +238,4 @@ func (g *Gossip) Close() error {
 	err := g.list.Shutdown()
 	g.wg.Wait()
 	return errors.Join(err, g.peers.save())
-}
-
-// listenGossip opens the UDP and TCP sockets. With port 0 the kernel chooses a
-// port for TCP that UDP may not have: it tries again.
-func listenGossip(bind netip.AddrPort, logger *log.Logger) (*memberlist.NetTransport, error) {
-	var err error
-	for range 10 {
-		var t *memberlist.NetTransport
-		t, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-			BindAddrs: []string{bind.Addr().String()},
-			BindPort:  int(bind.Port()),
-			Logger:    logger,
-		})
-		if err == nil {
-			return t, nil
-		}
-		if bind.Port() != 0 {
-			break
-		}
-	}
-	return nil, err
-}
-
-// advertised decides on the address that others use.
-func advertised(ctx context.Context, t *memberlist.NetTransport, advertise string) (netip.AddrPort, error) {
-	port := uint16(t.GetAutoBindPort())
-	if advertise != "" {
-		return parseAdvertise(ctx, advertise, port)
-	}
-	ip, _, err := t.FinalAdvertiseAddr("", 0)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%w; set an address to advertise", err)
-	}
-	addr, ok := netip.AddrFromSlice(ip)
-	if addr = addr.Unmap(); !ok || addr.IsUnspecified() {
-		return netip.AddrPort{}, fmt.Errorf("bound to all addresses (%s): set an address to advertise", ip)
-	}
-	return netip.AddrPortFrom(addr, port), nil
 }

@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"fmt"
+	"log"
 	"net"
 	"net/netip"
 	"strconv"
@@ -25,6 +26,44 @@ func (t *netTransport) DialTimeout(addr string, timeout time.Duration) (net.Conn
 
 func (t *netTransport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	return t.DialTimeout(a.Addr, timeout)
+}
+
+// listenGossip opens the UDP and TCP sockets. With port 0 the kernel chooses a
+// port for TCP that UDP may not have: it tries again.
+func listenGossip(bind netip.AddrPort, logger *log.Logger) (*memberlist.NetTransport, error) {
+	var err error
+	for range 10 {
+		var t *memberlist.NetTransport
+		t, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+			BindAddrs: []string{bind.Addr().String()},
+			BindPort:  int(bind.Port()),
+			Logger:    logger,
+		})
+		if err == nil {
+			return t, nil
+		}
+		if bind.Port() != 0 {
+			break
+		}
+	}
+	return nil, err
+}
+
+// advertised decides on the address that others use.
+func advertised(ctx context.Context, t *memberlist.NetTransport, advertise string) (netip.AddrPort, error) {
+	port := uint16(t.GetAutoBindPort())
+	if advertise != "" {
+		return parseAdvertise(ctx, advertise, port)
+	}
+	ip, _, err := t.FinalAdvertiseAddr("", 0)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%w; set an address to advertise", err)
+	}
+	addr, ok := netip.AddrFromSlice(ip)
+	if addr = addr.Unmap(); !ok || addr.IsUnspecified() {
+		return netip.AddrPort{}, fmt.Errorf("bound to all addresses (%s): set an address to advertise", ip)
+	}
+	return netip.AddrPortFrom(addr, port), nil
 }
 
 // parseBind splits a bind address for gossip. An empty host means all IPv4

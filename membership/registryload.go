@@ -1,0 +1,115 @@
+package membership
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/state"
+)
+
+// load replaces all that is known by what control state says. Signs of nodes
+// that are known already are kept.
+func (r *Registry) load(ctx context.Context) error {
+	kvs, err := r.o.Store.List(ctx, prefixNodes)
+	if err != nil {
+		return err
+	}
+	lives, err := r.o.Store.List(ctx, prefixLives)
+	if err != nil {
+		return err
+	}
+	lifeOf := make(map[string][]byte, len(lives))
+	for _, kv := range lives {
+		lifeOf[strings.TrimPrefix(kv.Key, prefixLives)] = kv.Value
+	}
+	now := time.Now()
+	there := make(map[binnacle.NodeID]bool, len(kvs))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, kv := range kvs {
+		var rec Record
+		if err := json.Unmarshal(kv.Value, &rec); err != nil {
+			return fmt.Errorf("decode %s: %w", kv.Key, err)
+		}
+		var l life
+		if b := lifeOf[string(rec.ID)]; b != nil {
+			if err := json.Unmarshal(b, &l); err != nil {
+				return fmt.Errorf("decode life of %s: %w", rec.ID, err)
+			}
+		}
+		there[rec.ID] = true
+		r.applyLocked(rec, kv.Version, l, now)
+	}
+	for id := range r.nodes {
+		if !there[id] {
+			r.removeLocked(id)
+		}
+	}
+	return nil
+}
+
+// applyLocked takes a record as control state has it. l counts for a node that
+// is new here.
+func (r *Registry) applyLocked(rec Record, version int64, l life, now time.Time) *node {
+	n := r.nodes[rec.ID]
+	if n == nil {
+		n = &node{}
+		n.restore(rec, l, now)
+		r.nodes[rec.ID] = n
+	} else if version <= n.version {
+		return n
+	}
+	n.rec, n.version = rec, version
+	r.byKey[rec.KeyFP] = n
+	return n
+}
+
+// restore takes up a life where a manager before this one left it.
+func (n *node) restore(rec Record, l life, now time.Time) {
+	n.address, n.gossipAddress, n.versionName = rec.Address, rec.GossipAddress, rec.Version
+	n.noted = api.Alive
+	n.signs = Signs{AliveSince: rec.Enrolled, LastPoll: rec.Enrolled, Resumed: now}
+	n.seatSince = rec.Enrolled
+	if l.State == "" {
+		return
+	}
+	n.noted, n.serving = l.State, l.Serving
+	n.joined, n.told = l.Joined, l.Joined
+	n.address, n.gossipAddress, n.versionName = l.Address, l.GossipAddress, l.Version
+	n.signs.AliveSince, n.signs.LastPoll = l.AliveSince, l.LastPoll
+	n.signs.LostBefore, n.signs.DownBefore, n.signs.LeftAt = l.LostAt, l.DownAt, l.LeftAt
+	n.signs.DrainingSince, n.signs.Losses = l.DrainingSince, l.Losses
+	n.signs.LeaseEnded = l.LeaseEnded
+	if !l.SeatSince.IsZero() {
+		n.seatSince = l.SeatSince
+	}
+}
+
+func (r *Registry) removeLocked(id binnacle.NodeID) {
+	if n := r.nodes[id]; n != nil {
+		delete(r.nodes, id)
+		delete(r.byKey, n.rec.KeyFP)
+	}
+}
+
+// reload brings one node up to what control state says now.
+func (r *Registry) reload(ctx context.Context, id binnacle.NodeID) error {
+	rec, version, err := state.GetJSON[Record](ctx, r.o.Store, prefixNodes+string(id))
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.removeLocked(id)
+		return nil
+	}
+	r.applyLocked(rec, version, life{}, time.Now())
+	return nil
+}
