@@ -713,3 +713,39 @@ func BenchmarkNodes(b *testing.B) {
 		c.reg.Nodes(time.Now())
 	}
 }
+
+// Reading all of control state anew, as a watch that fell behind has it done,
+// takes away no node that enrolls meanwhile.
+func TestLoadKeepsThoseWhoEnrollMeanwhile(t *testing.T) {
+	c := newCluster(t, statetest.New(t), func(o *RegistryOptions) { o.Log = nil })
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	loads := 0
+	wg.Go(func() {
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			if err := c.reg.load(t.Context()); err != nil {
+				t.Error(err)
+			}
+			loads++
+		}
+	})
+	stop := sync.OnceFunc(func() { close(quit); wg.Wait() })
+	defer stop()
+	lost := 0
+	for i := range 300 {
+		rec, cs := c.enroll(fmt.Sprintf("gw-%03d", i))
+		if _, err := c.reg.Authenticate(cs, false); err != nil || !c.reg.IsNode(rec.ID) {
+			lost++
+		}
+	}
+	stop()
+	t.Logf("300 enrollments while control state was read %d times: %d nodes were lost", loads, lost)
+	if lost > 0 {
+		t.Error("nodes were lost")
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +18,11 @@ import (
 // load replaces all that is known by what control state says. Signs of nodes
 // that are known already are kept.
 func (r *Registry) load(ctx context.Context) error {
+	// Only these may turn out to be gone: whoever enrolls while control state is
+	// read is not in what was read.
+	r.mu.RLock()
+	known := slices.Collect(maps.Keys(r.nodes))
+	r.mu.RUnlock()
 	kvs, err := r.o.Store.List(ctx, prefixNodes)
 	if err != nil {
 		return err
@@ -46,7 +53,7 @@ func (r *Registry) load(ctx context.Context) error {
 		there[rec.ID] = true
 		r.applyLocked(rec, kv.Version, l, now)
 	}
-	for id := range r.nodes {
+	for _, id := range known {
 		if !there[id] {
 			r.removeLocked(id)
 		}
