@@ -47,6 +47,18 @@ test: build ## Run all tests: the page's, then Go's, then whole processes.
 race: ## Run the Go tests of our packages under the race detector.
 	CGO_ENABLED=1 $(GO) test -race -short -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -v /e2e)
 
+.PHONY: load-list
+load-list: ## The list of 5,000 nodes while they poll, report and send telemetry.
+	@scripts/load ./manager TestListUnderLoad
+
+.PHONY: sim
+sim: ## Membership simulated at 300 members too: some 20 minutes. SEED=n repeats one.
+	BINNACLE_HEAVY=1 $(GO) test -count=1 -timeout 90m -run TestSim -v ./membership -sim.seed $${SEED:-0}
+
+.PHONY: test-net
+test-net: binaries ## Membership with real processes in network namespaces; needs root, ip and iptables.
+	BINNACLE_NET=1 $(GO) test -count=1 -timeout 30m -run '^TestNet' -v ./e2e
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck and the page's type check.
 	@scripts/lint

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -75,7 +76,13 @@ func (s *syncBuffer) String() string {
 // fails.
 func start(t *testing.T, name, binary string, args ...string) *process {
 	t.Helper()
-	p := &process{name: name, cmd: exec.Command(filepath.Join(bin, binary), args...), out: &syncBuffer{}, done: make(chan struct{})}
+	return startCommand(t, name, filepath.Join(bin, binary), args...)
+}
+
+// startCommand is start for any program.
+func startCommand(t *testing.T, name, path string, args ...string) *process {
+	t.Helper()
+	p := &process{name: name, cmd: exec.Command(path, args...), out: &syncBuffer{}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
@@ -135,6 +142,17 @@ type cluster struct {
 	client  *api.Client
 	args    []string
 	nodes   []*node
+	host    *netHost // where the manager runs; nil is here
+	// drainDelay is that of nodes; empty is none, so that tests end soon.
+	drainDelay string
+}
+
+// caller reaches the manager.
+func (c *cluster) caller() *http.Client {
+	if c.host != nil {
+		return c.host.client
+	}
+	return http.DefaultClient
 }
 
 type node struct {
@@ -142,6 +160,7 @@ type node struct {
 	name string
 	addr string // where it serves traffic
 	conf string // its own file
+	host *netHost
 }
 
 // freePorts returns n ports that nothing listens on now.
@@ -183,9 +202,9 @@ func prepareManager(t *testing.T, extra ...string) *cluster {
 
 func (c *cluster) runManager() {
 	c.t.Helper()
-	c.manager = start(c.t, "manager", "binnacle-manager", c.args...)
+	c.manager = c.host.start(c.t, "manager", "binnacle-manager", c.args...)
 	eventually(c.t, 30*time.Second, "the manager is ready", func() error {
-		resp, err := http.Get(c.base + "/readyz")
+		resp, err := c.caller().Get(c.base + "/readyz")
 		if err != nil {
 			return err
 		}
@@ -196,7 +215,7 @@ func (c *cluster) runManager() {
 		return nil
 	})
 	var err error
-	if c.client, err = api.NewClient(c.base, c.token("admin.token"), nil); err != nil {
+	if c.client, err = api.NewClient(c.base, c.token("admin.token"), c.caller()); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -228,6 +247,13 @@ func (c *cluster) cli(args ...string) (stdout, stderr string, code int) {
 // addNode starts a node with the given gateway configuration.
 func (c *cluster) addNode(name string, conf map[string]any) *node {
 	c.t.Helper()
+	return c.addNodeWith(name, conf, nil)
+}
+
+// addNodeWith is addNode with a change of the @cluster block; nil changes
+// nothing.
+func (c *cluster) addNodeWith(name string, conf map[string]any, change func(block map[string]any)) *node {
+	c.t.Helper()
 	ports := freePorts(c.t, 2)
 	n := &node{name: name, addr: fmt.Sprintf("127.0.0.1:%d", ports[0]), conf: filepath.Join(c.dir, name, "krakend.json")}
 	own := clone(c.t, conf)
@@ -247,6 +273,9 @@ func (c *cluster) addNode(name string, conf map[string]any) *node {
 		"manager": c.nodeAPI, "token_file": filepath.Join(c.dir, "tokens", "join.token"), "name": name,
 		"state_dir": filepath.Join(c.dir, name, "state"), "gossip": fmt.Sprintf("127.0.0.1:%d", ports[1]),
 	})
+	if change != nil {
+		change(block)
+	}
 	if err := os.MkdirAll(filepath.Dir(n.conf), 0o700); err != nil {
 		c.t.Fatal(err)
 	}
@@ -257,7 +286,7 @@ func (c *cluster) addNode(name string, conf map[string]any) *node {
 }
 
 func (c *cluster) runNode(n *node) {
-	n.process = start(c.t, n.name, "binnacle-gateway", "run", "-c", n.conf, "--die-with-parent", "--drain-delay", "0s")
+	n.process = n.host.start(c.t, n.name, "binnacle-gateway", "run", "-c", n.conf, "--die-with-parent", "--drain-delay", cmp.Or(c.drainDelay, "0s"))
 }
 
 // waitStates waits until the node names have the states wanted.
@@ -292,7 +321,7 @@ func (c *cluster) get(path, token string, out any) error {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := c.caller().Do(req)
 	if err != nil {
 		return err
 	}

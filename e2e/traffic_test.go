@@ -200,7 +200,16 @@ func startLoad(nodes []*node, path string) *load {
 }
 
 func once(c *http.Client, url string) error {
-	resp, err := c.Get(url)
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	return do(c, req)
+}
+
+// do fails unless the whole answer comes and is a 200.
+func do(c *http.Client, req *http.Request) error {
+	resp, err := c.Do(req)
 	if err != nil {
 		return err
 	}

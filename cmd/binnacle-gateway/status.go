@@ -80,7 +80,18 @@ func printStatus(out io.Writer, s agent.NodeStatus, now time.Time) error {
 		row("", "the newest one was refused: %s", s.Lease.Refused)
 	}
 	if s.Gossip.On {
-		row("gossip", "%s, %d other members seen", s.Gossip.Address, s.Gossip.Members)
+		alive := 0
+		for _, p := range s.Gossip.Peers {
+			if p.State == "alive" {
+				alive++
+			}
+		}
+		row("gossip", "%s, %d of %d other members alive", s.Gossip.Address, alive, s.Gossip.Members)
+		for _, p := range s.Gossip.Peers {
+			if p.State != "alive" {
+				row("", "%s (%s) is %s since %v", p.ID, p.Address, p.State, now.Sub(p.Since).Round(time.Second))
+			}
+		}
 	} else {
 		row("gossip", "off")
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/gateway/control"
+	"github.com/binnacle-project/binnacle/membership"
 )
 
 // NodeStatus is a node's account to its own operator, who may be cut off from
@@ -58,6 +59,33 @@ type GossipInfo struct {
 	On      bool   `json:"on"`
 	Address string `json:"address,omitempty"`
 	Members int    `json:"members"`
+	// Peers are the other members, managers among them, as this node sees them,
+	// ordered by id.
+	Peers []GossipPeer `json:"peers,omitempty"`
+}
+
+// GossipPeer is another member as this node sees it, with or without a manager.
+type GossipPeer struct {
+	ID      binnacle.NodeID `json:"id"`
+	Manager bool            `json:"manager,omitempty"`
+	// Address is where it serves traffic, or its gossip address for a manager.
+	Address string `json:"address"`
+	// State is alive, suspect, dead or left.
+	State string    `json:"state"`
+	Since time.Time `json:"since"`
+}
+
+// peersOf shows members.
+func peersOf(members []membership.Member) []GossipPeer {
+	var out []GossipPeer
+	for _, m := range members {
+		p := GossipPeer{ID: m.ID, Manager: m.Manager, Address: m.Meta.Address, State: string(m.State), Since: m.Since}
+		if m.Manager {
+			p.Address = m.Gossip.String()
+		}
+		out = append(out, p)
+	}
+	return out
 }
 
 // RelayInfo tells of telemetry on its way to the manager.
@@ -99,7 +127,8 @@ func (a *Agent) Status() NodeStatus {
 		s.Membership, s.Detail = joinLeft, joinDetail("lease "+s.Lease.State, s.Membership, s.Detail)
 	}
 	s.Gossip.Address, s.Gossip.On = a.gossip.addr()
-	s.Gossip.Members = len(a.gossip.members())
+	s.Gossip.Peers = peersOf(a.gossip.members())
+	s.Gossip.Members = len(s.Gossip.Peers)
 	s.Relay.Waiting, s.Relay.WaitingBytes = a.relay.queue.size()
 	s.Relay.Sent, s.Relay.Refused = a.relay.sent.Get(), a.relay.refused.Get()
 	s.Relay.Spooled, s.Relay.SpooledBytes = a.relay.spool.size()
