@@ -201,7 +201,7 @@ func (b *balanced) steady(t *testing.T, n int) map[string]int {
 	return total
 }
 
-func spread(shares map[string]int) float64 {
+func imbalance(shares map[string]int) float64 {
 	counts := []int{}
 	for _, n := range shares {
 		counts = append(counts, n)
@@ -298,7 +298,7 @@ func TestHAProxy(t *testing.T) {
 	defer load.stop()
 
 	shares := b.steady(t, 3000)
-	ratio := spread(shares)
+	ratio := imbalance(shares)
 	t.Logf("3 nodes under load: %v requests each: the busiest has %.3f times the idlest's; promised 1.05", shares, ratio)
 	if n, first := failures(load.take()); n > 0 || len(shares) != 3 || ratio > 1.05 {
 		t.Errorf("%d of 3 nodes served, ratio %.3f, %d failures: %s", len(shares), ratio, n, first)
@@ -344,8 +344,8 @@ func TestHAProxy(t *testing.T) {
 	h.waitUp(t, b.nodes...)
 	b.steady(t, 200)
 	shares = b.steady(t, 2000)
-	t.Logf("a fourth node: %s; promised none; %v requests each, ratio %.3f", none(t, load), shares, spread(shares))
-	if shares[fourth.name] == 0 || spread(shares) > 1.05 {
+	t.Logf("a fourth node: %s; promised none; %v requests each, ratio %.3f", none(t, load), shares, imbalance(shares))
+	if shares[fourth.name] == 0 || imbalance(shares) > 1.05 {
 		t.Errorf("with a fourth node the shares are %v", shares)
 	}
 }
