@@ -255,10 +255,12 @@ func (c *cluster) addNode(name string, conf map[string]any) *node {
 func (c *cluster) addNodeWith(name string, conf map[string]any, change func(block map[string]any)) *node {
 	c.t.Helper()
 	ports := freePorts(c.t, 2)
-	n := &node{name: name, addr: fmt.Sprintf("127.0.0.1:%d", ports[0]), conf: filepath.Join(c.dir, name, "krakend.json")}
+	n := &node{name: name, conf: filepath.Join(c.dir, name, "krakend.json")}
 	own := clone(c.t, conf)
-	own["port"] = ports[0]
-	own["listen_ip"] = "127.0.0.1"
+	if own["listen_ip"] == nil {
+		own["listen_ip"], own["port"] = "127.0.0.1", ports[0]
+	}
+	n.addr = fmt.Sprintf("%v:%v", own["listen_ip"], own["port"])
 	extra, _ := own["extra_config"].(map[string]any)
 	if extra == nil {
 		extra = map[string]any{}

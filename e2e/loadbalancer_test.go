@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -66,19 +68,28 @@ type balanced struct {
 	front   string
 	dns     string
 
-	mu     sync.Mutex // guards served
+	mu     sync.Mutex // guards what follows
 	served map[string]int
+	broken map[string]int // requests whose connection broke
 }
 
 func startBalanced(t *testing.T) *balanced {
 	ports := freePorts(t, 2)
-	b := &balanced{front: fmt.Sprintf("127.0.0.1:%d", ports[0]), dns: fmt.Sprintf("127.0.0.1:%d", ports[1]), served: map[string]int{}}
+	b := &balanced{front: fmt.Sprintf("127.0.0.1:%d", ports[0]), dns: fmt.Sprintf("127.0.0.1:%d", ports[1]), served: map[string]int{}, broken: map[string]int{}}
 	b.backend = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := strings.Split(r.URL.Path, "/")[1]
+		_, _ = io.Copy(io.Discard, r.Body) // or a break of the connection is not noticed
 		b.mu.Lock()
 		b.served[name]++
 		b.mu.Unlock()
-		time.Sleep(20 * time.Millisecond) // so that some requests are always in flight
+		select { // it takes its time, so that some requests are always in flight
+		case <-time.After(20 * time.Millisecond):
+		case <-r.Context().Done():
+			b.mu.Lock()
+			b.broken[name]++
+			b.mu.Unlock()
+			return
+		}
 		w.Header().Set("X-Node", name)
 		fmt.Fprintln(w, name)
 	}))
@@ -350,6 +361,42 @@ func TestHAProxy(t *testing.T) {
 	}
 }
 
+// TestNginx balances three gateways by A records with the nginx of Debian, which
+// asks again when an answer is a second old.
+func TestNginx(t *testing.T) {
+	path := needCommand(t, "nginx")
+	b := startBalanced(t)
+	port := freePorts(t, 1)[0]
+	for i, name := range []string{"gw-1", "gw-2", "gw-3"} {
+		conf := b.config(name)
+		conf["listen_ip"], conf["port"] = fmt.Sprintf("127.0.1.%d", i+1), port
+		b.addNode(name, conf)
+	}
+	b.waitStates(60*time.Second, map[string]api.NodeState{"gw-1": api.Alive, "gw-2": api.Alive, "gw-3": api.Alive})
+	dir := t.TempDir()
+	file := filepath.Join(dir, "nginx.conf")
+	conf := documented(t, "nginx", "10.0.0.5:53535", b.dns, "listen 8000", "listen "+b.front, ":8080", fmt.Sprintf(":%d", port), "http {", "http {\n    access_log off;")
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	startCommand(t, "nginx", path, "-c", file, "-p", dir, "-e", filepath.Join(dir, "error.log"), "-g", "daemon off; pid "+filepath.Join(dir, "nginx.pid")+";")
+	eventually(t, 10*time.Second, "nginx answers", func() error { return post(http.DefaultClient, "http://"+b.front+"/x/1") })
+	load := startFrontLoad("http://" + b.front)
+	defer load.stop()
+
+	shares := b.steady(t, 1500)
+	t.Logf("3 nodes under load by nginx: %v requests each, ratio %.3f (it takes a random one for each request); %s", shares, imbalance(shares), none(t, load))
+	if len(shares) != 3 || imbalance(shares) > 1.5 {
+		t.Errorf("shares %v", shares)
+	}
+	b.killUnderLoad(t, load, b.nodes[1])
+	b.runNode(b.nodes[1])
+	b.waitStates(30*time.Second, map[string]api.NodeState{"gw-2": api.Alive})
+	took := b.restartNode(t, b.nodes[0])
+	b.steady(t, 500)
+	t.Logf("a node stopped by SIGTERM in %v and was started again: %s; promised none", took.Round(10*time.Millisecond), none(t, load))
+}
+
 // none says that no request failed since the last take, and fails otherwise.
 func none(t *testing.T, load *frontLoad) string {
 	t.Helper()
@@ -362,35 +409,55 @@ func none(t *testing.T, load *frontLoad) string {
 }
 
 // killUnderLoad kills a node and looks at what that cost: no request that began
-// afterwards, and no more than were in flight on the node.
+// when it was gone, and no more than were in flight on it.
 func (b *balanced) killUnderLoad(t *testing.T, load *frontLoad, n *node) {
 	t.Helper()
 	load.take()
+	b.cut(n.name)
+	begin := time.Now()
 	if err := syscall.Kill(-n.cmd.Process.Pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	killed := time.Now()
+	// The kernel takes a moment to close what a killed process had open.
+	eventually(t, 5*time.Second, "its port is closed", func() error {
+		conn, err := net.DialTimeout("tcp", n.addr, time.Second)
+		if err != nil {
+			return nil
+		}
+		return errors.Join(conn.Close(), errors.New("it is open"))
+	})
+	gone := time.Now()
 	<-n.done
-	b.take()
 	b.steady(t, 1000) // what goes wrong later shows, too
-	inFlight, failed := 0, 0
+	failed, inFlight := 0, 0
 	calls := load.take()
 	for _, c := range calls {
-		if c.began.Before(killed) && c.ended.After(killed) {
+		if c.began.Before(gone) && c.ended.After(begin) {
 			inFlight++
 		}
 		if c.err == nil {
 			continue
 		}
 		failed++
-		if c.began.After(killed) {
-			t.Errorf("a request that began %v after the kill failed: %v", c.began.Sub(killed), c.err)
+		if c.began.After(gone) {
+			t.Errorf("a request that began %v after the death failed: %v", c.began.Sub(gone), c.err)
 		}
 	}
-	t.Logf("kill -9 of a node: %d requests failed, all of them in flight at that moment (%d were, on all nodes); %d requests went on", failed, inFlight, len(calls))
+	onIt := b.cut(n.name)
+	t.Logf("kill -9 of a node: %d requests failed, each begun before it was gone; the backend saw %d cut off on it, and %d were in flight on all nodes within those %v; %d requests went on",
+		failed, onIt, inFlight, gone.Sub(begin).Round(time.Millisecond), len(calls)-failed)
 	if failed > inFlight {
 		t.Errorf("%d requests failed; want at most the %d in flight", failed, inFlight)
 	}
+}
+
+// cut returns and forgets how many requests of a node the backend saw break off.
+func (b *balanced) cut(name string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.broken[name]
+	delete(b.broken, name)
+	return n
 }
 
 // restartNode stops a node with SIGTERM, starts it again and waits until it is

@@ -61,6 +61,28 @@ func (m *Manager) nodes(now time.Time, window time.Duration) []api.Node {
 		m.complete(&nodes[i], act[nodes[i].ID])
 		showLease(&nodes[i], over, now)
 	}
+	return append(nodes, m.unmanaged(now, act)...)
+}
+
+// oneNode is nodes for one alone.
+func (m *Manager) oneNode(id binnacle.NodeID, now time.Time, window time.Duration) (api.Node, bool) {
+	act := m.activity.Nodes(window)
+	if n, ok := m.registry.Get(id, now); ok {
+		m.complete(&n, act[id])
+		showLease(&n, m.registry.OverSeats(m.keeper.Seats(), now), now)
+		return n, true
+	}
+	for _, n := range m.unmanaged(now, act) {
+		if n.ID == id {
+			return n, true
+		}
+	}
+	return api.Node{}, false
+}
+
+// unmanaged returns the gateways that only send telemetry.
+func (m *Manager) unmanaged(now time.Time, act map[binnacle.NodeID]*api.Activity) []api.Node {
+	var nodes []api.Node
 	for _, s := range m.activity.Unmanaged() {
 		if !s.Gateway {
 			continue // sends telemetry, but is no gateway
@@ -125,12 +147,11 @@ func (m *Manager) handleNode(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := binnacle.NodeID(r.PathValue("id"))
-	nodes := m.nodes(time.Now(), window)
-	i := slices.IndexFunc(nodes, func(n api.Node) bool { return n.ID == id })
-	if i < 0 {
+	n, ok := m.oneNode(id, time.Now(), window)
+	if !ok {
 		return fail(http.StatusNotFound, "there is no node %s", id)
 	}
-	return writeJSON(w, nodes[i])
+	return writeJSON(w, n)
 }
 
 // windowOf reads ?window= in seconds; the activity package has the list.

@@ -90,16 +90,17 @@ func TestListUnderLoad(t *testing.T) {
 	close(quit)
 	wg.Wait()
 	slices.Sort(walls)
+	median := walls[len(walls)/2]
 	cpu := cpuOf(func() {
 		if err := writeList(discard{}, m.nodes(time.Now(), shortWindow)); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Logf("GET /v1/nodes of %d nodes under load, %d bytes, %d times: fastest %v, median %v, slowest %v; %v of CPU each; promised %v at 5000",
-		size, bytes, len(walls), round(walls[0]), round(walls[len(walls)/2]), round(walls[len(walls)-1]), round(cpu), listLimit)
-	// The CPU is the list's own; the wall clock is everybody's on a shared machine.
-	if cpu > listLimit || walls[0] > listLimit {
-		t.Errorf("it takes %v of CPU, %v at best; want under %v", cpu, walls[0], listLimit)
+	t.Logf("GET /v1/nodes of %d nodes under load, %d bytes, %d times: fastest %v, median %v, 95 %% within %v, slowest %v; %v of CPU each; promised %v at 5000",
+		size, bytes, len(walls), round(walls[0]), round(median), round(walls[len(walls)*95/100]), round(walls[len(walls)-1]), round(cpu), listLimit)
+	// The slowest are other work of the machine as often as not.
+	if cpu > listLimit || median > listLimit {
+		t.Errorf("it takes %v of CPU, %v in the median; want under %v", cpu, median, listLimit)
 	}
 	if alive := strings.Count(fmt.Sprint(m.cluster(m.nodes(time.Now(), shortWindow)).Nodes), fmt.Sprintf("alive:%d", size)); alive != 1 {
 		t.Errorf("not all %d nodes are alive", size)
@@ -175,17 +176,16 @@ func feed(t *testing.T, m *Manager, id binnacle.NodeID, n uint64) {
 	}
 }
 
-// cpuOf returns the CPU time of the cheapest of ten runs of f, on its thread.
+// cpuOf returns the mean CPU time of twenty runs of f, on its thread: one run may
+// be shorter than the kernel's clock.
 func cpuOf(f func()) time.Duration {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	best := time.Hour
-	for range 10 {
-		before := threadCPU()
+	before := threadCPU()
+	for range 20 {
 		f()
-		best = min(best, threadCPU()-before)
 	}
-	return best
+	return (threadCPU() - before) / 20
 }
 
 // threadCPU returns the CPU time of this thread so far.

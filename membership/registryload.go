@@ -35,23 +35,30 @@ func (r *Registry) load(ctx context.Context) error {
 	for _, kv := range lives {
 		lifeOf[strings.TrimPrefix(kv.Key, prefixLives)] = kv.Value
 	}
-	now := time.Now()
+	// Decoded before the lock is taken: thousands of records take their time.
+	type stored struct {
+		rec  Record
+		life life
+	}
+	nodes := make([]stored, len(kvs))
 	there := make(map[binnacle.NodeID]bool, len(kvs))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, kv := range kvs {
-		var rec Record
-		if err := json.Unmarshal(kv.Value, &rec); err != nil {
+	for i, kv := range kvs {
+		n := &nodes[i]
+		if err := json.Unmarshal(kv.Value, &n.rec); err != nil {
 			return fmt.Errorf("decode %s: %w", kv.Key, err)
 		}
-		var l life
-		if b := lifeOf[string(rec.ID)]; b != nil {
-			if err := json.Unmarshal(b, &l); err != nil {
-				return fmt.Errorf("decode life of %s: %w", rec.ID, err)
+		if b := lifeOf[string(n.rec.ID)]; b != nil {
+			if err := json.Unmarshal(b, &n.life); err != nil {
+				return fmt.Errorf("decode life of %s: %w", n.rec.ID, err)
 			}
 		}
-		there[rec.ID] = true
-		r.applyLocked(rec, kv.Version, l, now)
+		there[n.rec.ID] = true
+	}
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, n := range nodes {
+		r.applyLocked(n.rec, kvs[i].Version, n.life, now)
 	}
 	for _, id := range known {
 		if !there[id] {
