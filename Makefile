@@ -114,7 +114,7 @@ bench-pace: binaries bench-peers ## Share of a core and memory of 1,000 nodes at
 .PHONY: bench-query
 bench-query: binaries bench-peers ## Range queries over an hour beside Prometheus and VictoriaMetrics.
 	$(GO) run ./bench query -nodes 20 $(BENCH_ARGS)
-	$(GO) run ./bench rollups $(BENCH_ARGS)
+	$(GO) run ./bench rollups
 
 .PHONY: screenshots
 screenshots: build ## Take the pictures in docs/images/ from a demo cluster (about eight minutes).

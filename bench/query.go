@@ -84,6 +84,9 @@ func rollups(ctx context.Context, o options) error {
 		return err
 	}
 	defer stop()
+	if err := servers[0].quiet(ctx); err != nil { // it reads the last hour at its start
+		return err
+	}
 	us := []string{c.name}
 	fmt.Printf("roll-ups of %d nodes, 1 h at %v\n\n", rollupNodes, queryStep)
 	const (

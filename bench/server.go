@@ -106,6 +106,24 @@ func (s *server) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * clockTick, errors.Join(err1, err2)
 }
 
+// quiet waits until the process does next to nothing.
+func (s *server) quiet(ctx context.Context) error {
+	for {
+		before, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(2 * time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if after, err := s.cpu(); err != nil || after-before < 100*time.Millisecond {
+			return err
+		}
+	}
+}
+
 // memory returns the resident set now and at its peak, in bytes.
 func (s *server) memory() (now, peak int64) {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
