@@ -66,16 +66,17 @@ func (s *Scope) NewBackend(route *Route, template string, base http.RoundTripper
 func (b *Backend) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	x := &exchange{b: b, target: b.target(req.URL), method: knownMethod(req.Method), start: time.Now()}
-	sc := trace.SpanContextFromContext(ctx)
+	sc, header := traceOf(ctx)
 	if sc.IsSampled() {
 		ctx, x.span = b.scope.t.tracer.Start(ctx, x.method+" "+b.template,
 			trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(x.start))
 		sc = x.span.SpanContext()
+		header = []string{traceparent(sc)}
 		req = req.WithContext(ctx)
 		x.describe(req)
 	}
 	if sc.IsValid() {
-		req.Header["Traceparent"] = []string{traceparent(sc)}
+		req.Header["Traceparent"] = header
 		if ts := sc.TraceState().String(); ts != "" {
 			req.Header["Tracestate"] = []string{ts}
 		} else {

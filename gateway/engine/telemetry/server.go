@@ -147,16 +147,16 @@ func (s *Scope) serve(next http.Handler, w http.ResponseWriter, r *http.Request)
 func (s *Scope) startServer(r *http.Request, start time.Time, rec *recorder) (context.Context, trace.Span) {
 	parent := parseTraceparent(r.Header)
 	if !s.t.sampled(parent) {
-		sc := newSpanContext(parent)
-		rec.traceresponse = sc
-		return trace.ContextWithSpanContext(r.Context(), sc), nil
+		f := newFlight(r.Context(), newSpanContext(parent))
+		rec.traceresponse = f.values()
+		return f, nil
 	}
 	ctx := r.Context()
 	if parent.IsValid() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 	}
 	ctx, span := s.t.tracer.Start(ctx, knownMethod(r.Method), trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(start))
-	rec.traceresponse = span.SpanContext()
+	rec.traceresponse = []string{traceparent(span.SpanContext())}
 	return ctx, span
 }
 
@@ -228,7 +228,7 @@ type recorder struct {
 	route         *Route
 	status        int
 	errorType     string // what the gateway itself says, see SetErrorType
-	traceresponse trace.SpanContext
+	traceresponse []string
 }
 
 // Unwrap serves http.ResponseController.
@@ -239,7 +239,7 @@ func (w *recorder) WriteHeader(code int) {
 	if w.status == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
 		w.status = code
 		// Set, not Add: a backend's own header would name another trace.
-		w.Header()["Traceresponse"] = []string{traceparent(w.traceresponse)}
+		w.Header()["Traceresponse"] = w.traceresponse
 	}
 	w.ResponseWriter.WriteHeader(code)
 }
