@@ -39,6 +39,7 @@ func runStandalone(ctx context.Context, o Options, raw []byte) error {
 	if o.DrainDelay != nil {
 		s.delay = *o.DrainDelay
 	}
+	worker.TuneMemory(s.log)
 	if err := s.take(ctx, raw); err != nil {
 		return fmt.Errorf("%s: %w", o.ConfigFile, err)
 	}

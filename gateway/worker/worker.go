@@ -59,6 +59,7 @@ func Main() int {
 		return 2
 	}
 	log := NewLogger(os.Stderr, l.LogFormat, l.LogLevel).With("component", "worker", "pid", os.Getpid())
+	TuneMemory(log)
 	if err := Run(ctx, l, log); err != nil {
 		log.Error("worker ended", "err", err)
 		return 1
