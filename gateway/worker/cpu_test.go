@@ -237,7 +237,7 @@ func compareCPU(t *testing.T, base string, cs []contender) {
 	if fullLoad {
 		// Each window has one export of metrics in it, which in production is
 		// one in two.
-		rounds, window, warm = 12, 4*time.Second, time.Second
+		rounds, window, warm = 12, 2500*time.Millisecond, time.Second
 	}
 	backend := startRole(t, roleOptions{Mode: "backend"})
 	sink := startRole(t, roleOptions{Mode: "sink"})
