@@ -14,12 +14,18 @@ func (a *Aggregator) readExplicit(how metric, dp pmetric.HistogramDataPoint) boo
 	in.counts = in.counts[:0]
 	switch {
 	case counts.Len() == 0: // sum and count only
+		if dp.Count() > maxCount {
+			return false
+		}
 		in.counts = append(in.counts, dp.Count())
 		upper = pcommon.NewFloat64Slice()
 	case counts.Len() != upper.Len()+1:
 		return false
 	default:
 		for i := range counts.Len() {
+			if counts.At(i) > maxCount {
+				return false
+			}
 			in.counts = append(in.counts, counts.At(i))
 		}
 	}
@@ -36,6 +42,11 @@ func (a *Aggregator) readExplicit(how metric, dp pmetric.HistogramDataPoint) boo
 // the finest scale that is read are 2^20 * 20, which nobody means.
 const maxBuckets = 1 << 16
 
+// maxCount bounds each count of a point, so that a made-up one cannot make a
+// total wrap around: a million streams of it fit. It is five years of 100,000
+// requests a second.
+const maxCount = 1 << 44
+
 // minScale is the coarsest scale that is read: one bucket for 2^1024.
 const minScale = -10
 
@@ -50,13 +61,22 @@ func (a *Aggregator) readExponential(how metric, dp pmetric.ExponentialHistogram
 		return false
 	}
 	p := point{zero: dp.ZeroCount(), sum: seconds(dp.Sum(), how.factor)}
+	if p.zero > maxCount || dp.Negative().BucketCounts().Len() > maxBuckets {
+		return false
+	}
 	for _, c := range dp.Negative().BucketCounts().All() {
+		if c > maxCount {
+			return false
+		}
 		p.zero += c
 	}
 	shift := max(0, exp-scale)
 	first := offset >> shift
 	in.counts = in.counts[:0]
 	for j, c := range n.All() {
+		if c > maxCount {
+			return false
+		}
 		at := (offset+j)>>shift - first
 		for len(in.counts) <= at {
 			in.counts = append(in.counts, 0)

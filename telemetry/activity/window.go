@@ -1,6 +1,7 @@
 package activity
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -74,7 +75,7 @@ func (r *ring) book(at, oldest int32, b *openSlot, work *dense) {
 		s = slices.Insert(s, i, slot{at: at})
 	}
 	for o, n := range b.n {
-		s[i].n[o] += uint32(n)
+		s[i].n[o] = uint32(min(uint64(s[i].n[o])+n, math.MaxUint32))
 	}
 	work.reset()
 	work.addPacked(s[i].h)
