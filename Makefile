@@ -124,6 +124,14 @@ screenshots: build ## Take the pictures in docs/images/ from a demo cluster (abo
 bench-gc: ## CPU per request and memory of a whole gateway process by GOGC.
 	@scripts/load ./gateway/worker TestNodeGC
 
+.PHONY: bench-gates
+bench-gates: ## Play 20,000 gates with fresh seeds: false failures, and what is caught.
+	@scripts/load ./rollout '(TestExactPower|TestFalseFailures|TestPower)'
+
+.PHONY: bench-polls
+bench-polls: ## 1,000 and 10,000 nodes that wait for a revision, over mutual TLS.
+	@scripts/load ./manager TestPolls
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder of outside bytes, FUZZTIME each (default 20s).
 	@scripts/fuzz $${FUZZTIME:-20s}

@@ -2,8 +2,6 @@ package rollout
 
 import (
 	"cmp"
-	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -13,23 +11,26 @@ import (
 
 // A gate fails when one of its comparisons finds the canary worse, passes when
 // there are enough requests and the canary is shown to be no worse by much, and
-// is inconclusive otherwise. Failing and passing are two tests of their own:
+// is inconclusive otherwise. Failing and passing are tests of their own:
 //
-//   - A failure needs an e-value over 1/alpha (sequential.go). The alphas of all
-//     comparisons add up to gateBudget, so that a gate whose canary is as good
-//     as its control fails with at most that probability, at any number of looks.
+//   - Each comparison fails when its e-value (sequential.go) exceeds 1/alpha, at
+//     any look. The errors of all traffic fail also by the exact test (exact.go),
+//     which is made once at each milestone of requests. All alphas add up to
+//     gateBudget, so that a gate whose canary is as good as its control fails with
+//     at most that probability, whatever happens to both.
 //   - A pass needs, beside enough requests, that the upper bound of the
 //     difference is under a margin: a canary that is worse by the margin passes
 //     in 2.5 % of looks, whatever the traffic. Thin traffic is not good health.
 const gateBudget = 0.01
 
-// Shares of the budget. What operators ask for first has most of it.
+// Shares of the budget. The exact tests have most of it (exact.go), for only
+// they are short of evidence: e-values grow with every request, so that a tenth
+// of a share costs a gate a quarter more traffic.
 const (
-	budgetErrors    = 0.002  // against the same minutes
-	budgetBaseline  = 0.004  // against the same minutes and those before the step
-	budgetStatus    = 0.0005 // each of four classes of client errors
-	budgetSlow      = 0.0005 // each of two quantiles
-	budgetEndpoints = 0.001  // all endpoints together
+	budgetErrors    = 0.0001
+	budgetStatus    = 0.00005 // each of four classes of client errors
+	budgetSlow      = 0.0001  // each of two quantiles
+	budgetEndpoints = 0.0002  // all endpoints together
 )
 
 const (
@@ -38,81 +39,12 @@ const (
 	enoughRequests = 200
 	// fewRequests are the least that a comparison looks at.
 	fewRequests = 20
-	// The minutes before the step add to the evidence only while the control of
-	// the same minutes has not become worse than they were, by an e-value of
-	// changedRatio, and when the same minutes alone reach steadyRatio: if both
-	// sides have become worse since, a failure is unlikely all the same.
-	changedRatio = 3
-	steadyRatio  = 5
 	// suspicion keeps a gate from passing: a tenth of what a failure needs.
 	suspicion = 10
 	// maxGateEndpoints bounds the endpoints that are compared, the busiest
-	// first, and keptComparisons those of endpoints that are kept as evidence.
+	// first.
 	maxGateEndpoints = 100
-	keptComparisons  = 20
 )
-
-// The kinds of comparisons.
-const (
-	whatErrors    = "errors"
-	what401       = "client_errors_401"
-	what403       = "client_errors_403"
-	what404       = "client_errors_404"
-	whatClient    = "client_errors_other"
-	whatAnyClient = "client_errors"
-	whatSlow50    = "slower_than_p50"
-	whatSlow99    = "slower_than_p99"
-)
-
-// limits are what a difference must be to count: effect is the least that can
-// fail a gate, in points of one, margin the most that a pass may leave open.
-type limits struct{ effect, margin float64 }
-
-func limitsOf(what string) limits {
-	switch what {
-	case whatErrors:
-		return limits{0.005, 0.02}
-	case whatSlow50:
-		return limits{0.10, 0.25}
-	case whatSlow99:
-		return limits{0.02, 0.05}
-	}
-	return limits{0.01, 0.05}
-}
-
-// tally is what one side served, counted from the begin of the window on.
-// Requests refused by the fallback rate are in none of the numbers.
-type tally struct {
-	Requests, Errors, Client float64
-	// Status has client errors by status: 401, 403, 404.
-	Status map[string]float64
-	// Slow50 and Slow99 are requests over the thresholds.
-	Slow50, Slow99 float64
-}
-
-func (t tally) of(what string) counts {
-	c := counts{Requests: t.Requests}
-	switch what {
-	case whatErrors:
-		c.Bad = t.Errors
-	case what401, what403, what404:
-		c.Bad = t.Status[strings.TrimPrefix(what, "client_errors_")]
-	case whatClient:
-		c.Bad = t.Client
-		for _, n := range t.Status {
-			c.Bad -= n
-		}
-	case whatAnyClient:
-		c.Bad = t.Client
-	case whatSlow50:
-		c.Bad = t.Slow50
-	case whatSlow99:
-		c.Bad = t.Slow99
-	}
-	// Statuses come from other series, which may be a moment ahead.
-	c.Bad = min(max(c.Bad, 0), c.Requests)
-	return c
-}
 
 // sides are both sides of a comparison. Baseline is what the group served
 // before the step.
@@ -137,6 +69,9 @@ type gateState struct {
 	// "" is all traffic.
 	Slow map[string][2]float64 `json:"slow,omitempty"`
 	Runs []*run                `json:"runs,omitempty"`
+	// Milestones is how many were reached, Exact the tests made at them.
+	Milestones int           `json:"milestones,omitempty"`
+	Exact      []exactResult `json:"exact,omitempty"`
 	// Endpoints in the order in which they had enough requests to be compared.
 	Endpoints []string `json:"endpoints,omitempty"`
 }
@@ -161,6 +96,7 @@ func (g *gateState) judge(l look) api.Verdict {
 	for _, what := range []string{whatErrors, what401, what403, what404, whatClient} {
 		g.take(what, "", l.All)
 	}
+	g.takeExact(l.All)
 	g.takeSlow("", l.All)
 	for _, name := range g.admit(l.Endpoints) {
 		s := l.Endpoints[name]
@@ -185,13 +121,6 @@ func (g *gateState) judge(l look) api.Verdict {
 	v.Comparisons, v.LeftOut = keep(all)
 	return v
 }
-
-const (
-	controlNodes  = "nodes"
-	controlBefore = "before"
-	testName      = "mixture of sequential likelihood ratios over relative risk, given the number of bad requests at each look (e-value, valid at any number of looks)"
-	testBefore    = "mixture of likelihood ratios over relative risk, given the number of bad requests, against the same nodes before the step (e-value at each look)"
-)
 
 // take adds a look to one comparison, which begins with the first.
 func (g *gateState) take(what, endpoint string, s sides) {
@@ -231,6 +160,24 @@ func (g *gateState) takeFrom(what, endpoint string, s sides, begin [2]counts) {
 	}
 	r.Ratios.add(dx, dy)
 	r.Canary, r.Control = canary, control
+}
+
+// takeExact makes the exact test if a look reaches a new milestone. One that was
+// jumped over is not made up for.
+func (g *gateState) takeExact(s sides) {
+	control, usual := s.Control, -1.0
+	if b := s.Baseline; b.Requests >= enoughRequests && !g.Before {
+		usual = b.Errors / b.Requests
+	}
+	if g.Before {
+		control = s.Baseline
+	}
+	at := milestoneAt(min(s.Canary.Requests, control.Requests))
+	if at <= g.Milestones {
+		return
+	}
+	g.Milestones = at
+	g.Exact = append(g.Exact, exactly(s.Canary.of(whatErrors), control.of(whatErrors), usual, milestones[at-1].alpha(usual), g.Before))
 }
 
 func (g *gateState) find(what, endpoint string) *run {
@@ -282,129 +229,4 @@ func (g *gateState) admit(all map[string]sides) []string {
 	fresh = fresh[:min(len(fresh), maxGateEndpoints-len(g.Endpoints))]
 	g.Endpoints = append(g.Endpoints, fresh...)
 	return g.Endpoints
-}
-
-// compare is the state of one comparison.
-func (g *gateState) compare(r *run, s sides) api.Comparison {
-	canary := r.Canary.since(r.Begin[0])
-	control := r.Control.since(r.Begin[1])
-	baseline := s.Baseline.of(r.What)
-	c := api.Comparison{What: r.What, Endpoint: r.Endpoint, Needed: 1 / r.Alpha, Result: api.VerdictPass}
-	if strings.HasPrefix(r.What, "slower") {
-		c.Threshold = g.Slow[r.Endpoint][0]
-		if r.What == whatSlow99 {
-			c.Threshold = g.Slow[r.Endpoint][1]
-		}
-	}
-	e := r.Ratios.log()
-	if g.Before {
-		control = baseline
-		e = once(canary, control)
-	}
-	c.Canary, c.Control = api.Sample(canary), api.Sample(control)
-	lim := limitsOf(r.What)
-	enough := canary.Requests >= fewRequests && control.Requests >= fewRequests
-	worse := enough && canary.share()-control.share() >= lim.effect
-	failed := worse && e >= math.Log(c.Needed)
-	if r.What == whatErrors && r.Endpoint == "" && !g.Before && baseline.Requests > 0 {
-		c.Baseline = (*api.Sample)(&baseline)
-		pooled := once(canary, control.plus(baseline))
-		c.Note = fmt.Sprintf("with the minutes before the step: evidence %.3g of %.0f", math.Exp(min(pooled, 700)), 1/budgetBaseline)
-		if worse && pooled >= math.Log(1/budgetBaseline) && e >= math.Log(steadyRatio) && once(control, baseline) < math.Log(changedRatio) {
-			failed = true
-		}
-	}
-	c.Evidence = math.Exp(min(e, 700))
-	c.Upper = upperDifference(canary, control)
-	switch {
-	case failed:
-		c.Result = api.VerdictFail
-	case r.Endpoint == "" && (canary.Requests < enoughRequests || control.Requests < enoughRequests):
-		c.Result = api.VerdictInconclusive
-	case worse && c.Evidence*suspicion >= c.Needed:
-		c.Result = api.VerdictInconclusive
-		c.Note = strings.TrimPrefix(c.Note+"; it looks worse, but not for certain", "; ")
-	case canary.Requests >= enoughRequests && control.Requests >= enoughRequests && c.Upper > margin(lim, r.Endpoint, control.share()):
-		c.Result = api.VerdictInconclusive
-	}
-	return c
-}
-
-// margin is the most that the upper bound may leave open. Where bad answers are
-// common the difference that matters is larger: half of them, but never for the
-// errors of all traffic.
-func margin(l limits, endpoint string, control float64) float64 {
-	if l == limitsOf(whatErrors) && endpoint == "" {
-		return l.margin
-	}
-	return max(l.margin, control/2)
-}
-
-// conclude sums the comparisons up.
-func conclude(all []api.Comparison, s sides, before bool) (api.VerdictResult, string) {
-	control, name := s.Control.Requests, "control"
-	if before {
-		control, name = s.Baseline.Requests, "the minutes before the step"
-	}
-	var failed, open []api.Comparison
-	for _, c := range all {
-		switch c.Result {
-		case api.VerdictFail:
-			failed = append(failed, c)
-		case api.VerdictInconclusive:
-			open = append(open, c)
-		}
-	}
-	strongest := func(cs []api.Comparison) api.Comparison {
-		return slices.MaxFunc(cs, func(a, b api.Comparison) int { return cmp.Compare(a.Evidence/a.Needed, b.Evidence/b.Needed) })
-	}
-	switch {
-	case len(failed) > 0:
-		reason := describe(strongest(failed))
-		if len(failed) > 1 {
-			reason += fmt.Sprintf("; %d more comparisons fail", len(failed)-1)
-		}
-		return api.VerdictFail, reason
-	case s.Canary.Requests < enoughRequests || control < enoughRequests:
-		return api.VerdictInconclusive, fmt.Sprintf("too few requests: %.0f on the canary, %.0f on %s; %d on each side are the least", s.Canary.Requests, control, name, enoughRequests)
-	case len(open) > 0:
-		return api.VerdictInconclusive, "not shown to be as good: " + describe(strongest(open))
-	}
-	return api.VerdictPass, fmt.Sprintf("%d comparisons over %.0f requests on the canary and %.0f on %s found nothing worse", len(all), s.Canary.Requests, control, name)
-}
-
-// describe says one comparison in words.
-func describe(c api.Comparison) string {
-	what := map[string]string{
-		whatErrors: "errors", what401: "answers 401", what403: "answers 403", what404: "answers 404",
-		whatClient: "other client errors", whatAnyClient: "client errors",
-		whatSlow50: "slow requests (over the p50)", whatSlow99: "slow requests (over the p99)",
-	}[c.What]
-	if c.Threshold > 0 {
-		what += fmt.Sprintf(", slower than %.0f ms", c.Threshold*1e3)
-	}
-	where := ""
-	if c.Endpoint != "" {
-		where = " on " + c.Endpoint
-	}
-	return fmt.Sprintf("%s%s: %s of %.0f on the canary, %s of %.0f on the control", what, where,
-		percent(counts(c.Canary)), c.Canary.Requests, percent(counts(c.Control)), c.Control.Requests)
-}
-
-func percent(c counts) string { return fmt.Sprintf("%.3g %%", 100*c.share()) }
-
-// keep returns the comparisons of all traffic and, of those of endpoints, the
-// ones with the strongest evidence.
-func keep(all []api.Comparison) (kept []api.Comparison, leftOut int) {
-	var endpoints []api.Comparison
-	for _, c := range all {
-		if c.Endpoint == "" {
-			kept = append(kept, c)
-		} else {
-			endpoints = append(endpoints, c)
-		}
-	}
-	slices.SortStableFunc(endpoints, func(a, b api.Comparison) int { return cmp.Compare(b.Evidence/b.Needed, a.Evidence/a.Needed) })
-	leftOut = max(0, len(endpoints)-keptComparisons)
-	return append(kept, endpoints[:len(endpoints)-leftOut]...), leftOut
 }

@@ -113,8 +113,6 @@ func (c counts) share() float64 {
 	return c.Bad / c.Requests
 }
 
-func (c counts) plus(d counts) counts { return counts{c.Requests + d.Requests, c.Bad + d.Bad} }
-
 // since returns what came since an earlier count. A count that fell began anew.
 func (c counts) since(before counts) counts {
 	d := counts{c.Requests - before.Requests, c.Bad - before.Bad}
