@@ -130,7 +130,7 @@ bench-gates: ## Play 20,000 gates with fresh seeds: false failures, and what is 
 
 .PHONY: bench-polls
 bench-polls: ## 1,000 and 10,000 nodes that wait for a revision, over mutual TLS.
-	@scripts/load ./manager TestPolls
+	@scripts/load ./e2e TestPolls
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder of outside bytes, FUZZTIME each (default 20s).

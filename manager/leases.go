@@ -85,21 +85,27 @@ func (m *Manager) followLicense(ctx context.Context) error {
 	}
 }
 
-// spreadPerNode is the share of each node in the time over which nodes are told
-// of a change that concerns all of them, spreadMost its bound.
-const (
-	spreadPerNode = 10 * time.Millisecond
-	spreadMost    = 10 * time.Second
+// A spreading is the time over which nodes are told of what concerns all of them:
+// so much for each node, up to a bound.
+type spreading struct{ perNode, most time.Duration }
+
+var (
+	// licenseSpread keeps a thousand nodes from coming for leases, and back into
+	// the gossip, in one moment.
+	licenseSpread = spreading{10 * time.Millisecond, 10 * time.Second}
+	// planSpread keeps ten thousand from fetching a configuration in one moment. It
+	// is about what the answers cost anyway, so that it delays hardly anybody.
+	planSpread = spreading{50 * time.Microsecond, time.Second}
 )
 
-// spread is how long after a change of the license a node's poll is answered:
-// its share of a time that grows with the cluster, so that a thousand nodes do
-// not come for leases, and back into the gossip, in one moment. phase is that of
-// its plan, in seconds.
-func spread(phase float64, nodes int) time.Duration {
-	window := min(time.Duration(nodes)*spreadPerNode, spreadMost)
-	share := math.Mod(math.Abs(phase), spreadMost.Seconds()) / spreadMost.Seconds()
-	return time.Duration(share * float64(window))
+// phaseMost is the largest phase of a plan, in seconds; see rollout.
+const phaseMost = 30
+
+// of is how long after the change a node's poll is answered: its share of a time
+// that grows with the cluster. phase is that of its plan, in seconds.
+func (s spreading) of(phase float64, nodes int) time.Duration {
+	window := min(time.Duration(nodes)*s.perNode, s.most)
+	return time.Duration(math.Mod(math.Abs(phase), phaseMost) / phaseMost * float64(window))
 }
 
 // leaseFor gives a node a fresh lease if one is due and it has a seat; token is

@@ -129,7 +129,7 @@ func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membershi
 		defer cancel()
 		stop := context.AfterFunc(m.stopCtx, cancel) // a stopping manager lets its nodes go
 		defer stop()
-		after := spread(plan.Poll.Phase, m.registry.Count())
+		after := licenseSpread.of(plan.Poll.Phase, m.registry.Count())
 		unwatch := context.AfterFunc(licenseChanged, func() { time.AfterFunc(after, cancel) })
 		defer unwatch()
 		plan, err = m.rollout.Wait(ctx, n.ID, n.Group, known)
@@ -138,6 +138,9 @@ func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membershi
 			plan = m.rollout.Plan(n.ID, n.Group)
 		case err != nil:
 			return err
+		default:
+			pause(ctx, planSpread.of(plan.Poll.Phase, m.registry.Count()))
+			plan = m.rollout.Plan(n.ID, n.Group)
 		}
 		if r.Context().Err() != nil {
 			return nil // the node has gone
@@ -161,6 +164,16 @@ func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membershi
 		return nil
 	}
 	return writeJSON(w, plan)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 func (m *Manager) handleStatus(w http.ResponseWriter, r *http.Request, n membership.Record) error {

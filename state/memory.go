@@ -16,6 +16,9 @@ type memory struct {
 	mu  sync.Mutex // guards what follows; held while publishing, for the order
 	rev int64
 	kvs []KV // ordered by key; values are never changed in place
+	// mortal memory takes so many more writes (KillAfter).
+	mortal, kept bool
+	writes       int
 }
 
 func newMemory(f Feed) *memory { return &memory{feed: f, rev: 1} }
@@ -30,6 +33,9 @@ func (m *memory) Get(ctx context.Context, key string) (KV, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.dead() {
+		return KV{}, ErrClosed
+	}
 	i, ok := m.find(key)
 	if !ok {
 		return KV{}, ErrNotFound
@@ -42,6 +48,10 @@ func (m *memory) Scan(ctx context.Context, from, end string, fn func(KV) error) 
 		return err
 	}
 	m.mu.Lock()
+	if m.dead() {
+		m.mu.Unlock()
+		return ErrClosed
+	}
 	i, _ := m.find(from)
 	j, _ := m.find(end)
 	var kvs []KV
@@ -63,6 +73,9 @@ func (m *memory) Commit(ctx context.Context, conds []Cond, ops []Op) (int64, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.dead() {
+		return 0, ErrClosed
+	}
 	for _, c := range conds {
 		var have int64
 		if i, ok := m.find(c.key); ok {
@@ -70,6 +83,11 @@ func (m *memory) Commit(ctx context.Context, conds []Cond, ops []Op) (int64, err
 		}
 		if have != c.version {
 			return 0, fmt.Errorf("%w on %s", ErrConflict, c.key)
+		}
+	}
+	if m.mortal {
+		if m.writes--; m.writes == 0 && !m.kept {
+			return 0, ErrClosed
 		}
 	}
 	m.rev++
@@ -94,6 +112,9 @@ func (m *memory) Commit(ctx context.Context, conds []Cond, ops []Op) (int64, err
 		changes = append(changes, Change{KV: kv})
 	}
 	m.feed.Publish(changes)
+	if m.dead() {
+		return 0, ErrClosed
+	}
 	return m.rev, nil
 }
 
@@ -102,4 +123,30 @@ func (m *memory) Close() error { return nil }
 func cloneKV(kv KV) KV {
 	kv.Value = bytes.Clone(kv.Value)
 	return kv
+}
+
+// dead says that the store over this memory was killed.
+func (m *memory) dead() bool { return m.mortal && m.writes == 0 }
+
+// KillAfter has a store in memory behave, from its n-th write on, as one whose
+// process was killed: nothing is written any more, and every call ends with
+// ErrClosed. If kept is true, that write itself happens and only its answer is
+// lost. It is for tests of what a process finds that starts anew, which open it
+// with OpenMemoryAgain; n is at least 1.
+func (s *Store) KillAfter(n int, kept bool) {
+	m := s.eng.(*memory)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mortal, m.writes, m.kept = true, n, kept
+}
+
+// OpenMemoryAgain returns a new Store over what a killed one held.
+func OpenMemoryAgain(ctx context.Context, o Options, killed *Store) (*Store, error) {
+	return OpenOn(ctx, o, func(f Feed) (Engine, error) {
+		old := killed.eng.(*memory)
+		old.mu.Lock()
+		defer old.mu.Unlock()
+		old.mortal, old.writes = true, 0
+		return &memory{feed: f, rev: old.rev, kvs: slices.Clone(old.kvs)}, nil
+	})
 }

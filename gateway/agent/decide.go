@@ -70,9 +70,11 @@ func restartDelay(crashes []time.Time, now time.Time) time.Duration {
 // Periods of retries towards a manager.
 const (
 	retryBase = 250 * time.Millisecond
-	// retryCap bounds both parts of a delay, so that a node is back within
-	// some twenty seconds of its manager's return, most within ten.
-	retryCap = 10 * time.Second
+	// retryCap bounds both parts of a delay, so that a node is back within some
+	// thirty seconds of its manager's return, nearly all within fifteen. With
+	// half of it off at most, the nodes of a cluster come back at less than three
+	// times the rate of their polls at rest.
+	retryCap = 15 * time.Second
 )
 
 // retryDelay is the pause before attempt n (0 is the first retry) towards a

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -89,6 +90,36 @@ func TestRetriesAreSpread(t *testing.T) {
 		if n > 150 {
 			t.Errorf("%d of 1000 nodes come back in second %v; want at most 150", n, second)
 		}
+	}
+}
+
+// TestReturnAfterOutage has ten thousand nodes try on for ten minutes. When the
+// manager is back they come, and poll on, at no more than three times the rate
+// of polls at rest.
+func TestReturnAfterOutage(t *testing.T) {
+	const nodes, outage = 10_000, 10 * time.Minute
+	rnd := rand.New(rand.NewPCG(7, 7))
+	perSecond := map[time.Duration]int{}
+	back := time.Duration(0)
+	for i := range nodes {
+		phase := time.Duration(i) * pollWait / nodes
+		at := time.Duration(0)
+		for n := 0; at < outage; n++ {
+			at += retryDelay(n, phase, rnd.Float64())
+		}
+		back = max(back, at-outage)
+		for ; at < outage+4*pollWait; at += pollWait { // each poll is answered 304
+			perSecond[(at-outage).Truncate(time.Second)]++
+		}
+	}
+	peak := 0
+	for _, n := range perSecond {
+		peak = max(peak, n)
+	}
+	rest := float64(nodes) / pollWait.Seconds()
+	t.Logf("all are back after %v; at most %d come in a second, %.2f times the %.0f of polls at rest", back, peak, float64(peak)/rest, rest)
+	if float64(peak) > 3*rest {
+		t.Errorf("%d polls in one second; want at most 3 times %.0f", peak, rest)
 	}
 }
 
