@@ -1,19 +1,19 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
@@ -33,9 +33,21 @@ type steadyLoad struct {
 // perNode is the load of each node, in requests per second.
 const perNode = 40
 
-func startSteady(nodes []*node, paths ...string) *steadyLoad {
+// bearer sends every request with a token.
+type bearer struct {
+	token string
+	to    http.RoundTripper
+}
+
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	return b.to.RoundTrip(r)
+}
+
+func startSteady(nodes []*node, token string, paths ...string) *steadyLoad {
 	l := &steadyLoad{requests: map[string]int{}, bad: map[string]int{}, first: map[string]string{}, quit: make(chan struct{})}
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	client := &http.Client{Timeout: 5 * time.Second, Transport: bearer{token, &http.Transport{MaxIdleConnsPerHost: 64}}}
 	for i, n := range nodes {
 		l.wg.Go(func() {
 			tick := time.NewTicker(time.Second / perNode)
@@ -76,9 +88,9 @@ func (l *steadyLoad) take() (bad map[string]int, first map[string]string) {
 	return bad, first
 }
 
-// rolloutBackends: one answers, one fails, one takes 800 ms, one wants to know
-// who asks.
-type rolloutBackends struct{ good, failing, slow, closed string }
+// rolloutBackends: one answers, one fails, one takes 800 ms. Two publish keys:
+// those that the clients' token is signed with, and others.
+type rolloutBackends struct{ good, failing, slow, keys, otherKeys, token string }
 
 func startRolloutBackends(t *testing.T) rolloutBackends {
 	server := func(h http.HandlerFunc) string {
@@ -90,14 +102,26 @@ func startRolloutBackends(t *testing.T) rolloutBackends {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]string{"path": r.URL.Path})
 	}
+	keys := func(secret string) string {
+		return server(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"keys": [{"kty": "oct", "kid": "one", "alg": "HS256", "k": %q}]}`, base64.RawURLEncoding.EncodeToString([]byte(secret)))
+		})
+	}
+	secret := "the secret of those who sign tokens"
+	claims := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "client", "exp": time.Now().Add(time.Hour).Unix()})
+	claims.Header["kid"] = "one"
+	token, err := claims.SignedString([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
 	return rolloutBackends{
+		keys: keys(secret), otherKeys: keys("another secret, of nobody who signs"), token: token,
 		good:    server(ok),
 		failing: server(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) }),
 		slow: server(func(w http.ResponseWriter, r *http.Request) {
 			time.Sleep(800 * time.Millisecond) // the latency that is being served
 			ok(w, r)
 		}),
-		closed: server(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "who are you?", http.StatusUnauthorized) }),
 	}
 }
 
@@ -106,7 +130,8 @@ func startRolloutBackends(t *testing.T) rolloutBackends {
 func (b rolloutBackends) config(name string, change func(a, b map[string]any)) map[string]any {
 	ep := func(path string) map[string]any {
 		return map[string]any{"endpoint": path, "method": "GET", "timeout": "3s", "output_encoding": "no-op",
-			"backend": []any{map[string]any{"host": []string{b.good}, "url_pattern": path, "encoding": "no-op"}}}
+			"extra_config": map[string]any{"auth/validator": map[string]any{"alg": "HS256", "jwk_url": b.keys, "disable_jwk_security": true, "cache": true}},
+			"backend":      []any{map[string]any{"host": []string{b.good}, "url_pattern": path, "encoding": "no-op"}}}
 	}
 	one, two := ep("/a/{id}"), ep("/b/{id}")
 	if change != nil {
@@ -117,6 +142,11 @@ func (b rolloutBackends) config(name string, change func(a, b map[string]any)) m
 
 func at(host string) func(map[string]any) {
 	return func(ep map[string]any) { ep["backend"].([]any)[0].(map[string]any)["host"] = []string{host} }
+}
+
+// with sets one key of a namespace of an endpoint.
+func with(ep map[string]any, namespace, key string, value any) {
+	ep["extra_config"].(map[string]any)[namespace].(map[string]any)[key] = value
 }
 
 // TestRolloutsInSteps runs five gateways under load as real processes and rolls
@@ -148,7 +178,7 @@ func TestRolloutsInSteps(t *testing.T) {
 	if _, stderr, code := push(b.config("base", nil), "--rollout=all"); code != 0 {
 		t.Fatalf("the first revision: exit code %d: %s", code, stderr)
 	}
-	load := startSteady(c.nodes, "/a/%d", "/b/%d")
+	load := startSteady(c.nodes, b.token, "/a/%d", "/b/%d")
 	defer load.stop()
 	time.Sleep(15 * time.Second) // what the gates take for usual: not a hope, but traffic
 	if bad, first := load.take(); len(bad) > 0 {
@@ -209,7 +239,10 @@ func TestRolloutsInSteps(t *testing.T) {
 	}{
 		{"500 on one endpoint", func(_, two map[string]any) { at(b.failing)(two) }, 30 * time.Second, "errors"},
 		{"800 ms more", func(one, two map[string]any) { at(b.slow)(one); at(b.slow)(two) }, 30 * time.Second, "slow"},
-		{"401 for all", func(one, two map[string]any) { at(b.closed)(one); at(b.closed)(two) }, 30 * time.Second, "401"},
+		{"JWT validation broken: 401 for all", func(one, two map[string]any) {
+			with(one, "auth/validator", "jwk_url", b.otherKeys)
+			with(two, "auth/validator", "jwk_url", b.otherKeys)
+		}, 30 * time.Second, "401"},
 		{"refused by the node", func(one, _ map[string]any) {
 			one["backend"].([]any)[0].(map[string]any)["host"] = []string{"http://${env:NOT_ALLOWED_HERE}"}
 		}, 10 * time.Second, "NOT_ALLOWED_HERE"},
@@ -229,34 +262,30 @@ func TestRolloutsInSteps(t *testing.T) {
 			check(t, ro, current)
 		})
 	}
-	t.Run("a worker that dies in the bake", func(t *testing.T) {
-		done := make(chan struct{})
-		var stdout, stderr string
-		var code int
-		go func() {
-			defer close(done)
-			stdout, stderr, code = push(b.config("crashes", nil), "--rollout=steps", "--steps", "1/30s,100%/30s")
-		}()
-		var ro api.Rollout
-		eventually(t, 15*time.Second, "the canary bakes", func() error {
-			ros, err := c.client.Rollouts(t.Context())
-			if err != nil {
-				return err
+	t.Run("crashes after a while", func(t *testing.T) {
+		after := 15 * time.Second
+		if os.Getenv("BINNACLE_LOAD") == "full" {
+			after = time.Minute
+		}
+		crash := time.Now().Add(after)
+		conf := b.config("crashes", func(one, _ map[string]any) {
+			one["extra_config"].(map[string]any)["modifier/lua-endpoint"] = map[string]any{
+				"allow_open_libs": true, "pre": fmt.Sprintf("if os.time() >= %d then os.exit(3) end", crash.Unix()),
 			}
-			if ro = ros[len(ros)-1]; len(ro.Steps) == 0 || ro.Steps[0].State != api.StepBaking {
-				return fmt.Errorf("%+v", ro)
-			}
-			return nil
 		})
-		killWorker(t, c, names[ro.Steps[0].Added[0]])
-		<-done
-		t.Logf("%s%s", stdout, stderr)
-		if ro = last(t); code != 4 || ro.State != api.RolloutFailed || !strings.Contains(ro.Reason, "crashed") {
+		stdout, stderr, code := push(conf, "--rollout=steps", "--steps", "1/90s,100%/30s")
+		took := time.Since(crash)
+		ro := last(t)
+		t.Logf("it crashed %v after the push began and was rolled back %v later\n%s%s", after, took.Round(100*time.Millisecond), stdout, stderr)
+		if code != 4 || ro.State != api.RolloutFailed || !strings.Contains(ro.Reason, "crashed") {
 			t.Errorf("exit code %d, %s: %s; want 4, failed, for a crash", code, ro.State, ro.Reason)
+		}
+		if took < 0 || took > 30*time.Second {
+			t.Errorf("rolled back %v after the crash; want at most 30 s, and not before", took)
 		}
 		check(t, ro, current)
 	})
-	t.Run("what does not build is refused before any node", func(t *testing.T) {
+	t.Run("panics at build: refused before any node", func(t *testing.T) {
 		before := len(must(c.client.Rollouts(t.Context())))
 		_, stderr, code := push(b.config("clash", func(one, two map[string]any) { two["endpoint"] = "/a/{other}" }), "--rollout=steps")
 		if after := len(must(c.client.Rollouts(t.Context()))); code != 3 || after != before {
@@ -306,38 +335,4 @@ func must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
-}
-
-// killWorker is kill -9 of the gateway process below a node's agent.
-func killWorker(t *testing.T, c *cluster, name string) {
-	t.Helper()
-	var agent int
-	for _, n := range c.nodes {
-		if n.name == name {
-			agent = n.cmd.Process.Pid
-		}
-	}
-	killed := atomic.Int32{}
-	procs, err := os.ReadDir("/proc")
-	if err != nil {
-		t.Skipf("no /proc here: %v", err)
-	}
-	for _, p := range procs {
-		pid, err := strconv.Atoi(p.Name())
-		if err != nil {
-			continue
-		}
-		stat, err := os.ReadFile(filepath.Join("/proc", p.Name(), "stat"))
-		if err != nil {
-			continue
-		}
-		_, after, _ := strings.Cut(string(stat), ") ")
-		if fields := strings.Fields(after); len(fields) > 1 && fields[1] == strconv.Itoa(agent) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-			killed.Add(1)
-		}
-	}
-	if killed.Load() != 1 {
-		t.Fatalf("%d workers below the agent of %s; want one", killed.Load(), name)
-	}
 }

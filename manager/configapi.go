@@ -11,6 +11,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/api/configschema"
 	"github.com/binnacle-project/binnacle/membership"
 )
 
@@ -119,6 +120,15 @@ func writeConfig(w http.ResponseWriter, r *http.Request, zipped []byte) error {
 		return err
 	}
 	_, err = io.Copy(w, zr)
+	return err
+}
+
+// handleConfigSchema gives the JSON Schema of configurations, for editors.
+func handleConfigSchema(w http.ResponseWriter, _ *http.Request) error {
+	h := w.Header()
+	h.Set("Content-Type", "application/schema+json")
+	h.Set("Cache-Control", "max-age=3600")
+	_, err := w.Write(configschema.JSON)
 	return err
 }
 

@@ -61,6 +61,7 @@ var apiWords = map[string][2]string{
 	"POST /v1/rollouts/{id}/resume":        {"go on", "rollout resume ROLLOUT"},
 	"POST /v1/rollouts/{id}/promote":       {"let the step under way pass without its gate", "rollout promote ROLLOUT"},
 
+	"GET /v1/schema/config":    {"the JSON Schema of configurations, for editors", "config schema"},
 	"GET /v1/license":          {"state, seats, expiry", "license"},
 	"GET /v1/license/simulate": {"what an end of the license, or a manager that is away, would do", "license simulate"},
 	"PUT /v1/license":          {"install or upgrade", "license install FILE"},

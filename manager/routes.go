@@ -48,6 +48,7 @@ func (m *Manager) routes() []route {
 		{"GET /v1/events", access.Viewer, "", m.handleEvents},
 		{"GET /v1/events/stream", access.Viewer, "", m.handleEventStream},
 		{"GET /v1/license", access.Viewer, "", m.handleLicense},
+		{"GET /v1/schema/config", access.Viewer, "", handleConfigSchema},
 		{"GET /metrics", access.Viewer, "", m.handleMetrics},
 		{"GET /grafana/", access.Viewer, "", plain(grafanaFiles())},
 		{"GET " + promPrefix + "/", access.Viewer, "", prom},

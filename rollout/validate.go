@@ -30,6 +30,7 @@ func (s *Service) validate(ctx context.Context, raw []byte) (faults, warnings []
 	faults, warnings = checkShape(raw)
 	filled, refs, bad := fillReferences(raw)
 	faults = append(faults, bad...)
+	faults = append(faults, without(checkSchema(raw, filled), faults)...)
 	if len(faults) > 0 {
 		return cut(append(faults, endpointFaults(filled, faults)...)), nil, nil
 	}

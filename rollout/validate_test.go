@@ -169,3 +169,28 @@ func FuzzValidate(f *testing.F) {
 		withoutNodeKeys(filled)
 	})
 }
+
+// TestCheckSchema says what is wrong, all of it, with line and column.
+func TestCheckSchema(t *testing.T) {
+	raw := []byte(`{
+  "version": 3,
+  "timeout": "3",
+  "endpoints": [
+    {"endpoint": "/a", "backend": [{"host": "http://a"}],
+     "extra_config": {"qos/ratelimit/router": {"max_rate": "many"}}},
+    {"endpoint": "/b"}
+  ]
+}`)
+	got := show(checkSchema(raw, raw))
+	for _, want := range []string{
+		"3:14 /timeout '3' does not match pattern", "5:45 /endpoints/0/backend/0/host got string, want", "6:60 /endpoints/0/extra_config/qos~1ratelimit~1router/max_rate got string, want",
+		"7:5 /endpoints/1 missing property 'backend'",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got:\n%s\nwant %q in it", got, want)
+		}
+	}
+	if got := checkSchema([]byte(goodConfig), []byte(goodConfig)); len(got) > 0 {
+		t.Errorf("a good configuration: %s", show(got))
+	}
+}

@@ -12,11 +12,12 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/api/configschema"
 )
 
 func newConfig(conn *connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Push configurations and look at their history"}
-	cmd.AddCommand(newConfigPush(conn), newConfigDiff(conn), newConfigHistory(conn), newConfigShow(conn), newConfigGroups(conn))
+	cmd.AddCommand(newConfigPush(conn), newConfigDiff(conn), newConfigHistory(conn), newConfigShow(conn), newConfigGroups(conn), newConfigSchema())
 	return cmd
 }
 
@@ -329,4 +330,18 @@ func newConfigGroups(conn *connection) *cobra.Command {
 			})
 		},
 	})
+}
+
+func newConfigSchema() *cobra.Command {
+	return &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of configurations, for editors", Args: noArgs,
+		Long: `Schema prints the JSON Schema that a configuration is checked against, for editors that complete
+and check while one types. A file names it with "$schema". A manager serves the same at
+/v1/schema/config.`,
+		Example: `  binnacle config schema > krakend.schema.json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(configschema.JSON)
+			return err
+		},
+	}
 }
