@@ -104,6 +104,7 @@ func startRolloutBackends(t *testing.T) rolloutBackends {
 	}
 	keys := func(secret string) string {
 		return server(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json") // without it the gateway takes no key
 			fmt.Fprintf(w, `{"keys": [{"kty": "oct", "kid": "one", "alg": "HS256", "k": %q}]}`, base64.RawURLEncoding.EncodeToString([]byte(secret)))
 		})
 	}

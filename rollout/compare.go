@@ -75,16 +75,23 @@ func (g *gateState) compare(r *run, s sides) api.Comparison {
 	control := r.Control.since(r.Begin[1])
 	baseline := s.Baseline.of(r.What)
 	c := api.Comparison{What: r.What, Endpoint: r.Endpoint, Needed: 1 / r.Alpha, Result: api.VerdictPass}
-	if strings.HasPrefix(r.What, "slower") {
+	latency := strings.HasPrefix(r.What, "slower")
+	if latency {
 		c.Threshold = g.Slow[r.Endpoint][0]
 		if r.What == whatSlow99 {
 			c.Threshold = g.Slow[r.Endpoint][1]
 		}
 	}
 	e := r.Ratios.log()
+	if latency {
+		e = r.calm()
+	}
 	if g.Before {
 		control = baseline
 		e = once(canary, control)
+		if latency {
+			e = min(e, once(r.calmly(canary), control))
+		}
 	}
 	c.Canary, c.Control = api.Sample(canary), api.Sample(control)
 	lim := limitsOf(r.What)

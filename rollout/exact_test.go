@@ -5,6 +5,8 @@ import (
 	"math"
 	"os"
 	"testing"
+
+	"github.com/binnacle-project/binnacle/api"
 )
 
 // bestPossible bounds the power of any test of x and y from above, randomized
@@ -177,6 +179,38 @@ func TestConditional(t *testing.T) {
 		}
 		if got != tc.want {
 			t.Errorf("conditionally(%d, %d, %d, %d) = %d; want %d", tc.n, tc.m, tc.x, tc.y, got, tc.want)
+		}
+	}
+}
+
+// TestStallsAreNoFailure has a canary that is as fast as the control, but for two
+// looks in which nearly all that it serves is slow; and one that is slow for good.
+func TestStallsAreNoFailure(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		before bool
+		slow   func(look int) float64 // share of slow requests on the canary
+		fails  bool
+	}{
+		{"a stall over two looks", false, func(i int) float64 { return map[bool]float64{true: 0.9}[i == 4 || i == 5] }, false},
+		{"a stall, no control", true, func(i int) float64 { return map[bool]float64{true: 0.9}[i == 4 || i == 5] }, false},
+		{"slow for good", false, func(int) float64 { return 0.9 }, true},
+		{"slow for good, no control", true, func(int) float64 { return 0.9 }, true},
+	} {
+		g := gateState{Before: tc.before, Slow: map[string][2]float64{"": {0.1, 1}}}
+		s := sides{Baseline: tally{Requests: 5000, Slow50: 20, Slow99: 20}}
+		failed := 0
+		for i := 1; i <= 30 && failed == 0; i++ {
+			n := math.Round(80 * tc.slow(i))
+			s.Canary.Requests, s.Canary.Slow50, s.Canary.Slow99 = s.Canary.Requests+80, s.Canary.Slow50+n, s.Canary.Slow99+n
+			s.Control.Requests += 320
+			s.Control.Slow50, s.Control.Slow99 = s.Control.Slow50+1, s.Control.Slow99+1
+			if g.judge(look{All: s}).Result == api.VerdictFail {
+				failed = i
+			}
+		}
+		if (failed > 0) != tc.fails || failed > 4 {
+			t.Errorf("%s: failed at look %d; want a failure %t, within four looks", tc.name, failed, tc.fails)
 		}
 	}
 }

@@ -41,6 +41,10 @@ const (
 	fewRequests = 20
 	// suspicion keeps a gate from passing: a tenth of what a failure needs.
 	suspicion = 10
+	// forgivenLooks is how many looks a comparison of latency leaves out, the worst
+	// ones. Slow requests come in clumps: a node that stalls for a second slows all
+	// that it serves just then. What is slow is so at every look.
+	forgivenLooks = 2
 	// maxGateEndpoints bounds the endpoints that are compared, the busiest
 	// first.
 	maxGateEndpoints = 100
@@ -87,6 +91,15 @@ type run struct {
 	Begin   [2]counts `json:"begin"`
 	Canary  counts    `json:"canary"`
 	Control counts    `json:"control"`
+	// Worst are the looks with the most slow requests of the canary, of a
+	// comparison of latency (calm).
+	Worst [forgivenLooks]pair `json:"worst,omitzero"`
+}
+
+// pair is what one look added on both sides.
+type pair struct {
+	Canary  counts `json:"canary"`
+	Control counts `json:"control"`
 }
 
 // judge takes one look into the state and gives the verdict on all so far. It is
@@ -150,7 +163,9 @@ func (g *gateState) takeFrom(what, endpoint string, s sides, begin [2]counts) {
 		g.Runs = append(g.Runs, r)
 	}
 	if g.Before {
-		r.Canary = s.Canary.of(what)
+		canary := s.Canary.of(what)
+		r.note(pair{Canary: canary.since(r.Canary)})
+		r.Canary = canary
 		return
 	}
 	canary, control := s.Canary.of(what), s.Control.of(what)
@@ -159,7 +174,40 @@ func (g *gateState) takeFrom(what, endpoint string, s sides, begin [2]counts) {
 		return // the next look takes both sides of these minutes together
 	}
 	r.Ratios.add(dx, dy)
+	r.note(pair{dx, dy})
 	r.Canary, r.Control = canary, control
+}
+
+// note keeps a look if it is among the worst.
+func (r *run) note(p pair) {
+	for i := range r.Worst {
+		if p.Canary.Bad > r.Worst[i].Canary.Bad {
+			p, r.Worst[i] = r.Worst[i], p
+		}
+	}
+}
+
+// calm is the evidence of a comparison of latency without its worst looks: never
+// more than with them, so that it is an e-value still.
+func (r *run) calm() float64 {
+	ratios := r.Ratios
+	for _, w := range r.Worst {
+		if w.Canary.Requests <= 0 || w.Control.Requests <= 0 {
+			continue
+		}
+		for i, f := range risks {
+			ratios[i] -= max(0, logRatio(f, w.Canary, w.Control))
+		}
+	}
+	return ratios.log()
+}
+
+// calmly is the canary's counts without the worst looks.
+func (r *run) calmly(canary counts) counts {
+	for _, w := range r.Worst {
+		canary = counts{canary.Requests - w.Canary.Requests, canary.Bad - w.Canary.Bad}
+	}
+	return canary
 }
 
 // takeExact makes the exact test if a look reaches a new milestone. One that was
