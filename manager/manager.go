@@ -267,9 +267,12 @@ func addrOf(ln net.Listener) string {
 // streams one for each write.
 const (
 	headerTimeout = 5 * time.Second
-	bodyTimeout   = 30 * time.Second
-	idleTimeout   = 2 * time.Minute
-	maxHeader     = 16 << 10
+	// nodeHeaderTimeout also bounds the handshake: ten thousand nodes that come
+	// back together take two cores ten seconds.
+	nodeHeaderTimeout = 20 * time.Second
+	bodyTimeout       = 30 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeader         = 16 << 10
 )
 
 // Run serves until ctx ends, then stops everything and returns. It may be
@@ -310,6 +313,7 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 
 	operator := m.httpServer(m.self.instrument(m.operatorHandler()))
 	nodes := m.httpServer(m.nodeHandler())
+	nodes.ReadHeaderTimeout = nodeHeaderTimeout
 	serverTLS, err := m.authority.ServerTLS(m.hosts())
 	if err != nil {
 		return fmt.Errorf("make the certificate of the node API: %w", err)

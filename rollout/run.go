@@ -17,9 +17,11 @@ const (
 	// flushEvery is how often ledgers go to the state, and how often nodes that
 	// are gone are looked at.
 	flushEvery = time.Second
-	// gatherFor lets answers of a thousand nodes that come together become a few
-	// writes of a rollout's record instead of a thousand.
-	gatherFor = 20 * time.Millisecond
+	// gatherFor, and gatherPerNode for each node of the rollouts under way, lets
+	// answers that come together become a few writes of a rollout's record, which
+	// names all these nodes, instead of one for each. Ten thousand take 0.4 s.
+	gatherFor     = 20 * time.Millisecond
+	gatherPerNode = 40 * time.Microsecond
 	// flushBatch and flushBytes bound the ledgers stored in one transaction.
 	flushBatch = state.MaxTxnOps / 2
 	flushBytes = state.MaxValueBytes
@@ -52,7 +54,7 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-s.kick:
 			select {
 			case <-ctx.Done():
-			case <-time.After(gatherFor):
+			case <-time.After(s.gatherTime()):
 			}
 			s.settle(ctx)
 		case <-s.gossip:
@@ -71,6 +73,19 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// gatherTime is how long answers are gathered.
+func (s *Service) gatherTime() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	nodes := 0
+	for _, r := range s.rollouts {
+		if r.active() {
+			nodes += len(r.rec.Pending) + len(r.rec.Confirmed)
+		}
+	}
+	return gatherFor + time.Duration(nodes)*gatherPerNode
 }
 
 func wait(ctx context.Context, d time.Duration) {
