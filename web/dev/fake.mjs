@@ -230,6 +230,12 @@ export function makeFake({ scene: sceneName = process.env.SCENE ?? "demo" }) {
         return json(res, { items: events.filter((e) => e.id > Number(url.searchParams.get("after") ?? 0)) });
       case "/v1/events/stream":
         return stream(req, res, 15_000, () => ":\n\n");
+      case "/prometheus/api/v1/query_exemplars": {
+        const [from, to] = ["start", "end"].map((k) => Number(url.searchParams.get(k)));
+        const points = scene.nodes === 0 ? [] : Array.from({ length: 40 }, (_, i) => from + ((i + noise(i, 8)) * (to - from)) / 40);
+        const exemplars = points.map((t) => ({ labels: { trace_id: sha(`trace${Math.round(t)}`).slice(0, 32) }, value: String(clusterAt(scene, t).p99 * (0.4 + 4 * noise(t, 9) ** 3)), timestamp: t }));
+        return json(res, { status: "success", data: exemplars.length ? [{ seriesLabels: { http_request_method: "GET", http_route: "/v1/search" }, exemplars }] : [] });
+      }
       case "/prometheus/api/v1/query_range":
         if (sceneName === "nohistory") return json(res, { status: "error", error: "the store is being repaired" }, 503);
         return json(res, { status: "success", data: { resultType: "matrix", result: matrix(scene, url.searchParams) } });

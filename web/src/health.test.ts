@@ -110,3 +110,8 @@ describe("since when", () => {
     expect(trackSince(back.seen, one, 500, false).items[0]?.since).toBe(400);
   });
 });
+
+test("an unmanaged gateway that falls silent is a warning, in words that end with since when", () => {
+  const items = attention(overview([node("a"), node("old", { managed: false, state: "down", state_cause: "no telemetry since then", state_since: iso(NOW - 60_000), ledger: null })]), NOW);
+  expect(items.map((x) => [x.tone, `${x.subject} ${x.text}`])).toEqual([["warn", "old is unmanaged and sends nothing"]]);
+});

@@ -91,7 +91,9 @@ function nodeItems(n: Node, o: Overview, now: number): Item[] {
   const add = (what: string, tone: Tone, text: string, at: number | undefined): void => {
     items.push(item({ key: `node/${n.id}/${what}`, tone, subject: n.name || n.id, text, href }, at));
   };
-  switch (n.state) {
+  // What is not enrolled has no polls to miss: it is silent, which may be meant.
+  if (!n.managed && n.state !== "alive") add("state", "warn", "is unmanaged and sends nothing", since);
+  else switch (n.state) {
     case "down":
       add("state", "bad", `is down${cause}`, since);
       break;

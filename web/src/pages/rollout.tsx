@@ -44,7 +44,7 @@ export function RolloutPage({ store, id }: { store: Store; id: string }) {
           <span data-testid="rollout-state" data-value={r.state}><RolloutMark r={r} /></span>
           <RevisionMessage store={store} r={r} />
         </header>
-        {r.reason && <p class={r.state === "failed" || r.state === "rolling_back" ? "problem bad" : "note"} data-testid="rollout-reason">{r.reason}</p>}
+        {r.reason && <p class={r.state === "failed" || r.state === "rolling_back" ? "problem bad" : "note"} data-testid="rollout-reason">{sentenceOf(r.reason)}</p>}
         <Facts>
           <Fact name="Started"><Time at={parseTime(r.started)} now={now} exact /></Fact>
           {parseTime(r.ended) !== undefined && <Fact name="Ended"><Time at={parseTime(r.ended)} now={now} exact /></Fact>}
@@ -76,6 +76,9 @@ function RevisionMessage({ store, r }: { store: Store; r: Rollout }) {
   const message = useStore(store, (s) => loaded(s.data, revisionsPath(r.group)).body?.items?.find((x) => x.number === r.to)?.message);
   return message && r.strategy !== "restart" ? <span class="aside">{message}</span> : null;
 }
+
+/** A reason as a sentence of its own. */
+const sentenceOf = (text: string): string => `${(text[0] ?? "").toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 
 /** Buttons that say what they do, for a rollout under way; and the way back, or another try, for one that ended. */
 function Steer({ store, r }: { store: Store; r: Rollout }) {
@@ -147,7 +150,7 @@ function Evidence({ store, v, open, name, now, nameOf }: { store: Store; v: Verd
         <VerdictMark result={v.result} open={open} />
         <span class="aside">{plural(v.looks, "look")}, the newest <Time at={at} now={now} exact /></span>
       </header>
-      <p class={v.result === "fail" ? "problem bad" : open || v.result === "pass" ? "note good" : "note"}>{v.reason[0]?.toUpperCase()}{v.reason.slice(1)}.</p>
+      <p class={v.result === "fail" ? "problem bad" : open || v.result === "pass" ? "note good" : "note"}>{sentenceOf(v.reason)}</p>
       <Facts>
         <Fact name={`Canary, ${plural(v.canaries?.length ?? 0, "node")}`}>{list(v.canaries)}</Fact>
         <Fact name="Control">{v.control === "before" ? "the same nodes, before the step" : list(v.controls)}</Fact>
