@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,7 +45,8 @@ func TestViews(t *testing.T) {
 		ids[n.Name] = string(n.ID)
 	}
 	load := startSteady(c.nodes, "/healthy/%d", "/slow/%d", "/failing/%d", "/merged/%d")
-	t.Cleanup(load.stop)
+	stopLoad := sync.OnceFunc(load.stop)
+	t.Cleanup(stopLoad)
 	sendHostile(t, c)
 	push := func(name, message string) api.CreatedRevision {
 		t.Helper()
@@ -67,11 +70,34 @@ func TestViews(t *testing.T) {
 	t.Run("views", func(t *testing.T) {
 		checkViews(newTab(t, browser, c), c, b, ids, rollout.ID)
 	})
+	t.Run("the manager restarts", func(t *testing.T) {
+		restartUnderPage(newTab(t, browser, c), c)
+	})
+	// A gate with few requests holds: no noise of this machine ends a rollout
+	// before it is steered by hand.
+	stopLoad()
+	trickle(t, c.nodes, "/healthy/1")
 	t.Run("actions", func(t *testing.T) {
 		clickActions(newTab(t, browser, c), c, b, ids)
 	})
-	t.Run("the manager restarts", func(t *testing.T) {
-		restartUnderPage(newTab(t, browser, c), c)
+}
+
+// trickle sends a few requests per second to the nodes in turn until the test ends.
+func trickle(t *testing.T, nodes []*node, path string) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	wg.Go(func() {
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				_ = once(defaultClient, "http://"+nodes[i%len(nodes)].addr+path) // what fails is not the question
+			}
+		}
 	})
 }
 
@@ -140,6 +166,17 @@ func sendHostile(t *testing.T, c *cluster) {
 	post("/v1/traces", map[string]any{"resourceSpans": []any{map[string]any{"resource": resource, "scopeSpans": []any{map[string]any{"spans": []any{span}}}}}})
 }
 
+// overhang is how many pixels stand out sideways once what draws itself anew at
+// another width has done so.
+const overhang = `new Promise(done => {
+	const end = Date.now() + 5000;
+	const look = () => {
+		const over = document.documentElement.scrollWidth - innerWidth;
+		if (over <= 0 || Date.now() > end) done(over); else setTimeout(look, 50);
+	};
+	look();
+})`
+
 // checkViews looks at every view in both themes at three widths: what axe says,
 // what stands out sideways, what became markup, what the browser complains of.
 func checkViews(p *tab, c *cluster, b *backends, ids map[string]string, rollout string) {
@@ -155,7 +192,6 @@ func checkViews(p *tab, c *cluster, b *backends, ids map[string]string, rollout 
 		shows string
 	}{
 		{"/", `document.querySelectorAll('[data-testid^="chart-"] canvas').length === 3 && document.querySelectorAll('.exemplar').length > 0`},
-		{"/?w=1h", `document.querySelectorAll('[data-testid^="chart-"] canvas').length === 3`},
 		{"/nodes", `document.querySelectorAll('[data-testid^="node-row-"]').length === 4 && document.querySelector('.spark') !== null`},
 		{at("nodes", ids["gw-1"]), `document.querySelector('[data-testid="ribbon"]') !== null && ` + shows("lease", "ends in 4")},
 		{at("nodes", hostile), shows("unmanaged", "krakend.json")},
@@ -164,8 +200,7 @@ func checkViews(p *tab, c *cluster, b *backends, ids map[string]string, rollout 
 		{at("backends", hostile), `document.querySelector('h1').textContent.includes('<img src=x')`},
 		{"/matrix", shows("findings", "from all 3 nodes")},
 		{"/config", `document.querySelector('[data-testid="group-row-default"]') !== null`},
-		{"/config/default", `document.querySelectorAll('[data-testid^="revision-row-"]').length === 2`},
-		{"/config/default?rollout=2", shows("rollout-form", "Roll out revision 2")},
+		{"/config/default?rollout=2&w=1h", `document.querySelectorAll('[data-testid^="revision-row-"]').length === 2 && ` + shows("rollout-form", "Roll out revision 2")},
 		{"/config/default/upload", `document.querySelector('[data-testid="config-text"]') !== null`},
 		{"/config/default/diff?from=1&to=2", `document.querySelector('[data-testid="sides"]') !== null`},
 		{at("rollouts", rollout), shows("rollout-state", "completed")},
@@ -190,7 +225,7 @@ func checkViews(p *tab, c *cluster, b *backends, ids map[string]string, rollout 
 			for _, theme := range []string{"light", "dark"} {
 				p.theme(theme)
 				p.do(chromedp.EmulateViewport(width, 900))
-				if over := eval[int](p, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
+				if over := eval[int](p, overhang); over > 0 {
 					wide := eval[string](p, `[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + '.' + e.className).slice(0, 8).join(' ')`)
 					p.t.Errorf("%s at %d px is %d px too wide: %s", view.path, width, over, wide)
 				}

@@ -12,15 +12,15 @@ import { StateMark } from "./marks";
 import { Sparkline } from "./sparkline";
 import { type Column, Table } from "./table";
 
-/** The columns that every thing with an activity has. */
-export function activityColumns<T>(activity: (row: T) => Activity | null, calls: boolean): Column<T>[] {
+/** The columns that every thing with an activity has; crowded where they have others beside them. */
+export function activityColumns<T>(activity: (row: T) => Activity | null, calls: boolean, crowded = false): Column<T>[] {
   const word = calls ? "calls" : "requests";
   return [
     { key: "requests_per_second", label: calls ? "Calls" : "Requests", title: `${word} per second`, num: true, sort: (r) => activity(r)?.requests_per_second, raw: (r) => activity(r)?.requests_per_second, cell: (r) => rate(activity(r)?.requests_per_second) },
     { key: "error_ratio", label: "Error ratio", title: "5xx, time-outs and transport failures among all", num: true, sort: (r) => activity(r)?.error_ratio, raw: (r) => activity(r)?.error_ratio, cell: (r) => <Ratio activity={activity(r)} /> },
     { key: "errors", label: "Errors", title: "in the window", num: true, sort: (r) => activity(r)?.errors, raw: (r) => activity(r)?.errors, cell: (r) => count(activity(r)?.errors) },
-    { key: "client_errors", label: "4xx", title: "client errors in the window", num: true, minor: true, sort: (r) => activity(r)?.client_errors, raw: (r) => activity(r)?.client_errors, cell: (r) => count(activity(r)?.client_errors) },
-    ...(["p50", "p95", "p99"] as const).map((q): Column<T> => ({ key: q, label: q, num: true, minor: q === "p50", sort: (r) => activity(r)?.latency?.[q], raw: (r) => activity(r)?.latency?.[q], cell: (r) => seconds(activity(r)?.latency?.[q]) })),
+    { key: "client_errors", label: "4xx", title: "client errors in the window", num: true, minor: true, least: crowded, sort: (r) => activity(r)?.client_errors, raw: (r) => activity(r)?.client_errors, cell: (r) => count(activity(r)?.client_errors) },
+    ...(["p50", "p95", "p99"] as const).map((q): Column<T> => ({ key: q, label: q, num: true, minor: q === "p50", least: crowded && q === "p50", sort: (r) => activity(r)?.latency?.[q], raw: (r) => activity(r)?.latency?.[q], cell: (r) => seconds(activity(r)?.latency?.[q]) })),
     { key: "requests_total", label: "Total", title: `${word} since enrollment`, num: true, sort: (r) => activity(r)?.requests_total, raw: (r) => activity(r)?.requests_total, cell: (r) => count(activity(r)?.requests_total) },
   ];
 }
@@ -86,7 +86,7 @@ function nodeColumns(now: number, sparks?: { values: (id: string) => readonly nu
     ...(sparks
       ? [{ key: "spark", label: "5 min", title: "requests per second; all rows share one scale", minor: true, sort: (n: Node) => n.activity?.requests_per_second, cell: (n: Node) => <Sparkline values={sparks.values(n.id)} top={sparks.top} points={SPARK.points} label={`up to ${rate(Math.max(0, ...sparks.values(n.id)))}`} /> }]
       : []),
-    ...activityColumns<Node>((n) => n.activity, false),
+    ...activityColumns<Node>((n) => n.activity, false, sparks !== undefined),
     {
       key: "last_seen", label: "Data", title: "newest telemetry", num: true, sort: (n) => parseTime(n.activity?.last_seen), minor: true,
       cell: (n) => {

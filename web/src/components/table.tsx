@@ -16,6 +16,8 @@ export interface Column<T> {
   num?: boolean;
   /** Left out when the screen is too narrow for all columns. */
   minor?: boolean;
+  /** Left out a little before that. */
+  least?: boolean | undefined;
   /** What to sort by; null and undefined sort last either way. */
   sort: (row: T) => number | string | null | undefined;
   cell: (row: T) => ComponentChildren;
@@ -150,7 +152,7 @@ export function Table<T>(p: TableProps<T>) {
 }
 
 function classes<T>(c: Column<T>): string {
-  return [c.num ? "num" : "", c.minor ? "minor" : ""].filter(Boolean).join(" ");
+  return [c.num ? "num" : "", c.minor ? "minor" : "", c.least ? "least" : ""].filter(Boolean).join(" ");
 }
 
 function Row<T>({ row, p }: { row: T; p: TableProps<T> }) {
