@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -97,7 +98,7 @@ func (b *Backend) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	x.status = resp.StatusCode
 	if x.span != nil {
-		x.span.SetAttributes(keyProtocolVersion.String(protocolVersion(resp.ProtoMajor, resp.ProtoMinor)))
+		x.attrs = append(x.attrs, keyProtocolVersion.String(protocolVersion(resp.ProtoMajor, resp.ProtoMinor)))
 	}
 	if resp.Body == nil || resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols {
 		x.finish(nil)
@@ -168,8 +169,9 @@ type exchange struct {
 	ctx    context.Context
 	// recordCtx carries the trace to the exemplars.
 	recordCtx context.Context
-	span      trace.Span // nil when not sampled
-	status    int        // 0 until the header has come
+	span      trace.Span           // nil when not sampled
+	attrs     []attribute.KeyValue // of the span
+	status    int                  // 0 until the header has come
 	body      io.ReadCloser
 	ended     atomic.Bool
 }
@@ -234,41 +236,44 @@ func (x *exchange) canceled(err error) bool {
 	return errors.Is(err, context.Canceled) || x.ctx.Err() == context.Canceled
 }
 
+// describe notes what the request says. The attributes are set at the end, all
+// at once: each call would grow the span's list.
 func (x *exchange) describe(req *http.Request) {
 	full := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: req.URL.Path} // queries carry secrets
-	x.span.SetAttributes(x.b.scope.o.Client.Traces...)
-	x.span.SetAttributes(
+	static := x.b.scope.o.Client.Traces
+	x.attrs = append(append(make([]attribute.KeyValue, 0, len(static)+10), static...),
 		keyMethod.String(x.method),
 		keyFull.String(full.String()),
 		keyTemplate.String(x.b.template),
 		keyServerAddress.String(x.target.address),
 	)
 	if x.target.port != 0 {
-		x.span.SetAttributes(keyServerPort.Int(x.target.port))
+		x.attrs = append(x.attrs, keyServerPort.Int(x.target.port))
 	}
 	if x.b.route != nil && x.b.route.Template != "" {
-		x.span.SetAttributes(keyRoute.String(x.b.route.Template))
+		x.attrs = append(x.attrs, keyRoute.String(x.b.route.Template))
 	}
 	if r := x.b.scope.revision; r.Valid() {
-		x.span.SetAttributes(r)
+		x.attrs = append(x.attrs, r)
 	}
 }
 
 func (x *exchange) endSpan(o outcome, gaveUp bool, err error, now time.Time) {
 	if o.status != 0 {
-		x.span.SetAttributes(keyStatus.Int(o.status))
+		x.attrs = append(x.attrs, keyStatus.Int(o.status))
 	}
 	switch {
 	case gaveUp:
-		x.span.SetAttributes(keyErrorType.String(errCanceled)) // no one's error: the status stays unset
+		x.attrs = append(x.attrs, keyErrorType.String(errCanceled)) // no one's error: the status stays unset
 	case o.errorType != "":
-		x.span.SetAttributes(keyErrorType.String(o.errorType))
+		x.attrs = append(x.attrs, keyErrorType.String(o.errorType))
 		desc := ""
 		if err != nil {
 			desc = err.Error()
 		}
 		x.span.SetStatus(codes.Error, desc)
 	}
+	x.span.SetAttributes(x.attrs...)
 	x.span.End(trace.WithTimestamp(now))
 }
 

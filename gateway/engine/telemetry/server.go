@@ -185,13 +185,15 @@ func (s *Scope) finish(ctx context.Context, rec *recorder, r *http.Request, span
 	}
 }
 
+// describe sets all attributes at once: each call would grow the span's list.
 func (s *Scope) describe(span trace.Span, rec *recorder, r *http.Request, o outcome) {
-	span.SetAttributes(s.o.Server.Traces...) // first: later ones outweigh them
+	kvs := make([]attribute.KeyValue, 0, len(s.o.Server.Traces)+12)
+	kvs = append(kvs, s.o.Server.Traces...) // first: later ones outweigh them
 	if rec.route.Template != "" {
 		span.SetName(rec.route.spanName)
-		span.SetAttributes(keyRoute.String(rec.route.Template))
+		kvs = append(kvs, keyRoute.String(rec.route.Template))
 	}
-	span.SetAttributes(
+	kvs = append(kvs,
 		keyMethod.String(o.method),
 		keyScheme.String(o.scheme),
 		keyPath.String(r.URL.Path),
@@ -200,26 +202,27 @@ func (s *Scope) describe(span trace.Span, rec *recorder, r *http.Request, o outc
 	)
 	host, port := splitHostPort(r.Host)
 	if host != "" {
-		span.SetAttributes(keyServerAddress.String(host))
+		kvs = append(kvs, keyServerAddress.String(host))
 	}
 	if port != 0 {
-		span.SetAttributes(keyServerPort.Int(port))
+		kvs = append(kvs, keyServerPort.Int(port))
 	}
 	if peer, _ := splitHostPort(r.RemoteAddr); peer != "" {
-		span.SetAttributes(keyClientAddress.String(peer))
+		kvs = append(kvs, keyClientAddress.String(peer))
 	}
 	if ua := r.UserAgent(); ua != "" {
-		span.SetAttributes(keyUserAgent.String(ua))
+		kvs = append(kvs, keyUserAgent.String(ua))
 	}
 	if s.revision.Valid() {
-		span.SetAttributes(s.revision)
+		kvs = append(kvs, s.revision)
 	}
 	if o.errorType != "" {
-		span.SetAttributes(keyErrorType.String(o.errorType))
+		kvs = append(kvs, keyErrorType.String(o.errorType))
 		if rec.errorType == "" {
 			span.SetStatus(codes.Error, "")
 		}
 	}
+	span.SetAttributes(kvs...)
 }
 
 // recorder notes the status of an answer and adds its traceresponse header.
