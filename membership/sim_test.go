@@ -38,6 +38,7 @@ type sim struct {
 	a       *Authority
 	keys    []api.GossipKey
 	dir     string
+	dice    *rand.Rand   // of the seed
 	members []*simMember // the manager first
 	doomed  sync.Map     // ids whose death is no mistake
 }
@@ -72,6 +73,7 @@ func simulate(t *testing.T, n int, f func(s *sim)) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		s := newSim(t, a, newSimNet(seed), dir, n, 0)
+		s.dice = rand.New(rand.NewPCG(seed, 1))
 		f(s)
 		s.net.mu.Lock()
 		t.Logf("%d members, %v simulated: %d packets and segments, %d lost, %d did not fit", n, time.Since(start).Round(time.Second), s.net.packets, s.net.lost, s.net.overflow)
@@ -271,11 +273,11 @@ func TestSimCrash(t *testing.T) {
 			simulate(t, n, func(s *sim) {
 				worst := time.Duration(0)
 				for range 3 {
-					m := s.members[1+rand.N(n-1)]
+					m := s.members[1+s.dice.IntN(n-1)]
 					if m.down {
 						continue
 					}
-					time.Sleep(time.Duration(rand.N(5000)) * time.Millisecond)
+					time.Sleep(time.Duration(s.dice.IntN(5000)) * time.Millisecond)
 					m.crash()
 					worst = max(worst, s.until(limit, "all know of the crash", func() bool {
 						for _, o := range s.members {
@@ -313,7 +315,7 @@ func TestSimLoss(t *testing.T) {
 // Members that stall take no healthy one with them.
 func TestSimStall(t *testing.T) {
 	simulate(t, 64, func(s *sim) {
-		stalled := []*simMember{s.members[1+rand.N(31)], s.members[32+rand.N(32)]}
+		stalled := []*simMember{s.members[1+s.dice.IntN(31)], s.members[32+s.dice.IntN(32)]}
 		for _, m := range stalled {
 			s.doomed.Store(m.id.ID, true)
 		}
