@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 // contexts is the file that names the clusters a person works with. It holds
@@ -76,12 +77,8 @@ func (c contexts) write() error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return fmt.Errorf("write the contexts: %w", err)
 	}
-	next := file + ".next"
-	if err := os.WriteFile(next, b, 0o600); err != nil {
-		return fmt.Errorf("write the contexts: %w", err)
-	}
-	if err := os.Rename(next, file); err != nil {
-		return fmt.Errorf("write the contexts: %w", err)
+	if err := atomicfile.Write(file, b, 0o600); err != nil {
+		return fmt.Errorf("keep the contexts: %w", err)
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ import (
 
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/state"
+	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
 // Role is what a caller may do, each including the ones before it.
@@ -214,7 +215,7 @@ func (a *Access) firstToken(ctx context.Context, file string, n api.NewToken) er
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	if err := os.WriteFile(file, []byte(t.Secret+"\n"), 0o600); err != nil {
+	if err := atomicfile.Write(file, []byte(t.Secret+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the %s token: %w", n.Name, err)
 	}
 	return nil
