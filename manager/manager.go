@@ -26,6 +26,7 @@ import (
 	"github.com/binnacle-project/binnacle/manager/pagetls"
 	"github.com/binnacle-project/binnacle/membership"
 	"github.com/binnacle-project/binnacle/otlp"
+	"github.com/binnacle-project/binnacle/otlp/forward"
 	"github.com/binnacle-project/binnacle/rollout"
 	"github.com/binnacle-project/binnacle/state"
 	"github.com/binnacle-project/binnacle/state/etcd"
@@ -56,6 +57,7 @@ type Manager struct {
 	traces    *traces.Store
 	activity  *activity.Aggregator
 	access    *access.Access
+	forward   *forward.Forwarder // nil when it is off
 	receiver  *otlp.Receiver
 	self      *selfTelemetry
 	leases    *leases
@@ -185,8 +187,18 @@ func New(o Options) (_ *Manager, err error) {
 	}); err != nil {
 		return nil, fmt.Errorf("open the activity: %w", err)
 	}
+	sinks := []otlp.Sink{metricsSink{m.activity, m.metrics}, tracesSink{m.traces}}
+	if o.ForwardOTLP != "" {
+		fo := o.forward()
+		fo.Metrics = m.set
+		if m.forward, err = forward.Open(fo); err != nil {
+			return nil, fmt.Errorf("--forward-otlp: %w", err)
+		}
+		m.onStop("forwarding", func(context.Context) error { return m.forward.Close() })
+		sinks = append(sinks, m.forward)
+	}
 	m.receiver = otlp.New(otlp.Options{
-		Sink: otlp.Fan(metricsSink{m.activity, m.metrics}, tracesSink{m.traces}), IsNode: m.registry.IsNode,
+		Sink: otlp.Fan(sinks...), IsNode: m.registry.IsNode,
 		MaxBytes: o.MaxRequestBytes, Log: o.Log, Metrics: m.set,
 	})
 	if m.self, err = startSelfTelemetry(ctx, m.receiver, m.name); err != nil {
@@ -299,6 +311,9 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 	run("metrics store", m.metrics.Run)
 	run("trace store", m.traces.Run)
 	run("activity", m.activity.Run)
+	if m.forward != nil {
+		run("forwarding", m.forward.Run)
+	}
 	run("node registry", m.registry.Run)
 	run("license", m.keeper.Run)
 	run("license changes", m.followLicense)

@@ -14,6 +14,7 @@ import (
 	"github.com/binnacle-project/binnacle/licensing"
 	"github.com/binnacle-project/binnacle/manager/access"
 	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/otlp/forward"
 	"github.com/binnacle-project/binnacle/telemetry/traces"
 )
 
@@ -91,6 +92,14 @@ type Options struct {
 	QueryMaxSamples  int
 	QueryTimeout     time.Duration
 	QueryConcurrency int
+	// ForwardOTLP is the base URL of a remote engine that gets a copy of all that
+	// is received, over OTLP/HTTP; empty means none. ForwardSignals is metrics,
+	// traces or both with a comma, ForwardTokenFile holds a bearer token for it, and
+	// ForwardBytes bounds the queue on disk for when it is away.
+	ForwardOTLP      string
+	ForwardSignals   string
+	ForwardTokenFile string
+	ForwardBytes     int64
 	// MaxRequestBytes bounds one OTLP request, on the wire and inflated.
 	MaxRequestBytes int64
 
@@ -129,13 +138,14 @@ func DefaultOptions() Options {
 		TracesRetention:    48 * time.Hour,
 		TracesSampleWindow: traces.DefaultSampling().Window, TracesSampleBytes: traces.DefaultSampling().MaxBytes,
 		MetricsHistograms: "native",
-		MaxRequestBytes:   16 << 20,
-		DownAfter:         5 * time.Minute,
-		SeatHold:          10 * time.Minute,
-		ForgetAfter:       7 * 24 * time.Hour,
-		DNSZone:           "binnacle",
-		DNSTTL:            5 * time.Second,
-		LeaseLife:         licensing.DefaultLeaseLife,
+		ForwardSignals:    "metrics,traces", ForwardBytes: 1 << 30,
+		MaxRequestBytes: 16 << 20,
+		DownAfter:       5 * time.Minute,
+		SeatHold:        10 * time.Minute,
+		ForgetAfter:     7 * 24 * time.Hour,
+		DNSZone:         "binnacle",
+		DNSTTL:          5 * time.Second,
+		LeaseLife:       licensing.DefaultLeaseLife,
 	}
 }
 
@@ -167,6 +177,11 @@ func (o Options) Validate() error {
 		_, port, err := net.SplitHostPort(a.addr)
 		if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 {
 			bad("%s %q: want HOST:PORT, or :PORT for all addresses", a.flag, a.addr)
+		}
+	}
+	if o.ForwardOTLP != "" {
+		if err := o.forward().Validate(); err != nil {
+			bad("--forward-otlp, --forward-otlp-signals: %w", err)
 		}
 	}
 	if _, err := traces.ParseRules(o.TracesSample...); err != nil {
@@ -217,6 +232,7 @@ func (o Options) Validate() error {
 	}{
 		{"--metrics-max-bytes", o.MetricsMaxBytes, 0},
 		{"--traces-max-bytes", o.TracesMaxBytes, 0},
+		{"--forward-otlp-bytes", o.ForwardBytes, 8 << 20},
 		{"--traces-sample-bytes", o.TracesSampleBytes, 1 << 20},
 		{"--metrics-max-series", int64(o.MetricsMaxSeries), 1},
 		{"--metrics-max-series-per-node", int64(o.MetricsMaxSeriesPerNode), 1},
@@ -238,6 +254,14 @@ func (o Options) Validate() error {
 		bad("--otlp-max-request-bytes %d: want 1 KiB to 64 MiB", o.MaxRequestBytes)
 	}
 	return errors.Join(errs...)
+}
+
+// forward are the options of the forwarder.
+func (o Options) forward() forward.Options {
+	return forward.Options{
+		URL: o.ForwardOTLP, Signals: o.ForwardSignals, TokenFile: o.ForwardTokenFile, MaxBytes: o.ForwardBytes,
+		Dir: filepath.Join(o.DataDir, "forward"), Log: o.Log,
+	}
 }
 
 // gatewayBinary returns the binary for dry builds, or "" when there is none.
