@@ -82,13 +82,14 @@ func (g *gateState) compare(r *run, s sides) api.Comparison {
 			c.Threshold = g.Slow[r.Endpoint][1]
 		}
 	}
-	e := r.Ratios.log()
-	if latency {
-		e = r.calm()
-	}
+	e := r.calm()
+	against := control
 	if g.Before {
-		control = baseline
-		e = once(canary, control)
+		control, against = baseline, baseline
+		if r.What == whatErrors {
+			against = spelled(baseline, s.Spell)
+		}
+		e = once(canary, against)
 		if latency {
 			e = min(e, once(r.calmly(canary), control))
 		}
@@ -96,14 +97,17 @@ func (g *gateState) compare(r *run, s sides) api.Comparison {
 	c.Canary, c.Control = api.Sample(canary), api.Sample(control)
 	lim := limitsOf(r.What)
 	enough := canary.Requests >= fewRequests && control.Requests >= fewRequests
-	worse := enough && canary.share()-control.share() >= lim.effect
+	worse := enough && canary.share()-against.share() >= lim.effect
 	failed := worse && e >= math.Log(c.Needed)
+	if !failed && against.Bad > control.Bad && once(canary, control) >= math.Log(c.Needed) {
+		c.Note = spellNote(s.Spell, control)
+	}
 	if r.What == whatErrors && r.Endpoint == "" {
 		if baseline.Requests > 0 && !g.Before {
 			c.Baseline = (*api.Sample)(&baseline)
 		}
 		if n := len(g.Exact); n > 0 {
-			c.Note = g.Exact[n-1].note()
+			c.Note = strings.TrimPrefix(c.Note+"; "+g.Exact[n-1].note(), "; ")
 			failed = failed || g.Exact[n-1].Failed
 		}
 	}

@@ -309,6 +309,9 @@ type question struct {
 type baseline struct {
 	All       tally            `json:"all"`
 	Endpoints map[string]tally `json:"endpoints,omitempty"`
+	// Spells are the worst ones, the shortest first; only where the baseline is
+	// the control.
+	Spells []spell `json:"spells,omitempty"`
 }
 
 // readBaseline reads what served before the step, and the thresholds of latency
@@ -324,6 +327,9 @@ func readBaseline(ctx context.Context, r *reader, q question) (baseline, map[str
 		return b, nil, err
 	}
 	b.Endpoints, err = once.endpoints(ctx, q.Baseline, q.BaselineFrom, q.BaselineTo, slow)
+	if q.Before && err == nil {
+		b.Spells, err = r.spells(ctx, q.Baseline, q.BaselineTo.Sub(q.BaselineFrom), q.BaselineTo)
+	}
 	if b.All.Requests < enoughRequests {
 		delete(slow, "") // a quantile of a handful says little
 	}
@@ -358,9 +364,10 @@ func readLook(ctx context.Context, r *reader, q question, b baseline, slow map[s
 	if !q.Before {
 		read(q.Control, func(s *sides) *tally { return &s.Control })
 	}
-	l.All.Baseline = b.All
+	bake := q.At.Sub(q.From)
+	l.All.Baseline, l.All.Spell = b.All, worstSpell(b.Spells, "", bake)
 	for name, e := range l.Endpoints {
-		e.Baseline = b.Endpoints[name]
+		e.Baseline, e.Spell = b.Endpoints[name], worstSpell(b.Spells, name, bake)
 		l.Endpoints[name] = e
 	}
 	return l, errors.Join(errs...)

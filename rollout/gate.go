@@ -41,9 +41,11 @@ const (
 	fewRequests = 20
 	// suspicion keeps a gate from passing: a tenth of what a failure needs.
 	suspicion = 10
-	// forgivenLooks is how many looks a comparison of latency leaves out, the worst
-	// ones. Slow requests come in clumps: a node that stalls for a second slows all
-	// that it serves just then. What is slow is so at every look.
+	// forgivenLooks is how many looks a comparison leaves out, those with the most
+	// evidence against the canary, for what goes wrong comes in clumps. A node that
+	// stalls for a second slows all that it serves just then. And nodes export by
+	// clocks of their own, so that of an outage of a backend one side shows more at
+	// the look in which it begins, and at the next. What is worse is so at every look.
 	forgivenLooks = 2
 	// maxGateEndpoints bounds the endpoints that are compared, the busiest
 	// first.
@@ -51,8 +53,12 @@ const (
 )
 
 // sides are both sides of a comparison. Baseline is what the group served
-// before the step.
-type sides struct{ Canary, Control, Baseline tally }
+// before the step, Spell the share of errors of its worst spell as long as the
+// bake, where the baseline is the control.
+type sides struct {
+	Canary, Control, Baseline tally
+	Spell                     float64
+}
 
 // look is one look at the evidence.
 type look struct {
@@ -91,8 +97,8 @@ type run struct {
 	Begin   [2]counts `json:"begin"`
 	Canary  counts    `json:"canary"`
 	Control counts    `json:"control"`
-	// Worst are the looks with the most slow requests of the canary, of a
-	// comparison of latency (calm).
+	// Worst are the looks with the most evidence against the canary, the worst
+	// first (calm).
 	Worst [forgivenLooks]pair `json:"worst,omitzero"`
 }
 
@@ -181,14 +187,27 @@ func (g *gateState) takeFrom(what, endpoint string, s sides, begin [2]counts) {
 // note keeps a look if it is among the worst.
 func (r *run) note(p pair) {
 	for i := range r.Worst {
-		if p.Canary.Bad > r.Worst[i].Canary.Bad {
+		if p.weight() > r.Worst[i].weight() {
 			p, r.Worst[i] = r.Worst[i], p
 		}
 	}
 }
 
-// calm is the evidence of a comparison of latency without its worst looks: never
-// more than with them, so that it is an e-value still.
+// weight is the evidence of a look against the canary; without a control, the
+// number of bad requests.
+func (p pair) weight() float64 {
+	if p.Control.Requests <= 0 {
+		return p.Canary.Bad
+	}
+	most := 0.0
+	for _, f := range risks {
+		most = max(most, logRatio(f, p.Canary, p.Control))
+	}
+	return most
+}
+
+// calm is the evidence without the worst looks: never more than with
+// them, so that it is an e-value still.
 func (r *run) calm() float64 {
 	ratios := r.Ratios
 	for _, w := range r.Worst {
@@ -225,7 +244,11 @@ func (g *gateState) takeExact(s sides) {
 		return
 	}
 	g.Milestones = at
-	g.Exact = append(g.Exact, exactly(s.Canary.of(whatErrors), control.of(whatErrors), usual, milestones[at-1].alpha(usual), g.Before))
+	bad := control.of(whatErrors)
+	if g.Before {
+		bad = spelled(bad, s.Spell)
+	}
+	g.Exact = append(g.Exact, exactly(s.Canary.of(whatErrors), bad, usual, milestones[at-1].alpha(usual), g.Before))
 }
 
 func (g *gateState) find(what, endpoint string) *run {
