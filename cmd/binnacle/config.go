@@ -185,7 +185,7 @@ func trafficLine(e api.EndpointDiff) string {
 	if t.Requests == 0 {
 		return "  (no requests in 24 h)"
 	}
-	line := fmt.Sprintf("  (%.3g/s in 24 h, %.2g %% errors", t.RequestsPerSecond, 100*t.ErrorRatio)
+	line := fmt.Sprintf("  (%.3g/s in 24 h, %.3g %% errors", t.RequestsPerSecond, 100*t.ErrorRatio)
 	if !t.LastSeen.IsZero() {
 		line += ", last seen " + since(t.LastSeen) + " ago"
 	}

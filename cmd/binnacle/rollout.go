@@ -389,7 +389,7 @@ func reportLine(w io.Writer, name string, l api.ReportLine) {
 	side := func(s api.ReportSide) string {
 		out := fmt.Sprintf("%.0f requests", s.Requests)
 		if s.ErrorRatio != nil {
-			out += fmt.Sprintf(", %.2g %% errors", 100**s.ErrorRatio)
+			out += fmt.Sprintf(", %.3g %% errors", 100**s.ErrorRatio)
 		}
 		if s.P50 != nil && s.P99 != nil {
 			out += fmt.Sprintf(", p50 %s, p99 %s", duration(*s.P50), duration(*s.P99))
