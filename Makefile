@@ -85,7 +85,7 @@ bench-traces: ## Ten million spans into a real manager: CPU, bytes on disk, quer
 
 .PHONY: reference
 reference: ## Rewrite what is generated from the code: docs/reference and the dashboards.
-	$(GO) test . ./cmd/binnacle ./cmd/binnacle-manager ./cmd/binnacle-gateway ./manager ./grafana -count=1 -run 'Reference|TestGolden' -update
+	$(GO) test . ./cmd/binnacle ./cmd/binnacle-manager ./cmd/binnacle-gateway ./manager ./grafana ./gateway/engine -count=1 -run 'Reference|TestGolden|TestSchema' -update
 
 .PHONY: man
 man: ## Write man pages of the three commands into bin/man/.
