@@ -133,10 +133,9 @@ func TestScale(t *testing.T) {
 	if grown > 50<<20 {
 		t.Errorf("memory grew by %d bytes", grown)
 	}
-	t.Logf("a list of %d nodes as JSON: %v; promised 200 ms", scaleNodes, best)
-	if best > 200*time.Millisecond {
-		t.Errorf("the list took %v", best)
-	}
+	// The API itself is held to 200 ms by TestListUnderLoad of package manager, by
+	// its CPU time: this wall clock is that of a machine that tests much at once.
+	t.Logf("the registry's list of %d nodes as JSON: %v", scaleNodes, best)
 }
 
 func knows(g *Gossip, id binnacle.NodeID) bool {
