@@ -75,7 +75,7 @@ export interface Node {
   conditions: Condition[] | null;
   enrolled?: string;
   last_poll?: string;
-  lease: { issued: string; expires: string } | null;
+  lease: { issued: string; expires: string; state?: "valid" | "warning" | "fallen" } | null;
   ledger: Ledger | null;
   activity: Activity | null;
 }
@@ -294,6 +294,12 @@ export interface License extends LicenseSummary {
   not_before?: string;
   /** Seconds. */
   grace: number;
+  /** How long a node goes on without a manager, in seconds. */
+  lease_life: number;
+  /** How many nodes have a lease in which state. */
+  leases?: Record<string, number>;
+  /** Nodes that keep their lease to its end and get no other. */
+  over_seats?: number;
   /** Requests per second per node; null means no limit. */
   fallback_rate: number | null;
   problem?: string;

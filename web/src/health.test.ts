@@ -50,6 +50,12 @@ describe("the sentence", () => {
     const o = overview([node("a"), node("b", { state: "left" }), node("gw-3", { state: "down", state_cause: "no poll for 5 min", state_since: since })]);
     expect(say(o)).toContain("1 of 2 nodes serve. Node gw-3 is down: no poll for 5 min since ");
   });
+  test("a node without a lease serves, as long as it is heard of", () => {
+    const ended = { state: "left", conditions: [{ kind: "lease_ended", cause: "", since: iso(NOW) }] } as const;
+    const o = overview([node("a", { ...ended, conditions: [...ended.conditions], last_poll: iso(NOW - 20_000) }), node("b")]);
+    expect(say(o)).toMatch(/^All 2 nodes serve. Node a has no valid lease and runs at the fallback rate/);
+    expect(say(overview([node("a", { ...ended, conditions: [...ended.conditions], last_poll: iso(NOW - 90_000) }), node("b")]))).toMatch(/^1 of 2 nodes serve./);
+  });
   test("many dead nodes are one piece of news", () => {
     const o = overview(Array.from({ length: 12 }, (_, i) => node(`n${i}`, i < 5 ? { state: "unreachable" } : {})));
     expect(say(o)).toMatch(/^7 of 12 nodes serve. 5 do not answer, the first since \d\d:\d\d\.$/);

@@ -35,6 +35,8 @@ const BAD_RATIO = 0.1;
 const Z = 1.645;
 /** A node that runs another revision than desired is news after this long. */
 const SLOW_APPLY_MS = 30_000;
+/** A node that polls is heard of within this time. */
+const HEARD_MS = 60_000;
 /** A failed rollout stays among what needs attention this long. */
 const FAILED_ROLLOUT_MS = 24 * 3600_000;
 
@@ -61,9 +63,17 @@ export function level(a: Activity | null): "bad" | "warn" | undefined {
   return proven >= WARN_RATIO ? "warn" : undefined;
 }
 
+/** A node whose lease ended has left the cluster, and serves on. */
+export const leaseEnded = (n: Node): boolean => n.state === "left" && (n.conditions ?? []).some((c) => c.kind === "lease_ended");
+
 /** The nodes that matter for "11 of 12 nodes serve": managed, not gone by their own will. */
 export function expected(nodes: readonly Node[]): Node[] {
-  return nodes.filter((n) => n.managed && n.state !== "left");
+  return nodes.filter((n) => n.managed && (n.state !== "left" || leaseEnded(n)));
+}
+
+function serves(n: Node, now: number): boolean {
+  if (leaseEnded(n)) return now - (parseTime(n.last_poll) ?? 0) < HEARD_MS;
+  return n.state === "alive" || n.state === "suspect";
 }
 
 /** Says from where a backend fails: "from all 3 nodes", "from gw-2", "from 5 of 12 nodes". */
@@ -253,7 +263,7 @@ const IN_SENTENCE = 2;
 export function sentence(o: Overview, items: readonly Item[], now: number): Part[] {
   const nodes = o.nodes ?? [];
   const want = expected(nodes);
-  const serving = want.filter((n) => n.state === "alive" || n.state === "suspect").length;
+  const serving = want.filter((n) => serves(n, now)).length;
   const parts: Part[] = [];
   if (want.length === 0 && o.cluster.unmanaged > 0) {
     parts.push({ text: `${plural(o.cluster.unmanaged, "unmanaged gateway reports", "unmanaged gateways report")}; no node is managed.` });

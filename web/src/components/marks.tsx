@@ -8,12 +8,12 @@ import type { Tone } from "../health";
 const NODE_TONES: Record<NodeState, Tone | "good" | "gone"> = { alive: "good", suspect: "warn", unreachable: "bad", down: "bad", left: "gone" };
 
 /** A node's state: a dot for alive, a ring for left, a triangle or square for trouble, and the word. */
-export function StateMark({ state, title }: { state: NodeState; title?: string | undefined }) {
+export function StateMark({ state, why, title }: { state: NodeState; why?: string | undefined; title?: string | undefined }) {
   const tone = NODE_TONES[state] ?? "gone";
   return (
     <span class={`state state-${tone}`} title={title}>
       <Shape tone={tone} />
-      {state}
+      {state}{why && ` (${why})`}
     </span>
   );
 }

@@ -13,7 +13,7 @@ import { Ribbon } from "../components/ribbon";
 import { type Column, Table } from "../components/table";
 import { ago, countdown, exact, hoverTime, NONE, parseTime, plural, rate, ratio, seconds, span, windowName } from "../format";
 import { navigate } from "../navigate";
-import { failsFrom } from "../health";
+import { failsFrom, leaseEnded } from "../health";
 import { shade } from "../matrix";
 import { stretches } from "../membership";
 import { backendPath, instantPath, type Loaded, nodeCellsPath, nodeEndpointQueries, nodeEventsPath, type PromAnswer, type Vector } from "../resources";
@@ -34,7 +34,7 @@ export function NodePage({ store, id }: { store: Store; id: string }) {
       <section aria-labelledby="title">
         <header class="bar">
           <h1 id="title">{n.name || n.id}</h1>
-          <StateMark state={n.state} />
+          <StateMark state={n.state} why={leaseEnded(n) ? "lease ended" : undefined} />
           <span class="aside">{n.state_cause}{parseTime(n.state_since) !== undefined && <> since <Time at={parseTime(n.state_since)} now={now} /></>}</span>
         </header>
         {!n.managed && (
@@ -203,7 +203,8 @@ function Lease({ n, now }: { n: Node; now: number }) {
   useNow();
   const expires = parseTime(n.lease?.expires);
   if (expires === undefined) return <span class={n.managed ? "tone-bad" : undefined}>{n.managed ? "none" : NONE}</span>;
-  return <time dateTime={new Date(expires).toISOString()} title={hoverTime(expires, now)} class={expires > now ? undefined : "tone-bad"}>{expires > now ? `ends in ${countdown(expires - now)}` : `ended ${span(now - expires)} ago`}</time>;
+  const holds = expires > now && !leaseEnded(n);
+  return <time dateTime={new Date(expires).toISOString()} title={hoverTime(expires, now)} class={holds ? undefined : "tone-bad"}>{holds ? `ends in ${countdown(expires - now)}${n.lease?.state === "warning" ? ", and is not renewed" : ""}` : `ended ${span(Math.max(0, now - expires))} ago`}</time>;
 }
 
 const NO_EVENTS: readonly Event[] = [];

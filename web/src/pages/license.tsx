@@ -8,7 +8,7 @@ import type { License } from "../api";
 import { Act, Pending, Progress } from "../components/act";
 import { Fact, Facts } from "../components/facts";
 import { Shape, Time } from "../components/marks";
-import { exact, NONE, parseTime, rate, span } from "../format";
+import { exact, NONE, parseTime, plural, rate, span } from "../format";
 import { licensePath } from "../resources";
 import { managerNow, type Store, useData, useStore } from "../store";
 import { EventList } from "./events";
@@ -41,6 +41,7 @@ function About({ store, l }: { store: Store; l: License }) {
   const now = managerNow(store.state, Date.now());
   const expires = parseTime(l.expires);
   const full = l.seats > 0 && l.seats_used >= l.seats;
+  const leases = l.leases ?? {};
   return (
     <>
       {l.problem && <p class="problem">{l.problem}</p>}
@@ -49,6 +50,8 @@ function About({ store, l }: { store: Store; l: License }) {
         <Fact name="Seats"><span class={full ? "tone-warn" : undefined} data-testid="seats">{l.seats === 0 ? `${exact(l.seats_used)} used, no limit` : `${exact(l.seats_used)} of ${exact(l.seats)}`}</span></Fact>
         <Fact name="Ends">{expires === undefined ? "never" : <><Time at={expires} now={now} /> <span class={expires < now ? "tone-bad" : "aside"}>{expires < now ? `${span(now - expires)} ago` : `in ${span(expires - now)}`}</span></>}</Fact>
         <Fact name="Grace after that">{l.grace > 0 ? span(l.grace * 1000) : "none"}</Fact>
+        <Fact name="Leases"><span class={leases.fallen ? "tone-bad" : leases.warning ? "tone-warn" : undefined} data-testid="leases">{`${exact(leases.valid ?? 0)} valid, ${exact(leases.warning ?? 0)} warning, ${exact(leases.fallen ?? 0)} fallen`}</span></Fact>
+        <Fact name="A node without a manager">{`a full member for ${span(l.lease_life * 1000)}`}</Fact>
         <Fact name="Then, per node">{l.fallback_rate === null ? "no limit" : `at most ${rate(l.fallback_rate)}`}</Fact>
         <Fact name="Customer">{l.customer || NONE}</Fact>
         <Fact name="Features">{l.features?.length ? l.features.join(", ") : NONE}</Fact>
@@ -56,6 +59,7 @@ function About({ store, l }: { store: Store; l: License }) {
         <Fact name="Id">{l.id ? <code>{l.id}</code> : NONE}</Fact>
       </Facts>
       {l.seats > 0 && <progress class={full ? "seats full" : "seats"} max={l.seats} value={Math.min(l.seats, l.seats_used)} aria-label="Seats used" />}
+      {l.over_seats ? <p class="note">{`${plural(l.over_seats, "node is", "nodes are")} over the seats: a lease is kept to its end, and no other is given until a seat is free.`}</p> : null}
       {full && <p class="note">All seats are taken: another node is refused. Forget nodes that are gone for good, or install a larger license.</p>}
       <p class="aside">Whatever the license says, no node stops serving: without a lease it goes on at the rate above.</p>
     </>
