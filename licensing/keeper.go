@@ -3,11 +3,9 @@ package licensing
 import (
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +14,6 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
-	"github.com/binnacle-project/binnacle/events"
 	"github.com/binnacle-project/binnacle/state"
 )
 
@@ -92,16 +89,6 @@ type inForce struct {
 	changed chan struct{}
 }
 
-// givenLease remembers what a node got, so that another license reaches it
-// with its next poll.
-type givenLease struct {
-	license string
-	issued  time.Time
-	expires time.Time
-	before  time.Time // the end of the lease that the node held then
-	at      time.Time
-}
-
 // OpenKeeper loads the license in force. The first start without LicenseFile
 // and KeysFile makes a local issuer and the community license. A license that
 // is wrong does not fail the start: the last valid one stays in force, or
@@ -163,65 +150,6 @@ func (k *Keeper) start(ctx context.Context) error {
 	return nil
 }
 
-// Install verifies a license and puts it in force. A license that is not
-// valid is an *api.Problem of status 422 that says why and what to do, and
-// changes nothing. actor is who installs it, for the event.
-func (k *Keeper) Install(ctx context.Context, token, actor string) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	err := k.install(ctx, trimToken(token), actor, k.license.taken)
-	var wrong *wrongLicense
-	if !errors.As(err, &wrong) {
-		return err
-	}
-	k.refused.Inc()
-	k.tell(ctx, events.LicenseRefused, actor, wrong.Error())
-	return &api.Problem{Title: "License not taken", Status: http.StatusUnprocessableEntity, Detail: wrong.Error()}
-}
-
-// wrongLicense marks an error that lies in the license, not in the manager.
-type wrongLicense struct{ err error }
-
-func (w *wrongLicense) Error() string { return w.err.Error() }
-func (w *wrongLicense) Unwrap() error { return w.err }
-
-// install puts token in force, durably first. fileHash names the content of the
-// license file that it comes from or comes after. The caller holds mu.
-func (k *Keeper) install(ctx context.Context, token, actor, fileHash string) error {
-	l, err := ParseLicense(token, k.trusted(), k.o.ClusterFingerprint, time.Now())
-	if err != nil {
-		return &wrongLicense{err}
-	}
-	told := firstNotice
-	if days, due := noticeDue(&l, told, time.Now()); due {
-		told = days // who installs a license knows when it ends
-	}
-	rec := record{Token: token, Installed: time.Now().UTC(), Actor: actor, FileHash: fileHash, Told: told}
-	if err := k.save(ctx, rec); err != nil {
-		return err
-	}
-	before := k.current.Load().license
-	k.set(&inForce{license: &l, installed: rec.Installed, told: told})
-	if before == nil || before.Token != token {
-		k.log.Info("license in force", "id", l.ID, "plan", l.Plan, "seats", l.Seats, "expires", l.Expires, "actor", actor)
-		k.tell(ctx, events.LicenseInstalled, actor, "license "+l.ID+" is in force: "+describe(&l))
-	}
-	return nil
-}
-
-// describe says in one line what a license allows.
-func describe(l *License) string {
-	seats := "unlimited seats"
-	if l.Seats > 0 {
-		seats = fmt.Sprintf("%d seats", l.Seats)
-	}
-	end := "no expiry"
-	if !l.Expires.IsZero() {
-		end = "until " + stamp(l.Expires)
-	}
-	return fmt.Sprintf("plan %s, %s, %s", l.Plan, seats, end)
-}
-
 // set publishes what is in force and wakes those who wait for it. The caller
 // holds mu.
 func (k *Keeper) set(f *inForce) {
@@ -239,169 +167,6 @@ func (k *Keeper) trusted() []IssuerPublicKey {
 		return k.keys
 	}
 	return k.local
-}
-
-// Problem says why the newest license was not taken; empty when it was.
-func (k *Keeper) Problem() string { return k.current.Load().problem }
-
-// Summary returns the short form of the license in force.
-func (k *Keeper) Summary() api.LicenseSummary {
-	l := k.current.Load().license
-	s := api.LicenseSummary{State: State(l, time.Now())}
-	if k.o.Seats != nil {
-		s.SeatsUsed = k.o.Seats()
-	}
-	if l == nil {
-		s.Plan = PlanFree
-		return s
-	}
-	s.Plan, s.Seats, s.Expires = l.Plan, l.Seats, l.Expires
-	return s
-}
-
-// License answers GET /v1/license.
-func (k *Keeper) License() api.License {
-	f := k.current.Load()
-	out := api.License{LicenseSummary: k.Summary(), Features: []string{}, Problem: f.problem}
-	out.LeaseLife = k.o.LeaseLife.Seconds()
-	l := f.license
-	if l == nil {
-		rate := DefaultFallbackRate
-		out.FallbackRate = &rate
-		return out
-	}
-	out.ID, out.Customer, out.Issuer, out.Cluster = l.ID, l.Customer, l.Issuer, l.Cluster
-	out.NotBefore, out.Grace, out.FallbackRate = l.NotBefore, l.Grace.Seconds(), l.FallbackRate
-	out.Features = append(out.Features, l.Features...)
-	if !l.Expires.IsZero() {
-		left := time.Until(l.Expires).Round(time.Second).Seconds()
-		out.Left = &left
-	}
-	return out
-}
-
-// Admit says whether one more node may join when held seats are taken: nil, or
-// an *api.Problem of status 403 with api.SeatsMessage. Without a license that
-// gives leases no node may.
-func (k *Keeper) Admit(held int) error {
-	l := k.current.Load().license
-	if l.gives(time.Now()) && (l.Seats == 0 || held < l.Seats) {
-		return nil
-	}
-	return &api.Problem{Title: "No seat is free", Status: http.StatusForbidden, Detail: api.SeatsMessage}
-}
-
-// Seats returns how many nodes may be members: 0 is unlimited, and -1 says that
-// there is no license that gives leases.
-func (k *Keeper) Seats() int {
-	l := k.current.Load().license
-	if !l.gives(time.Now()) {
-		return -1
-	}
-	return l.Seats
-}
-
-// Lease returns a fresh lease for a node when one is due. held is when the
-// lease that the node holds ends, zero when it holds none. One is due to a node
-// that holds none, that gains a tenth of a lease's life, or whose lease was
-// given under another license. A lease ends no sooner than the one that this
-// manager gave before it. info is what the node holds afterwards; token is
-// empty and due false when there is nothing to send, also when the license
-// gives no leases any more.
-func (k *Keeper) Lease(id binnacle.NodeID, keyFP string, held, now time.Time) (token string, info api.LeaseInfo, due bool, err error) {
-	f := k.current.Load()
-	given, known := k.givenTo(id)
-	info = k.held(given, known, held)
-	if k.dueIn(f, given, known, held, now) != 0 {
-		return "", info, false, nil
-	}
-	l := f.license
-	end, _ := leaseExpiry(l, k.o.LeaseLife, now)
-	if known && given.expires.Equal(held) && held.After(end) {
-		end = held // honored to its end
-	}
-	issued := now.Truncate(time.Second)
-	token, err = issueLease(k.o.ClusterKey, Lease{
-		Cluster: k.o.Cluster, Node: id, KeyFP: keyFP, Epoch: k.o.Epoch(), Plan: l.Plan,
-		Issued: issued, Expires: end, FallbackRate: l.FallbackRate, Features: l.Features,
-	})
-	if err != nil {
-		return "", info, false, err
-	}
-	k.leases.Inc()
-	k.givenMu.Lock()
-	k.given[id] = givenLease{license: l.ID, issued: issued, expires: end, before: held, at: now}
-	k.givenMu.Unlock()
-	return token, api.LeaseInfo{Issued: issued, Expires: end}, true, nil
-}
-
-// Held returns what a node holds whose lease ends at held.
-func (k *Keeper) Held(id binnacle.NodeID, held time.Time) api.LeaseInfo {
-	given, known := k.givenTo(id)
-	return k.held(given, known, held)
-}
-
-func (k *Keeper) held(given givenLease, known bool, held time.Time) api.LeaseInfo {
-	switch {
-	case held.IsZero():
-		return api.LeaseInfo{}
-	case known && given.expires.Equal(held):
-		return api.LeaseInfo{Issued: given.issued, Expires: held}
-	}
-	return api.LeaseInfo{Issued: held.Add(-k.o.LeaseLife), Expires: held}
-}
-
-func (k *Keeper) givenTo(id binnacle.NodeID) (givenLease, bool) {
-	k.givenMu.Lock()
-	defer k.givenMu.Unlock()
-	g, ok := k.given[id]
-	return g, ok
-}
-
-// RenewIn returns how long a poll of a node whose lease ends at held may wait
-// before a fresh lease is due; 0 is at once, and a negative duration is never.
-func (k *Keeper) RenewIn(id binnacle.NodeID, held, now time.Time) time.Duration {
-	given, known := k.givenTo(id)
-	return k.dueIn(k.current.Load(), given, known, held, now)
-}
-
-// again is how long a node that was just given a lease and still holds the one
-// before waits for another: the answer was lost, or it declines what it gets.
-const again = 5 * time.Second
-
-// aheadBy is how far beyond what could be given now a lease must end to be
-// taken for one that a wrong clock gave.
-const aheadBy = time.Hour
-
-func (k *Keeper) dueIn(f *inForce, given givenLease, known bool, held, now time.Time) time.Duration {
-	life := k.o.LeaseLife
-	end, ok := leaseExpiry(f.license, life, now)
-	if !ok {
-		return -1
-	}
-	same := known && given.expires.Equal(held)
-	declined := known && !same && given.before.Equal(held)
-	if wait := given.at.Add(min(again, life/10)).Sub(now); declined && wait > 0 && wait <= again {
-		return wait
-	}
-	switch {
-	case leaseDue(held, end, life),
-		same && given.license != f.license.ID,
-		!known && held.Add(-life).Before(f.installed.Truncate(time.Second)), // given under a license before
-		!same && !declined && held.Sub(now) > life+aheadBy:
-		return 0
-	}
-	if last := f.license.End(); !last.IsZero() && last.Sub(held) < life/10 {
-		return -1 // the license's end cuts it short
-	}
-	return max(held.Add(-life+life/10).Sub(now), time.Millisecond)
-}
-
-// Forget drops what is known of a node's lease.
-func (k *Keeper) Forget(id binnacle.NodeID) {
-	k.givenMu.Lock()
-	defer k.givenMu.Unlock()
-	delete(k.given, id)
 }
 
 // tell appends an event; one that cannot be kept is logged.

@@ -252,6 +252,33 @@ func TestLicenseFileIsWatched(t *testing.T) {
 	})
 }
 
+// TestAFileWaitsForItsTime puts next year's license in place ahead of time.
+func TestAFileWaitsForItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		issuer := r.issuerOf(t)
+		r.o.LicenseFile = filepath.Join(r.dir, "license.jwt")
+		now := time.Now()
+		write(t, r.o.LicenseFile, issue(t, issuer, Claims{Seats: 3, Expires: now.Add(2 * day)}))
+		k := r.open(t)
+		r.run(t, k)
+		write(t, r.o.LicenseFile, issue(t, issuer, Claims{Seats: 5, NotBefore: now.Add(day), Expires: now.Add(365 * day)}))
+		time.Sleep(day - time.Minute)
+		synctest.Wait()
+		if got := k.License(); got.Seats != 3 || !strings.Contains(got.Problem, "not valid yet") {
+			t.Errorf("a minute before its time: got %d seats, problem %q; want 3, and why", got.Seats, got.Problem)
+		}
+		time.Sleep(time.Minute + 3*time.Second)
+		synctest.Wait()
+		if got := k.License(); got.Seats != 5 || got.Problem != "" {
+			t.Errorf("when its time has come: got %d seats, problem %q; want 5", got.Seats, got.Problem)
+		}
+		if n := r.events.count(events.LicenseRefused); n != 1 {
+			t.Errorf("it was refused %d times; want once", n)
+		}
+	})
+}
+
 func TestUnchangedFileDoesNotUndoAnInstallOverARestart(t *testing.T) {
 	r := newRig(t)
 	issuer := r.issuerOf(t)

@@ -208,7 +208,7 @@ var advice = []struct {
 	{ErrSignature, "it was changed after it was signed, or signed by another key of the same name: get it from the issuer again"},
 	{ErrClaims, "ask the issuer for a corrected license"},
 	{ErrOtherHolder, "ask the issuer for a license for this cluster, or install it where it belongs"},
-	{ErrNotYetValid, "install it then, or check this machine's clock"},
+	{ErrNotYetValid, "install it then (the file of --license is taken by itself when its time comes), or check this machine's clock"},
 	{ErrExpired, "ask the issuer for a renewed license, or check this machine's clock"},
 }
 

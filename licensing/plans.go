@@ -38,7 +38,7 @@ var Plans = []Plan{
 		When: "a license is installed; the plan has the name that the license gives it",
 	},
 	{
-		Name: PlanFree, Seats: "none", Ends: "with the next valid lease", Gossip: false, RemoteConfig: false, Rate: "the fallback rate: 1000 requests per second and node, unless the license stated another or none",
+		Name: PlanFree, Seats: "none", Ends: "with the next valid lease", Gossip: false, RemoteConfig: false, Rate: "1000 requests per second and node, unless the license stated another or none",
 		When: "a node with the @cluster block and no valid lease",
 	},
 	{

@@ -19,6 +19,7 @@ type Scenario struct {
 // function of what it is given and changes nothing. nodes have their leases and
 // activity; those that are not managed are passed over. l may be nil.
 //
+// An outage is played until its end, an expiry until the last node has fallen.
 // It assumes that nodes go on renewing their leases until then as they do now,
 // that nobody installs another license, and that traffic stays as it is.
 func Simulate(l *License, s Scenario, nodes []api.Node, now time.Time) api.Simulation {
@@ -47,21 +48,26 @@ func Simulate(l *License, s Scenario, nodes []api.Node, now time.Time) api.Simul
 		out.Scenario = fmt.Sprintf("no manager answers from now until %s", stamp(out.Until))
 	}
 	for _, n := range nodes {
-		if n.Managed {
-			out.Nodes = append(out.Nodes, simulateNode(n, lastLease, &out))
+		if !n.Managed {
+			continue
 		}
+		out.Nodes = append(out.Nodes, holds(n, lastLease, now))
+		if falls := out.Nodes[len(out.Nodes)-1].Falls; s.ExpireIn != nil && falls.After(out.Until) {
+			out.Until = falls
+		}
+	}
+	for i := range out.Nodes {
+		decide(&out.Nodes[i], &out)
 	}
 	out.Summary = summary(out)
 	return out
 }
 
-func simulateNode(n api.Node, lastLease time.Time, sim *api.Simulation) api.SimulatedNode {
+// holds says what lease a node holds, and when its last one would end.
+func holds(n api.Node, lastLease, now time.Time) api.SimulatedNode {
 	r := api.SimulatedNode{ID: n.ID, Name: n.Name, Group: n.Group, State: LeaseNone}
 	if n.Activity != nil {
 		r.RequestsPerSecond = n.Activity.RequestsPerSecond
-		if f := sim.FallbackRate; f != nil {
-			r.LimitedPerSecond = max(r.RequestsPerSecond-*f, 0)
-		}
 	}
 	switch {
 	case n.State == api.Down || n.State == api.Left && !ended(n):
@@ -81,29 +87,41 @@ func simulateNode(n api.Node, lastLease time.Time, sim *api.Simulation) api.Simu
 		end, issued = lastLease, lastLease.Add(-held.Expires.Sub(held.Issued))
 	}
 	r.LeaseExpires, r.Falls = held.Expires, end
-	life := end.Sub(issued)
-	r.Warns = issued.Add(life / 2)
-	if r.Warns.Before(sim.Now) {
-		r.Warns = sim.Now
-	}
-	r.State = LeaseState(issued, end, sim.Until)
-	switch {
-	case r.State == LeaseFallen && sim.FallbackRate == nil:
-		sim.Falls++
-		r.Effect = "it leaves the gossip and takes no configuration, and serves on without a limit"
-	case r.State == LeaseFallen && r.LimitedPerSecond > 0:
-		sim.Falls++
-		sim.LimitedPerSecond += r.LimitedPerSecond
-		r.Effect = fmt.Sprintf("it leaves the gossip, takes no configuration, and serves on at %g requests per second: of the %.0f that come now, %.0f would get 429", *sim.FallbackRate, r.RequestsPerSecond, r.LimitedPerSecond)
-	case r.State == LeaseFallen:
-		sim.Falls++
-		r.Effect = fmt.Sprintf("it leaves the gossip, takes no configuration, and serves on at up to %g requests per second: no request would be refused at the %.0f that come now", *sim.FallbackRate, r.RequestsPerSecond)
-	case r.State == LeaseWarning:
-		r.Effect = "it stays a full member without a limit, and warns"
-	default:
-		r.Effect = "it stays a full member without a limit"
+	r.Warns = issued.Add(firstWarning(end.Sub(issued)))
+	if r.Warns.Before(now) {
+		r.Warns = now
 	}
 	return r
+}
+
+// decide says what has become of a node at the end of the scenario.
+func decide(r *api.SimulatedNode, sim *api.Simulation) {
+	limit := sim.FallbackRate
+	if limit != nil {
+		r.LimitedPerSecond = max(r.RequestsPerSecond-*limit, 0)
+	}
+	if r.Effect != "" {
+		return
+	}
+	switch {
+	case sim.Until.Before(r.Warns):
+		r.State, r.Effect = LeaseValid, "it stays a full member without a limit"
+		return
+	case sim.Until.Before(r.Falls):
+		r.State, r.Effect = LeaseWarning, "it stays a full member without a limit, and warns"
+		return
+	}
+	r.State = LeaseFallen
+	sim.Falls++
+	sim.LimitedPerSecond += r.LimitedPerSecond
+	switch {
+	case limit == nil:
+		r.Effect = "it leaves the gossip and takes no configuration, and serves on without a limit"
+	case r.LimitedPerSecond > 0:
+		r.Effect = fmt.Sprintf("it leaves the gossip, takes no configuration, and serves on at %g requests per second: of the %.0f that come now, %.0f would get 429", *limit, r.RequestsPerSecond, r.LimitedPerSecond)
+	default:
+		r.Effect = fmt.Sprintf("it leaves the gossip, takes no configuration, and serves on at up to %g requests per second: no request would be refused at the %.0f that come now", *limit, r.RequestsPerSecond)
+	}
 }
 
 // ended reports whether the node itself said that its lease has ended.
@@ -120,7 +138,23 @@ func summary(s api.Simulation) string {
 	if s.Falls == 0 {
 		return fmt.Sprintf("no node of %d falls by %s: no request is refused and nothing is lost", len(s.Nodes), stamp(s.Until))
 	}
-	out := fmt.Sprintf("%d of %d nodes fall by %s; all of them serve on", s.Falls, len(s.Nodes), stamp(s.Until))
+	var first, last time.Time
+	for _, n := range s.Nodes {
+		if n.State != LeaseFallen || n.Falls.IsZero() {
+			continue
+		}
+		if first.IsZero() || n.Falls.Before(first) {
+			first = n.Falls
+		}
+		if n.Falls.After(last) {
+			last = n.Falls
+		}
+	}
+	at := "at " + stamp(first)
+	if last.Sub(first) >= time.Second {
+		at = fmt.Sprintf("the first at %s, the last at %s", stamp(first), stamp(last))
+	}
+	out := fmt.Sprintf("%d of %d nodes fall, %s; all of them serve on", s.Falls, len(s.Nodes), at)
 	if s.LimitedPerSecond > 0 {
 		return out + fmt.Sprintf(", and %.0f requests per second of today's traffic would get 429", s.LimitedPerSecond)
 	}

@@ -43,7 +43,7 @@ func TestSimulate(t *testing.T) {
 		{"no manager for three", lic, away(3 * day), "warning warning", 5 * day, 0},
 		{"no manager for an hour", lic, away(time.Hour), "valid valid", 5 * day, 0},
 		{"expires now, a week of grace", lic, in(0), "fallen fallen", 7 * day, 200},
-		{"expires now, no grace: leases are honored", unlimited, in(0), "valid valid", 5 * day, 0},
+		{"expires now, no grace: leases are honored", unlimited, in(0), "fallen fallen", 5 * day, 0},
 		{"expires in ten days", unlimited, in(10 * day), "fallen fallen", 10 * day, 0},
 	} {
 		got := Simulate(tc.l, tc.s, nodes, testNow)
@@ -58,6 +58,9 @@ func TestSimulate(t *testing.T) {
 		}
 		if got.LimitedPerSecond != tc.limited {
 			t.Errorf("%s: %g requests a second limited; want %g", tc.name, got.LimitedPerSecond, tc.limited)
+		}
+		if tc.s.ExpireIn != nil && !strings.Contains(got.Summary, "2 of 5 nodes fall") {
+			t.Errorf("%s: summary %q; want it played until both that can have fallen", tc.name, got.Summary)
 		}
 		if got.Scenario == "" || got.Summary == "" || got.Nodes[2].LeaseExpires != (time.Time{}) {
 			t.Errorf("%s: got %+v", tc.name, got)

@@ -173,6 +173,17 @@ func warnings(life time.Duration) [3]time.Duration {
 	return [3]time.Duration{life / 2, life - life/4, life - lastDay}
 }
 
+// firstWarning returns after which time of a lease's life its holder warns.
+func firstWarning(life time.Duration) time.Duration {
+	first := life
+	for _, at := range warnings(life) {
+		if at > 0 {
+			first = min(first, at)
+		}
+	}
+	return first
+}
+
 // Life is what the lease is worth from the moment it is taken.
 func (l Lease) Life() time.Duration { return l.Expires.Sub(l.Issued) }
 
@@ -205,12 +216,12 @@ func (l Lease) Supersedes(held Standing, epoch uint64) error {
 // LeaseState is the state of a lease by the clock that gave it, for lists: the
 // node's own account is exact. The zero end is that of a node without one.
 func LeaseState(issued, expires, now time.Time) string {
-	switch life := expires.Sub(issued); {
+	switch {
 	case expires.IsZero():
 		return LeaseNone
 	case !now.Before(expires):
 		return LeaseFallen
-	case now.Sub(issued) >= life/2 || life > lastDay && expires.Sub(now) <= lastDay:
+	case now.Sub(issued) >= firstWarning(expires.Sub(issued)):
 		return LeaseWarning
 	}
 	return LeaseValid

@@ -142,6 +142,17 @@ func TestClockScenarios(t *testing.T) {
 			m.pass(day)
 			return t.At(m.clocks())
 		}, 2 * day, false},
+		{"16 the machine is suspended for three days: that time counts, too", func(m *machine, t Tenure) Tenure {
+			m.pass(day)
+			t = t.At(m.clocks())
+			m.pass(3 * day) // Up goes on, unlike a process's own clock
+			return t.At(m.clocks())
+		}, day, false},
+		{"17 suspended, and the wall clock is set back to before it", func(m *machine, t Tenure) Tenure {
+			m.pass(3 * day)
+			m.skew = -3 * day
+			return t.At(m.clocks())
+		}, 2 * day, false},
 	} {
 		m := newMachine()
 		tenure := tc.do(m, Begin(l, m.clocks(), false))

@@ -21,6 +21,7 @@ type watched struct {
 	limit int64
 	last  os.FileInfo // nil when it was not there
 	tried string      // hash of the content that was tried last
+	begin time.Time   // when that content is worth another try; zero is never
 	taken string      // hash of the content that came into force
 }
 
@@ -79,7 +80,10 @@ func (k *Keeper) look(ctx context.Context) {
 	if k.o.KeysFile != "" && k.keyFile.look() {
 		k.checkKeys(ctx)
 	}
-	if k.o.LicenseFile != "" && k.license.look() {
+	if begin := k.license.begin; !begin.IsZero() && !time.Now().Before(begin) {
+		k.license.tried = "" // what was not valid yet is now
+		k.checkFile(ctx)
+	} else if k.o.LicenseFile != "" && k.license.look() {
 		k.checkFile(ctx)
 	}
 	k.notice(ctx)
@@ -125,7 +129,7 @@ func (k *Keeper) checkFile(ctx context.Context) {
 	if err != nil {
 		hash := "unreadable: " + err.Error()
 		if w.tried != hash {
-			w.tried = hash
+			w.tried, w.begin = hash, time.Time{}
 			k.refuse(ctx, fmt.Errorf("the license file cannot be read: %w", err))
 		}
 		return
@@ -134,16 +138,17 @@ func (k *Keeper) checkFile(ctx context.Context) {
 	hash := hex.EncodeToString(sum[:])
 	if hash == w.tried || hash == w.taken && k.current.Load().license != nil {
 		if hash == w.taken && w.tried != hash { // the good one is back
-			w.tried = hash
+			w.tried, w.begin = hash, time.Time{}
 			k.setProblem("")
 		}
 		return
 	}
-	w.tried = hash
+	w.tried, w.begin = hash, time.Time{}
 	err = k.install(ctx, trimToken(string(b)), "file "+w.path, hash)
 	var wrong *wrongLicense
 	switch {
 	case errors.As(err, &wrong):
+		w.begin = wrong.begin
 		k.refuse(ctx, wrong)
 	case err != nil:
 		w.tried = "" // the store failed: try again

@@ -40,7 +40,7 @@ func printLicense(w io.Writer, l api.License) {
 	fmt.Fprintf(w, "issuer\t%s\n", l.Issuer)
 	fmt.Fprintf(w, "seats\t%d of %s\n", l.SeatsUsed, seats(l.Seats))
 	if l.OverSeats > 0 {
-		fmt.Fprintf(w, "over seats\t%d nodes keep their leases to the end and get no other\n", l.OverSeats)
+		fmt.Fprintf(w, "over seats\t%d: a node keeps its lease to the end, and gets no other until a seat is free\n", l.OverSeats)
 	}
 	fmt.Fprintf(w, "expires\t%s\n", when(l.Expires))
 	if l.Left != nil && l.Grace > 0 {
@@ -58,6 +58,13 @@ func seats(n int) string {
 		return "unlimited"
 	}
 	return fmt.Sprint(n)
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }
 
 func when(t time.Time) string {
@@ -207,9 +214,9 @@ func newLicenseInspect() *cobra.Command {
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "\nPlans:")
 			w = tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "PLAN\tSEATS\tRATE\tWHEN")
+			fmt.Fprintln(w, "PLAN\tSEATS\tENDS\tGOSSIP\tREMOTE CONFIG\tRATE\tWHEN")
 			for _, p := range licensing.Plans {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Seats, p.Rate, p.When)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.Seats, p.Ends, yes(p.Gossip), yes(p.RemoteConfig), p.Rate, p.When)
 			}
 			return w.Flush()
 		},
