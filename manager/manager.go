@@ -23,6 +23,7 @@ import (
 	"github.com/binnacle-project/binnacle/events"
 	"github.com/binnacle-project/binnacle/licensing"
 	"github.com/binnacle-project/binnacle/manager/access"
+	"github.com/binnacle-project/binnacle/manager/backup"
 	"github.com/binnacle-project/binnacle/manager/pagetls"
 	"github.com/binnacle-project/binnacle/membership"
 	"github.com/binnacle-project/binnacle/otlp"
@@ -59,6 +60,7 @@ type Manager struct {
 	access    *access.Access
 	forward   *forward.Forwarder // nil when it is off
 	receiver  *otlp.Receiver
+	backups   *backup.Regular
 	self      *selfTelemetry
 	leases    *leases
 	hub       *hub
@@ -142,6 +144,14 @@ func New(o Options) (_ *Manager, err error) {
 	}); err != nil {
 		return nil, err
 	}
+
+	if err := m.noteRestore(ctx); err != nil {
+		return nil, err
+	}
+	m.backups = backup.NewRegular(backup.Options{
+		Source: backup.Source{Store: m.store, Cluster: m.authority.Cluster(), DataDir: o.DataDir, Dir: o.backupDir()},
+		Every:  o.BackupEvery, Keep: o.BackupKeep, Log: o.Log, Metrics: m.set,
+	})
 
 	// The license, and the registry that asks it for seats.
 	if m.keeper, err = licensing.OpenKeeper(ctx, licensing.KeeperOptions{
@@ -321,6 +331,7 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 	run("page", m.hub.run)
 	run("own metrics", m.copyOwnMetrics)
 	run("ghosts", m.forgetGhosts)
+	run("backups", m.backups.Run)
 	if m.dns != nil {
 		run("DNS", m.dns.Run)
 	}

@@ -111,6 +111,12 @@ type Options struct {
 	// 0 means for ever. Who comes back later enrolls anew with a join token.
 	ForgetAfter time.Duration
 
+	// BackupDir gets a backup of control state and keys each BackupEvery; empty
+	// means DataDir/backups, and 0 makes none. BackupKeep are kept.
+	BackupDir   string
+	BackupEvery time.Duration
+	BackupKeep  int
+
 	// DNSAddr answers discovery by DNS, over UDP and TCP; empty means off. It is
 	// open to whoever reaches it. DNSZone is its domain, and DNSTTL, in whole
 	// seconds, how long load balancers may keep an answer.
@@ -146,6 +152,7 @@ func DefaultOptions() Options {
 		DNSZone:         "binnacle",
 		DNSTTL:          5 * time.Second,
 		LeaseLife:       licensing.DefaultLeaseLife,
+		BackupEvery:     time.Hour, BackupKeep: 48,
 	}
 }
 
@@ -219,6 +226,7 @@ func (o Options) Validate() error {
 		{"--traces-sample-window", o.TracesSampleWindow, time.Second},
 		{"--down-after", o.DownAfter, time.Second},
 		{"--seat-hold", o.SeatHold, 0},
+		{"--backup-every", o.BackupEvery, 0},
 		{"--lease-life", o.LeaseLife, 2 * time.Second},
 	} {
 		if d.d < d.min {
@@ -234,6 +242,7 @@ func (o Options) Validate() error {
 		{"--traces-max-bytes", o.TracesMaxBytes, 0},
 		{"--forward-otlp-bytes", o.ForwardBytes, 8 << 20},
 		{"--traces-sample-bytes", o.TracesSampleBytes, 1 << 20},
+		{"--backup-keep", int64(o.BackupKeep), 1},
 		{"--metrics-max-series", int64(o.MetricsMaxSeries), 1},
 		{"--metrics-max-series-per-node", int64(o.MetricsMaxSeriesPerNode), 1},
 		{"--query-max-samples", int64(o.QueryMaxSamples), 1},
@@ -282,6 +291,13 @@ func (o Options) gatewayBinary() string {
 
 // secure reports whether :9897 speaks TLS.
 func (o Options) secure() bool { return o.TLSCert != "" || o.TLS == TLSAuto }
+
+func (o Options) backupDir() string {
+	if o.BackupDir != "" {
+		return o.BackupDir
+	}
+	return filepath.Join(o.DataDir, "backups")
+}
 
 func (o Options) tokensDir() string {
 	if o.TokensDir != "" {
