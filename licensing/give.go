@@ -101,16 +101,16 @@ func (k *Keeper) dueIn(f *inForce, given givenLease, known bool, held, now time.
 		return wait
 	}
 	switch {
-	case leaseDue(held, end, life),
+	case leaseDue(held, end, now, life),
 		same && given.license != f.license.ID,
 		!known && held.Add(-life).Before(f.installed.Truncate(time.Second)), // given under a license before
 		!same && !declined && held.Sub(now) > life+aheadBy:
 		return 0
 	}
-	if last := f.license.End(); !last.IsZero() && last.Sub(held) < life/10 {
-		return -1 // the license's end cuts it short
+	if last := f.license.End(); !last.IsZero() && !last.Truncate(time.Second).After(held) {
+		return -1 // it lasts to the license's end
 	}
-	return max(held.Add(-life+life/10).Sub(now), time.Millisecond)
+	return max(renewAt(held, life).Sub(now), time.Millisecond)
 }
 
 // Forget drops what is known of a node's lease.

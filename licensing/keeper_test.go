@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/events"
 	"github.com/binnacle-project/binnacle/state"
@@ -393,6 +395,53 @@ func TestLeaseOverThirtyDays(t *testing.T) {
 		}
 		if fresh < 59 || fresh > 61 {
 			t.Errorf("got %d leases in 30 days; want 60", fresh)
+		}
+	})
+}
+
+// TestLeasesLastToTheEndOfTheLicense polls each 30 s until license and grace are
+// over, for nodes that joined at different hours: the lease of each ends with the
+// grace, neither sooner nor later, and the last one is given once and not to all
+// at the same time.
+func TestLeasesLastToTheEndOfTheLicense(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		issuer := r.issuerOf(t)
+		k := r.open(t)
+		begin := time.Now()
+		end := begin.Add(10*day + 7*time.Hour)
+		if err := k.Install(t.Context(), issue(t, issuer, Claims{Expires: end.Add(-2 * day), Grace: 2 * day}), "admin"); err != nil {
+			t.Fatal(err)
+		}
+		const nodes = 24 // one joins each half hour
+		var held, last [nodes]time.Time
+		for time.Now().Before(end.Add(time.Hour)) {
+			for i := range nodes {
+				if time.Since(begin) < time.Duration(i)*30*time.Minute {
+					continue
+				}
+				id := binnacle.NodeID(fmt.Sprintf("n%d", i))
+				_, info, due, err := k.Lease(id, "fp", held[i], time.Now())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if due {
+					held[i], last[i] = info.Expires, time.Now()
+				}
+			}
+			time.Sleep(30 * time.Second)
+		}
+		hours := map[int]int{}
+		for i := range nodes {
+			if !held[i].Equal(end) {
+				t.Errorf("node %d: its last lease ends at %v; want %v", i, held[i], end)
+			}
+			hours[int(last[i].Sub(begin)/time.Hour)]++
+		}
+		for h, n := range hours {
+			if n > nodes/4 {
+				t.Errorf("%d of %d nodes got their last lease in hour %d; want them spread", n, nodes, h)
+			}
 		}
 	})
 }

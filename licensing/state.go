@@ -93,9 +93,14 @@ func leaseExpiry(l *License, life time.Duration, t time.Time) (end time.Time, ok
 	return end, end.After(t)
 }
 
-// leaseDue reports whether a node whose lease ends at held should get one that
-// ends at end: it holds none, or it gains a tenth of a lease's life. A lease
-// that the license's end cuts short is not given again and again.
-func leaseDue(held, end time.Time, life time.Duration) bool {
-	return held.IsZero() || end.Sub(held) >= life/10
+// leaseDue reports whether at time t a node whose lease ends at held should get
+// one that ends at end: it holds none, it gains a tenth of a lease's life, or a
+// tenth is gone and it gains what the license has left. So the last lease of a
+// license lasts to the license's end, is given once, and to each node at its own
+// time.
+func leaseDue(held, end, t time.Time, life time.Duration) bool {
+	return held.IsZero() || end.Sub(held) >= life/10 || end.After(held) && !t.Before(renewAt(held, life))
 }
+
+// renewAt is when a tenth of a lease's life is gone that ends at held.
+func renewAt(held time.Time, life time.Duration) time.Time { return held.Add(life/10 - life) }

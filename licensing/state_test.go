@@ -84,6 +84,8 @@ func TestLeaseExpiryAndDue(t *testing.T) {
 		{"long over", open, -day, life, true, true},
 		{"cut short by the license", ends(day, day), 0, 2 * day, true, true},
 		{"cut short again: nothing to gain", ends(day, day), 2 * day, 2 * day, true, false},
+		{"cut short, and a tenth is not gone", ends(4*day, day-time.Hour), life - 2*time.Hour, 5*day - time.Hour, true, false},
+		{"cut short, and a tenth is gone: the last one", ends(4*day, 15*time.Hour), life - life/10, 4*day + 15*time.Hour, true, true},
 		{"license over, grace runs", ends(-day, 3*day), 0, 2 * day, true, true},
 		{"license and grace over", ends(-day, day), 0, 0, false, false},
 		{"no license", nil, 0, 0, false, false},
@@ -98,7 +100,7 @@ func TestLeaseExpiryAndDue(t *testing.T) {
 		if tc.held != 0 {
 			held = testNow.Add(tc.held)
 		}
-		if got := ok && leaseDue(held, end, life); got != tc.due {
+		if got := ok && leaseDue(held, end, testNow, life); got != tc.due {
 			t.Errorf("%s: due: got %v; want %v", tc.name, got, tc.due)
 		}
 	}
