@@ -72,7 +72,7 @@ var apiWords = map[string][2]string{
 	"POST /v1/login-codes":     {"a one-time code for `/login?code=`, with the caller's role", "login"},
 
 	"GET /jaeger/api/":         {"the Jaeger query API", "traces"},
-	"GET /api/traces":          {"searches of Grafana 12.0, which drops the path of its data source's URL", "–"},
+	"GET /api/traces":          {"searches of Grafana versions that drop the path of their data source's URL", "–"},
 	"GET /prometheus/api/v1/":  {"the Prometheus HTTP API", "query PROMQL"},
 	"POST /prometheus/api/v1/": {"the same, with the parameters as a form", "query PROMQL"},
 }
