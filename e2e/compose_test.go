@@ -232,6 +232,9 @@ func TestComposeOverride(t *testing.T) {
 			}
 		}
 	}
+	if got := over.Services["manager"].Environment["BINNACLE_FORWARD_OTLP"]; got != "http://collector:4318" || !strings.Contains(read("compose/collector.yaml"), `http: {endpoint: "0.0.0.0:4318"}`) {
+		t.Errorf("the manager forwards to %q, the collector listens elsewhere", got)
+	}
 	// Every address inside is a service, and each of ours is at its port.
 	ports := map[string]string{"manager": "9897 4318", "victoriametrics": "8428", "victoriatraces": "10428"}
 	for _, name := range []string{"compose/collector.yaml", "compose/scrape.yaml", "compose/victoria-datasources.yaml"} {
