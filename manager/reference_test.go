@@ -71,7 +71,6 @@ var apiWords = map[string][2]string{
 	"DELETE /v1/tokens/{id}":   {"revoke one", "token revoke ID"},
 	"POST /v1/login-codes":     {"a one-time code for `/login?code=`, with the caller's role", "login"},
 
-	"GET /api/traces":          {"the search of the Jaeger API again, where Grafana 12.0 looks for it", "traces"},
 	"GET /jaeger/api/":         {"the Jaeger query API", "traces"},
 	"GET /api/traces":          {"searches of Grafana versions that drop the path of their data source's URL", "–"},
 	"GET /prometheus/api/v1/":  {"the Prometheus HTTP API", "query PROMQL"},
