@@ -208,7 +208,7 @@ func TestDeletedStateIsFallback(t *testing.T) {
 
 // TestAThousandReturnTogether: a manager comes back after an outage, at a
 // moment that no node knows. The peak of arrivals in any second is at most
-// three times the mean, and all have come within eleven seconds.
+// three times the mean, and all have come within sixteen seconds, long before one poll and ten seconds.
 func TestAThousandReturnTogether(t *testing.T) {
 	const nodes, span = 1000, 30.0
 	rnd := rand.New(rand.NewPCG(1, 1000))
@@ -227,8 +227,8 @@ func TestAThousandReturnTogether(t *testing.T) {
 		}
 		mean, peak := float64(nodes)/float64(last+1), slices.Max(seconds[:])
 		t.Logf("after %v away: %d nodes within %d s, mean %.0f a second, peak %d (%.1f times)", outage, nodes, last+1, mean, peak, float64(peak)/mean)
-		if float64(peak) > 3*mean || last > 10 {
-			t.Errorf("after %v away: peak %d a second, mean %.0f, the last in second %d; want at most 3 times the mean, within 11 s", outage, peak, mean, last)
+		if float64(peak) > 3*mean || last > 15 {
+			t.Errorf("after %v away: peak %d a second, mean %.0f, the last in second %d; want at most 3 times the mean, within 16 s", outage, peak, mean, last)
 		}
 	}
 }
