@@ -100,7 +100,7 @@ func (m *Manager) handleRenew(w http.ResponseWriter, r *http.Request) error {
 // the one the node has, or when a lease is due; the wait is never longer than
 // until the lease becomes due.
 func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membership.Record) error {
-	end := m.registry.Polling(r.Context(), n.ID, peerOf(r).Addr())
+	doubted, end := m.registry.Polling(r.Context(), n.ID, peerOf(r).Addr())
 	defer end()
 
 	var held time.Time
@@ -130,6 +130,8 @@ func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membershi
 		stop := context.AfterFunc(m.stopCtx, cancel) // a stopping manager lets its nodes go
 		defer stop()
 		after := licenseSpread.of(plan.Poll.Phase, m.registry.Count())
+		undoubt := context.AfterFunc(doubted, cancel)
+		defer undoubt()
 		unwatch := context.AfterFunc(licenseChanged, func() { time.AfterFunc(after, cancel) })
 		defer unwatch()
 		plan, err = m.rollout.Wait(ctx, n.ID, n.Group, known)

@@ -62,7 +62,7 @@ func nodeAPI(t *testing.T, c *cluster) string {
 			return
 		}
 		if r.URL.Query().Has("hold") {
-			end := c.reg.Polling(r.Context(), rec.ID, testPeer)
+			_, end := c.reg.Polling(r.Context(), rec.ID, testPeer)
 			defer end()
 			<-r.Context().Done()
 			return

@@ -198,12 +198,12 @@ func TestLifeOfANode(t *testing.T) {
 		if n, _ := c.reg.Get(rec.ID, time.Now()); n.Address != "10.0.0.7:8080" || !n.Managed || n.Group != binnacle.DefaultGroup {
 			t.Errorf("enrolled as %+v", n)
 		}
-		end := c.reg.Polling(t.Context(), rec.ID, testPeer)
+		_, end := c.reg.Polling(t.Context(), rec.ID, testPeer)
 		c.told(events.NodeEnrolled, events.NodeJoined)
 		for range 20 { // ten minutes of long polls
 			time.Sleep(30 * time.Second)
 			end()
-			end = c.reg.Polling(t.Context(), rec.ID, testPeer)
+			_, end = c.reg.Polling(t.Context(), rec.ID, testPeer)
 			c.want(rec.ID, api.Alive)
 		}
 		c.ready("gw-1")
@@ -211,7 +211,7 @@ func TestLifeOfANode(t *testing.T) {
 		// kill -9: the connection breaks.
 		end()
 		ctx, kill := context.WithCancel(t.Context())
-		end = c.reg.Polling(ctx, rec.ID, testPeer)
+		_, end = c.reg.Polling(ctx, rec.ID, testPeer)
 		kill()
 		end()
 		c.want(rec.ID, api.Alive)
@@ -235,7 +235,7 @@ func TestLifeOfANode(t *testing.T) {
 		}
 
 		// It comes back with its identity, serving at once.
-		end = c.reg.Polling(t.Context(), rec.ID, testPeer)
+		_, end = c.reg.Polling(t.Context(), rec.ID, testPeer)
 		c.want(rec.ID, api.Alive)
 		c.ready("gw-1")
 		c.told(events.NodeAlive)
@@ -243,7 +243,7 @@ func TestLifeOfANode(t *testing.T) {
 		// A clean stop: left at once, whatever its connections do.
 		ctx, kill = context.WithCancel(t.Context())
 		end()
-		end = c.reg.Polling(ctx, rec.ID, testPeer)
+		_, end = c.reg.Polling(ctx, rec.ID, testPeer)
 		c.report(rec.ID, func(s *api.Status) { s.Leaving, s.Serving = true, false })
 		kill()
 		end()
@@ -281,10 +281,19 @@ func TestGossipIsAHint(t *testing.T) {
 		hint(GossipSuspect)
 		c.want(rec.ID, api.Suspect)
 		c.ready("gw-1")
+		doubted, end := c.reg.Polling(t.Context(), rec.ID, testPeer)
+		time.Sleep(time.Second)
 		hint(GossipDead)
-		c.want(rec.ID, api.Unreachable)
+		if doubted.Err() == nil {
+			t.Error("gossip says dead: the held poll is not ended, for the node to deny it")
+		}
+		end()
+		c.want(rec.ID, api.Suspect)
+		c.ready("gw-1")
+		time.Sleep(DefaultPeriods().GossipLost)
+		c.want(rec.ID, api.Unreachable) // the answer to its poll proved nothing
 		c.ready()
-		c.told(events.NodeUnreachable)
+		c.told(events.NodeSuspect, events.NodeUnreachable)
 		time.Sleep(10 * time.Second)
 		c.reg.Polled(rec.ID, testPeer) // it lives
 		c.want(rec.ID, api.Alive)
@@ -311,6 +320,33 @@ func TestGossipIsAHint(t *testing.T) {
 	})
 }
 
+// A node that gossip cannot reach, behind a NAT, is asked when gossip calls it dead,
+// and never taken for lost.
+func TestNodeThatGossipCannotReach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, statetest.Memory(t), nil)
+		rec, _ := c.enroll("gw-1")
+		c.reg.Polled(rec.ID, testPeer)
+		c.told(events.NodeEnrolled, events.NodeJoined)
+		doubted, end := c.reg.Polling(t.Context(), rec.ID, testPeer)
+		time.Sleep(10 * time.Second)
+		c.reg.SetGossip(GossipEvent{Kind: GossipDead, Member: Member{ID: rec.ID}, At: time.Now()})
+		<-doubted.Done()
+		end()
+		time.Sleep(time.Second) // as a node that asks again
+		c.reg.Polled(rec.ID, testPeer)
+		c.want(rec.ID, api.Alive)
+		time.Sleep(20 * time.Second)
+		c.want(rec.ID, api.Alive)
+		n, _ := c.reg.Get(rec.ID, time.Now())
+		if len(n.Conditions) != 1 || n.Conditions[0].Kind != api.CondGossipConflict {
+			t.Errorf("conditions: got %+v; want %s", n.Conditions, api.CondGossipConflict)
+		}
+		c.ready("gw-1")
+		c.told(events.NodeSuspect, events.NodeAlive)
+	})
+}
+
 func TestFlappingIsDamped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, statetest.Memory(t), nil)
@@ -319,7 +355,7 @@ func TestFlappingIsDamped(t *testing.T) {
 		c.told(events.NodeEnrolled, events.NodeJoined)
 		flap := func() {
 			ctx, kill := context.WithCancel(t.Context())
-			end := c.reg.Polling(ctx, rec.ID, testPeer)
+			_, end := c.reg.Polling(ctx, rec.ID, testPeer)
 			kill()
 			end()
 			time.Sleep(10 * time.Second)

@@ -14,7 +14,8 @@ import (
 // Polled takes note of a poll that is answered at once. Use Polling for polls
 // that are held.
 func (r *Registry) Polled(id binnacle.NodeID, peer netip.Addr) {
-	r.Polling(context.Background(), id, peer)()
+	_, end := r.Polling(context.Background(), id, peer)
+	end()
 }
 
 // lingering is how long after its good-bye a node's polls do not bring it back:
@@ -25,7 +26,11 @@ const lingering = 10 * time.Second
 // Polling takes note that a node's poll is held from now on. ctx is the
 // request's: the caller calls end, once, when it answers, and if ctx has ended
 // by then, the connection broke, which is the fastest sign of a killed node.
-func (r *Registry) Polling(ctx context.Context, id binnacle.NodeID, peer netip.Addr) (end func()) {
+//
+// doubted ends when gossip calls the node dead meanwhile: the caller then answers
+// at once, which proves nothing, and a living node, which gossip cannot reach, asks
+// again and proves it.
+func (r *Registry) Polling(ctx context.Context, id binnacle.NodeID, peer netip.Addr) (doubted context.Context, end func()) {
 	now := time.Now()
 	var held *node
 	r.sign(id, func(n *node) {
@@ -38,18 +43,21 @@ func (r *Registry) Polling(ctx context.Context, id binnacle.NodeID, peer netip.A
 		n.peer = peer
 		n.joined = true
 		n.polls++
-		held = n
+		if n.doubted == nil {
+			n.doubted, n.doubt = context.WithCancel(context.Background())
+		}
+		held, doubted = n, n.doubted
 	})
 	if held == nil {
-		return func() {}
+		return context.Background(), func() {}
 	}
-	return func() {
+	return doubted, func() {
 		at := time.Now()
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		held.polls--
 		switch s := &held.signs; {
-		case ctx.Err() == nil && s.LeftAt.IsZero():
+		case ctx.Err() == nil && doubted.Err() == nil && s.LeftAt.IsZero():
 			s.LastPoll = at
 		case ctx.Err() != nil && held.polls == 0:
 			s.PollBroken = at
@@ -114,6 +122,10 @@ func (r *Registry) SetGossip(e GossipEvent) {
 			// its time.
 			if e.Kind != s.Gossip || e.Kind != GossipAlive {
 				s.Gossip, s.GossipAt = e.Kind, e.At
+			}
+			if e.Kind == GossipDead && n.doubt != nil {
+				n.doubt()
+				n.doubted, n.doubt = nil, nil
 			}
 		}
 	})

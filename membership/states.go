@@ -20,6 +20,10 @@ type Periods struct {
 	// connection polls again within a second or two.
 	BrokenSuspect time.Duration
 	BrokenLost    time.Duration
+	// GossipLost is how long after gossip called a node dead, and its held poll was
+	// answered for that, it is unreachable unless it polls again. Whoever lives
+	// does so within a second.
+	GossipLost time.Duration
 	// DownAfter is from unreachable to down.
 	DownAfter time.Duration
 	// GossipGrace is how long a node may poll without a word of it in gossip,
@@ -41,6 +45,7 @@ func DefaultPeriods() Periods {
 		PollWithin:    45 * time.Second,
 		BrokenSuspect: time.Second,
 		BrokenLost:    5 * time.Second,
+		GossipLost:    3 * time.Second,
 		DownAfter:     5 * time.Minute,
 		GossipGrace:   time.Minute,
 		HintsWrong:    10 * time.Minute,
@@ -152,6 +157,9 @@ func lifeOf(s Signs, now time.Time, p Periods) Verdict {
 	if s.Gossip == GossipSuspect && !hintsWrong(s, now, p) {
 		return Verdict{State: api.Suspect, Since: s.GossipAt, Cause: "gossip: it answered no probe"}
 	}
+	if calledDead(s, now, p) {
+		return Verdict{State: api.Suspect, Since: s.GossipAt, Cause: "gossip: no member reaches it"}
+	}
 	return Verdict{State: api.Alive, Since: s.AliveSince}
 }
 
@@ -162,8 +170,10 @@ func lostAt(s Signs, now time.Time, p Periods) (time.Time, string) {
 	if !s.LostBefore.IsZero() && !s.LastPoll.After(s.LostBefore) {
 		return s.LostBefore, causeLostBefore
 	}
-	if s.Gossip == GossipDead && s.GossipAt.After(s.LastPoll) && !hintsWrong(s, now, p) {
-		return s.GossipAt, "gossip: no member reaches it, and it has not polled since"
+	if calledDead(s, now, p) {
+		if at := s.GossipAt.Add(p.GossipLost); !now.Before(at) {
+			return at, "gossip: no member reaches it, and it has not polled since"
+		}
 	}
 	if !s.PollBroken.IsZero() {
 		if at := s.PollBroken.Add(p.BrokenLost); !now.Before(at) {
@@ -174,6 +184,12 @@ func lostAt(s Signs, now time.Time, p Periods) (time.Time, string) {
 		return at, fmt.Sprintf("it has not polled for %v", p.PollWithin)
 	}
 	return time.Time{}, ""
+}
+
+// calledDead reports whether gossip says that the node is dead, and no poll denies
+// it.
+func calledDead(s Signs, now time.Time, p Periods) bool {
+	return s.Gossip == GossipDead && s.GossipAt.After(s.LastPoll) && !hintsWrong(s, now, p)
 }
 
 // hintsWrong reports whether a poll proved gossip wrong about the node's death

@@ -39,14 +39,15 @@ func TestStateOf(t *testing.T) {
 		{"poll broke long ago", with(func(s *Signs) { s.PollBroken, s.LastPoll = ago(time.Hour), ago(time.Hour) }), api.Down, ago(time.Hour - 5*time.Minute - 5*time.Second), nil},
 
 		{"gossip suspects", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipSuspect, ago(time.Second) }), api.Suspect, ago(time.Second), nil},
-		{"gossip says dead, no poll since", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipDead, ago(time.Second) }), api.Unreachable, ago(time.Second), nil},
+		{"gossip says dead just now", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipDead, ago(time.Second) }), api.Suspect, ago(time.Second), nil},
+		{"gossip says dead, no poll since", with(func(s *Signs) { s.Gossip, s.GossipAt, s.LastPoll = GossipDead, ago(4*time.Second), ago(5*time.Second) }), api.Unreachable, ago(time.Second), nil},
 		{"gossip said dead, polled since", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipDead, ago(20*time.Second) }), api.Alive, ago(time.Hour), nil},
 		{"gossip was wrong lately", with(func(s *Signs) {
 			s.Gossip, s.GossipAt, s.GossipWrong, s.GossipWrongSince = GossipDead, ago(time.Second), ago(time.Minute), ago(2*time.Minute)
 		}), api.Alive, ago(time.Hour), []string{api.CondGossipConflict}},
 		{"gossip was wrong long ago", with(func(s *Signs) {
 			s.Gossip, s.GossipAt, s.GossipWrong, s.GossipWrongSince = GossipDead, ago(time.Second), ago(11*time.Minute), ago(12*time.Minute)
-		}), api.Unreachable, ago(time.Second), nil},
+		}), api.Suspect, ago(time.Second), nil},
 		{"gossip was wrong and says alive", with(func(s *Signs) {
 			s.Gossip, s.GossipAt, s.GossipWrong, s.GossipWrongSince = GossipAlive, ago(time.Second), ago(time.Minute), ago(2*time.Minute)
 		}), api.Alive, ago(time.Hour), nil},
