@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,9 +63,35 @@ func TestSeats(t *testing.T) {
 		return once(defaultClient, "http://"+third.addr+"/healthy/1")
 	})
 
-	// Upgrading needs no restart of anything.
+	// A seat that is freed admits it with its next question, half a minute apart.
+	second := c.nodes[1]
+	second.stop(t)
+	for _, n := range c.waitStates(10*time.Second, map[string]api.NodeState{"gw-1": api.Alive, "gw-2": api.Left}) {
+		if n.Name == second.name {
+			if err := c.client.Forget(t.Context(), n.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	freed := time.Now()
+	c.waitStates(40*time.Second, map[string]api.NodeState{"gw-1": api.Alive, "gw-3": api.Alive})
+	t.Logf("a freed seat admitted the third node after %.1f s", time.Since(freed).Seconds())
+
+	// The one that was forgotten comes back, to a full cluster. Upgrading needs no
+	// restart of anything.
+	c.runNode(second)
+	eventually(t, 20*time.Second, "the second node is told why", func() error {
+		if !strings.Contains(second.out.String(), api.SeatsMessage) {
+			return fmt.Errorf("its log has not the message yet")
+		}
+		return once(defaultClient, "http://"+second.addr+"/healthy/1")
+	})
+	before := c.processes()
 	run("license", "install", issue(3))
 	c.waitStates(90*time.Second, map[string]api.NodeState{"gw-1": api.Alive, "gw-2": api.Alive, "gw-3": api.Alive})
+	if after := c.processes(); !slices.Equal(before, after) {
+		t.Errorf("processes of the nodes before and after the upgrade: %v and %v; want the same", before, after)
+	}
 	nodes, err := c.client.Nodes(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +101,33 @@ func TestSeats(t *testing.T) {
 			t.Errorf("%s has the lease %+v; want one of days", n.Name, n.Lease)
 		}
 	}
+}
+
+// processes returns the ids of all agents and workers.
+func (c *cluster) processes() (pids []string) {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		pid := fmt.Sprint(n.cmd.Process.Pid)
+		pids = append(pids, n.name, pid)
+		of, err := filepath.Glob("/proc/" + pid + "/task/*/children") // those of each thread
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		var children []string
+		for _, file := range of {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				continue // a thread that has ended
+			}
+			children = append(children, strings.Fields(string(b))...)
+		}
+		if len(children) == 0 {
+			c.t.Errorf("%s has no worker", n.name)
+		}
+		slices.Sort(children)
+		pids = append(pids, children...)
+	}
+	return pids
 }
 
 func copyFile(t *testing.T, from, to string) {
