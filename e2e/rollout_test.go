@@ -268,7 +268,7 @@ func TestRolloutsInSteps(t *testing.T) {
 		if os.Getenv("BINNACLE_LOAD") == "full" {
 			after = time.Minute
 		}
-		crash := time.Now().Add(after)
+		crash := time.Now().Add(after).Truncate(time.Second).Add(time.Second) // as os.time counts
 		conf := b.config("crashes", func(one, _ map[string]any) {
 			one["extra_config"].(map[string]any)["modifier/lua-endpoint"] = map[string]any{
 				"allow_open_libs": true, "pre": fmt.Sprintf("if os.time() >= %d then os.exit(3) end", crash.Unix()),

@@ -44,9 +44,15 @@ test("a coarse look goes where the fine one saw no beginning", () => {
   const fine = [of({ server_address: "b", server_port: "1" }, to(86_400 - 3600, 30)), of({ instance: "n-1" }, to(86_400 - 600, 30))];
   const coarse = [of({ server_address: "b", server_port: "1" }, to(43_200, 600)), of({ instance: "n-1" }, to(86_400 - 1200, 600))];
   const b = began(u, [fine, coarse]);
-  expect([...b]).toEqual([["backend/b:1", { at: 43_200_000, open: false }], ["node/n-1/errors", { at: 85_800_000, open: false }]]);
+  expect([...b]).toEqual([["backend/b:1", { at: 43_200_000, open: false }], ["node/n-1/errors", { at: 85_800_000, open: false }], ["backend/c:1", { at: 86_400_000, open: false }]]);
   const dated = dateItems([item("backend/b:1"), item("backend/c:1"), item("node/n-1/errors", 5)], b);
-  expect(dated.map((i) => i.since)).toEqual([43_200_000, undefined, 5]);
+  expect(dated.map((i) => i.since)).toEqual([43_200_000, 86_400_000, 5]);
+});
+
+test("what began too shortly ago for the store began when it was seen; nothing is said before the store answers", () => {
+  const u = { backends: ["b:1"], nodes: ["n-1"], at: 7200 };
+  expect(began(u, [undefined, []]).size).toBe(0);
+  expect([...began(u, [[], undefined])]).toEqual([["backend/b:1", { at: 7_200_000, open: false }], ["node/n-1/errors", { at: 7_200_000, open: false }]]);
 });
 
 test("in words", () => {

@@ -83,7 +83,7 @@ export function runStart(values: readonly (readonly [number, string])[], r: Rang
   return first === undefined ? undefined : { at: first * 1000, open: first - r.start <= PAUSE_S + r.step };
 }
 
-/** Puts the looks together: by key of an item, when it began. */
+/** Puts the looks together: by key of an item, when it began. What the fine look does not show began just before it was seen. */
 export function began(u: Undated, looks: readonly (readonly Matrix[] | undefined)[]): Map<string, Began> {
   const found = new Map<string, Began>();
   const ranges = sinceQueries(u);
@@ -98,6 +98,12 @@ export function began(u: Undated, looks: readonly (readonly Matrix[] | undefined
       if (!have || have.open) found.set(key, have && b.at > have.at ? have : b);
     }
   });
+  if (looks[0] !== undefined) {
+    const seen: Began = { at: u.at * 1000, open: false };
+    for (const key of [...u.backends.map((id) => `backend/${id}`), ...u.nodes.map((id) => `node/${id}/errors`)]) {
+      if (!found.has(key)) found.set(key, seen);
+    }
+  }
   return found;
 }
 

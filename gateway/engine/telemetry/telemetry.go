@@ -158,6 +158,9 @@ func New(o Options) (*Telemetry, error) {
 	}
 	res := newResource(o)
 	provider, reader := newMeterProvider(res)
+	if err := observeProcess(provider); err != nil {
+		return nil, err
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	t.stop = stop
 	for i, x := range receivers {
