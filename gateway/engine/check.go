@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -101,16 +102,16 @@ func Warnings(raw []byte) []api.Fault {
 	return w.faults
 }
 
-// objects returns the objects in the array at key, by their index.
-func objects(m map[string]any, key string) map[int]map[string]any {
-	list, _ := m[key].([]any)
-	out := map[int]map[string]any{}
-	for i, v := range list {
-		if o, ok := v.(map[string]any); ok {
-			out[i] = o
+// objects yields the objects in the array at key with their index, in order.
+func objects(m map[string]any, key string) iter.Seq2[int, map[string]any] {
+	return func(yield func(int, map[string]any) bool) {
+		list, _ := m[key].([]any)
+		for i, v := range list {
+			if o, ok := v.(map[string]any); ok && !yield(i, o) {
+				return
+			}
 		}
 	}
-	return out
 }
 
 // The keys that Lura reads on each level, and the duration keys among them.
