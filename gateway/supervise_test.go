@@ -58,9 +58,10 @@ func TestProgramOutlivesItsAgent(t *testing.T) {
 	spec, err := json.Marshal(superviseSpec{
 		Block:      Block{Manager: managerList{"127.0.0.1:1"}, TokenFile: filepath.Join(dir, "token"), StateDir: filepath.Join(dir, "state"), Gossip: "off", Advertise: "127.0.0.1:1"},
 		ConfigFile: file,
-		Program: agent.Program{Reload: "HUP", Command: []string{"/bin/sh", "-c", `
+		Program: agent.Program{Reload: "USR1", // a shell cannot trap a HUP that was ignored when it began, as below nohup
+			Command: []string{"/bin/sh", "-c", `
 			show() { echo "$$ $(cat "$BINNACLE_CONFIG_FILE")" >"` + out + `.new"; mv "` + out + `.new" "` + out + `"; }
-			trap show HUP; trap 'exit 0' TERM; show; while :; do sleep 0.05; done`}},
+			trap show USR1; trap 'exit 0' TERM; show; while :; do sleep 0.05; done`}},
 	})
 	if err != nil {
 		t.Fatal(err)
