@@ -94,9 +94,7 @@ func TestJoinTokens(t *testing.T) {
 			}
 			return nil
 		})
-		if err := onceServes(n); err != nil {
-			t.Errorf("%s was refused as a member and does not serve: %v", tc.name, err)
-		}
+		serves(t, n)
 		n.stop(t)
 	}
 	nodes, err := c.client.Nodes(t.Context())
@@ -106,16 +104,12 @@ func TestJoinTokens(t *testing.T) {
 	t.Log("4 gateways with a used, an expired, a revoked and another group's token: all refused with the reason, all serve standalone")
 }
 
-// onceServes waits for a gateway's first answer.
-func onceServes(n *node) error {
-	var err error
-	for range 50 {
-		if err = once(http.DefaultClient, "http://"+n.addr+"/healthy/1"); err == nil {
-			return nil
-		}
-		time.Sleep(100 * time.Millisecond) // it may still start
-	}
-	return err
+// serves waits until a gateway answers, member or not.
+func serves(t *testing.T, n *node) {
+	t.Helper()
+	eventually(t, 5*time.Second, n.name+" serves", func() error {
+		return once(http.DefaultClient, "http://"+n.addr+"/healthy/1")
+	})
 }
 
 // TestRevoke bars one of four gateways: it is refused and out of discovery at
@@ -228,9 +222,7 @@ func TestRevoke(t *testing.T) {
 		t.Errorf("events: %v", kinds)
 	}
 	// It is a gateway all the same.
-	if err := onceServes(barred); err != nil {
-		t.Errorf("the revoked node does not serve: %v", err)
-	}
+	serves(t, barred)
 }
 
 // asNode calls the node API with the certificate and key that a node keeps.
