@@ -121,8 +121,8 @@ func plain(h http.Handler) handlerFunc {
 	}
 }
 
-// operatorHandler is the whole of :9897: headers, cross-origin protection, the
-// table.
+// operatorHandler is the whole of :9897: headers, compression, cross-origin
+// protection, the table.
 func (m *Manager) operatorHandler() http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range m.routes() {
@@ -137,7 +137,7 @@ func (m *Manager) operatorHandler() http.Handler {
 	}))
 	// Strict-Transport-Security holds for all ports of a host, so only a
 	// certificate that the operator chose for this host earns it.
-	return securityHeaders(cross.Handler(mux), m.opts.TLSCert != "")
+	return securityHeaders(compressed(cross.Handler(mux)), m.opts.TLSCert != "")
 }
 
 // guard lets a request through when its caller may use the route.
