@@ -38,7 +38,7 @@ func TestForwarding(t *testing.T) {
 	remote.manager.kill(t)
 	send(10, 20)
 	eventually(t, 20*time.Second, "forwarding is tried", func() error {
-		n, err := c.metric(c.token("admin.token"), "binnacle_forward_retries_total")
+		n, err := c.metric(c.token("admin.token"), `binnacle_forward_retries_total{signal="traces"}`)
 		if err == nil && n == 0 {
 			err = fmt.Errorf("no retry")
 		}

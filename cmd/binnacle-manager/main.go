@@ -121,7 +121,7 @@ join.token, admin.token, reader.token and otlp.token.`,
 	f.StringVar(&o.ForwardOTLP, "forward-otlp", o.ForwardOTLP, "`URL` of a remote engine that gets a copy over OTLP/HTTP (/v1/metrics and /v1/traces are added); empty means none")
 	f.StringVar(&o.ForwardSignals, "forward-otlp-signals", o.ForwardSignals, "what it gets: `SIGNALS` is metrics, traces or metrics,traces")
 	f.StringVar(&o.ForwardTokenFile, "forward-otlp-token-file", o.ForwardTokenFile, "`FILE` with a bearer token for it")
-	f.Int64Var(&o.ForwardBytes, "forward-otlp-bytes", o.ForwardBytes, "disk for what waits while it is away; beyond it the oldest are dropped (`BYTES`)")
+	f.Int64Var(&o.ForwardBytes, "forward-otlp-bytes", o.ForwardBytes, "disk for what waits while it is away, shared between the signals; beyond it the oldest are dropped (`BYTES`)")
 	f.Int64Var(&o.MaxRequestBytes, "otlp-max-request-bytes", o.MaxRequestBytes, "largest OTLP request, on the wire and inflated (`BYTES`)")
 	f.DurationVar(&o.DownAfter, "down-after", o.DownAfter, "`DURATION` from unreachable to down")
 	f.DurationVar(&o.SeatHold, "seat-hold", o.SeatHold, "`DURATION` a seat is kept after a node left or went down")

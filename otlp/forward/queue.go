@@ -10,29 +10,26 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 )
 
 // record is one request on its way.
 type record struct {
-	signal signal
-	items  uint32 // data points or spans
-	body   []byte // OTLP in protobuf, gzip
+	items uint32 // data points or spans
+	body  []byte // OTLP in protobuf, gzip
 }
 
 // The queue on disk is a folder of segments, each a run of records:
 //
-//	+--------+--------------------+---------+----------+------+
-//	| length | CRC-32C of the rest | items:4 | signal:1 | body |
-//	| 4      | 4                  |         |          |      |
-//	+--------+--------------------+---------+----------+------+
+//	+----------+-----------------------+---------+------+
+//	| length:4 | CRC-32C of the rest:4 | items:4 | body |
+//	+----------+-----------------------+---------+------+
 //
-// Numbers are big endian; length counts items, signal and body. The file
+// Numbers are big endian; length counts items and body. The file
 // "position" holds the segment and offset up to which all was sent, 8 bytes each.
 const (
 	headerBytes  = 8
-	prefixBytes  = 5
+	prefixBytes  = 4
 	segmentBytes = 4 << 20
 	// maxRecord bounds what a length may say: the largest request by far.
 	maxRecord = 128 << 20
@@ -50,21 +47,13 @@ type queue struct {
 	segments []segment // in order; the last one is being written
 	out      *os.File  // the last segment
 	at       position  // of the next record to read
+	saved    position  // on disk
 }
 
 type segment struct {
 	seq    uint64
-	size   int64  // synced
-	unsent counts // items
-}
-
-// counts are items by signal.
-type counts [numSignals]int64
-
-func (c *counts) add(o counts) {
-	for i := range c {
-		c[i] += o[i]
-	}
+	size   int64 // synced
+	unsent int64 // items
 }
 
 type position struct {
@@ -95,6 +84,7 @@ func openQueue(dir string, limit int64) (*queue, error) {
 	}
 	slices.SortFunc(q.segments, func(a, b segment) int { return int(int64(a.seq) - int64(b.seq)) })
 	q.at = q.loadPosition()
+	q.saved = q.at
 	for i := range q.segments {
 		s := &q.segments[i]
 		from := int64(0)
@@ -135,42 +125,44 @@ func (q *queue) begin(seq uint64) error {
 		return err
 	}
 	if q.out != nil {
-		err = q.out.Close()
+		_ = q.out.Close() // synced already
 	}
 	q.out = f
 	q.segments = append(q.segments, segment{seq: seq})
-	return err
+	return nil
 }
 
 // append writes records, synced, and drops the oldest segments where they need
 // their room. It returns the number of items dropped. After an error none of
 // the records is in the queue.
-func (q *queue) append(records []record) (dropped counts, err error) {
+func (q *queue) append(records []record) (dropped int64, err error) {
 	var b []byte
-	var items counts
+	var items int64
 	for _, r := range records {
 		b = appendRecord(b, r)
-		items[r.signal] += int64(r.items)
+		items += int64(r.items)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if full := q.segments[len(q.segments)-1]; full.size >= segmentBytes {
+		if err := q.begin(full.seq + 1); err != nil {
+			return 0, err
+		}
+	}
 	last := &q.segments[len(q.segments)-1]
 	_, err = q.out.WriteAt(b, last.size)
 	if err == nil {
 		err = q.out.Sync()
 	}
 	if err != nil {
-		return dropped, err // what is there already, the next write goes over
+		return 0, err // what is there already, the next write goes over
 	}
 	last.size += int64(len(b))
-	last.unsent.add(items)
-	if last.size >= segmentBytes {
-		err = q.begin(last.seq + 1)
-	}
+	last.unsent += items
 	for q.bytesLocked() > q.limit && len(q.segments) > 1 {
-		dropped.add(q.removeFirstLocked())
+		dropped += q.removeFirstLocked()
 	}
-	return dropped, err
+	return dropped, nil
 }
 
 func appendRecord(b []byte, r record) []byte {
@@ -178,7 +170,7 @@ func appendRecord(b []byte, r record) []byte {
 	at := len(b)
 	b = append(b, 0, 0, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, r.items)
-	b = append(append(b, byte(r.signal)), r.body...)
+	b = append(b, r.body...)
 	binary.BigEndian.PutUint32(b[at:], crc32.Checksum(b[at+4:], castagnoli))
 	return b
 }
@@ -196,9 +188,19 @@ func (q *queue) bytes() int64 {
 	return q.bytesLocked()
 }
 
+// items returns how many items were not sent yet, as far as this process knows.
+func (q *queue) items() (n int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, s := range q.segments {
+		n += s.unsent
+	}
+	return n
+}
+
 // removeFirstLocked deletes the oldest segment and returns how many items in it
 // were not sent, as far as this process knows.
-func (q *queue) removeFirstLocked() counts {
+func (q *queue) removeFirstLocked() int64 {
 	s := q.segments[0]
 	q.segments = q.segments[1:]
 	_ = os.Remove(q.path(s.seq)) // what stays is found at the next start
@@ -208,12 +210,21 @@ func (q *queue) removeFirstLocked() counts {
 	return s.unsent
 }
 
-// errDamaged says that the rest of a segment cannot be read.
+// errDamaged says that a record cannot be read.
 var errDamaged = errors.New("segment is damaged")
+
+// damage is the error of a segment that is left out from a record on.
+type damage struct {
+	lost int64 // items, as far as can be told
+	err  error
+}
+
+func (d *damage) Error() string { return d.err.Error() }
+func (d *damage) Unwrap() error { return d.err }
 
 // next reads the oldest record that was not sent. ok is false where there is
 // none. advance goes past it; until then next returns the same one. A segment
-// that is damaged is left from the damage on and named in the error.
+// that is damaged is left from the damage on and named in the error, a *damage.
 func (q *queue) next() (r record, after position, ok bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -227,12 +238,13 @@ func (q *queue) next() (r record, after position, ok bool, err error) {
 			q.at = position{seq: first.seq}
 			continue
 		}
-		s := q.segments[i]
+		s := &q.segments[i]
 		if q.at.offset < s.size {
 			r, n, err := readRecord(q.path(s.seq), q.at.offset, s.size)
 			if err != nil {
-				q.at.offset = s.size
-				return record{}, q.at, false, fmt.Errorf("%s: %w", q.path(s.seq), err)
+				lost := s.unsent
+				s.unsent, q.at.offset = 0, s.size
+				return record{}, q.at, false, &damage{lost, fmt.Errorf("%s: %w", q.path(s.seq), err)}
 			}
 			return r, position{s.seq, q.at.offset + n}, true, nil
 		}
@@ -258,21 +270,21 @@ func readRecord(path string, offset, size int64) (record, int64, error) {
 
 // countItems counts the items of the records from an offset on, as far as they
 // can be told apart.
-func countItems(path string, offset, size int64) (c counts) {
+func countItems(path string, offset, size int64) (items int64) {
 	f, err := os.Open(path)
 	if err != nil {
-		return c
+		return 0
 	}
 	defer f.Close()
 	var head [headerBytes + prefixBytes]byte
 	for offset < size {
-		if _, err := f.ReadAt(head[:], offset); err != nil || head[12] >= byte(numSignals) {
-			return c
+		if _, err := f.ReadAt(head[:], offset); err != nil {
+			return items
 		}
-		c[head[12]] += int64(binary.BigEndian.Uint32(head[headerBytes:]))
+		items += int64(binary.BigEndian.Uint32(head[headerBytes:]))
 		offset += headerBytes + int64(binary.BigEndian.Uint32(head[:]))
 	}
-	return c
+	return items
 }
 
 func parseRecord(r io.Reader) (record, int64, error) {
@@ -289,11 +301,7 @@ func parseRecord(r io.Reader) (record, int64, error) {
 	if err != nil || len(b) != int(n) || crc32.Checksum(b, castagnoli) != binary.BigEndian.Uint32(head[4:]) {
 		return record{}, 0, errDamaged
 	}
-	rec := record{items: binary.BigEndian.Uint32(b), signal: signal(b[4]), body: b[prefixBytes:]}
-	if rec.signal >= numSignals {
-		return record{}, 0, errDamaged
-	}
-	return rec, int64(headerBytes) + int64(n), nil
+	return record{items: binary.BigEndian.Uint32(b), body: b[prefixBytes:]}, int64(headerBytes) + int64(n), nil
 }
 
 // advance says that all before p was dealt with.
@@ -305,7 +313,7 @@ func (q *queue) advance(p position, r record) {
 	}
 	q.at = p
 	if i := slices.IndexFunc(q.segments, func(s segment) bool { return s.seq == p.seq }); i >= 0 {
-		q.segments[i].unsent[r.signal] -= int64(r.items)
+		q.segments[i].unsent -= int64(r.items)
 	}
 }
 
@@ -313,14 +321,21 @@ func (q *queue) advance(p position, r record) {
 // synced: after a power failure some requests are sent twice.
 func (q *queue) savePosition() error {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	at := q.at
-	q.mu.Unlock()
+	if at == q.saved {
+		return nil
+	}
 	b := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, at.seq), uint64(at.offset))
 	path := filepath.Join(q.dir, "position")
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	q.saved = at
+	return nil
 }
 
 func (q *queue) close() error {
@@ -331,29 +346,4 @@ func (q *queue) close() error {
 		err = errors.Join(err, err2)
 	}
 	return err
-}
-
-// signal is metrics or traces.
-type signal uint8
-
-const (
-	metricsSignal signal = iota
-	tracesSignal
-	numSignals
-)
-
-func (s signal) String() string { return [numSignals]string{"metrics", "traces"}[s] }
-
-func parseSignals(text string) (on [numSignals]bool, err error) {
-	for name := range strings.SplitSeq(text, ",") {
-		switch strings.TrimSpace(name) {
-		case "metrics":
-			on[metricsSignal] = true
-		case "traces":
-			on[tracesSignal] = true
-		default:
-			return on, fmt.Errorf("signal %q: want metrics, traces or metrics,traces", name)
-		}
-	}
-	return on, nil
 }
