@@ -18,10 +18,11 @@ import (
 // queryable makes them while a query reads, so that ingest pays nothing for
 // them and they cost as much as classic ones to read (bucketset.go).
 //
-// They are made for who asks by name: __name__ equal to such a name, or a
-// regular expression that is a list of names. A selector without a name, or
-// with an open expression, gets the stored series only: {job="x"} would be ten
-// times as long otherwise.
+// They are made for who asks for them by name: __name__ equal to such a name, or
+// a regular expression that matches it and not the histogram's own name, as
+// krakend_.+_count does. A selector without a name, or with an expression so
+// open that it matches both, gets the stored series only: {job="x"} would be
+// ten times as long otherwise.
 
 // queryable serves the store with virtual classic series.
 type queryable struct {
@@ -77,36 +78,65 @@ func splitClassic(name string) (base string, p part, ok bool) {
 	return "", 0, false
 }
 
-// namesOf returns the metric names that matchers ask for, and the matchers
-// without the name; nil if they do not ask by name.
-func namesOf(matchers []*labels.Matcher) (names []string, rest []*labels.Matcher) {
-	for i, m := range matchers {
-		if m.Name != nameLabel {
-			continue
-		}
-		switch m.Type {
-		case labels.MatchEqual:
-			names = []string{m.Value}
-		case labels.MatchRegexp:
-			names = m.SetMatches()
-		}
-		if len(names) > 0 {
-			return names, slices.Delete(slices.Clone(matchers), i, i+1)
+// asked returns the virtual series that matchers ask for by name, and the
+// matchers without the name.
+func (m *metaStore) asked(matchers []*labels.Matcher) (virtual []virtualName, rest []*labels.Matcher) {
+	var named []*labels.Matcher
+	for _, mt := range matchers {
+		if mt.Name == nameLabel {
+			named = append(named, mt)
+		} else {
+			rest = append(rest, mt)
 		}
 	}
-	return nil, matchers
+	matches := func(name string) bool {
+		return !slices.ContainsFunc(named, func(mt *labels.Matcher) bool { return !mt.Matches(name) })
+	}
+	for _, mt := range named {
+		var names []string
+		switch mt.Type {
+		case labels.MatchEqual:
+			names = []string{mt.Value}
+		case labels.MatchRegexp:
+			names = mt.SetMatches()
+		}
+		if len(names) == 0 {
+			continue
+		}
+		for _, name := range names {
+			if base, p, ok := splitClassic(name); ok && matches(name) && m.maybeHistogram(base) {
+				virtual = append(virtual, virtualName{name, base, p})
+			}
+		}
+		return virtual, rest
+	}
+	if !slices.ContainsFunc(named, func(mt *labels.Matcher) bool { return mt.Type == labels.MatchRegexp }) {
+		return nil, rest // open: {job="x"}, or all but one name
+	}
+	for _, base := range m.histograms() {
+		if matches(base) {
+			continue
+		}
+		for p, suffix := range partSuffix {
+			if name := base + suffix; matches(name) {
+				virtual = append(virtual, virtualName{name, base, part(p)})
+			}
+		}
+	}
+	return virtual, rest
+}
+
+// virtualName is a virtual series name with the histogram and the part of it
+// that it stands for.
+type virtualName struct {
+	name, base string
+	part       part
 }
 
 // Select returns the stored series that match and the virtual ones.
 func (q *querier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
-	names, rest := namesOf(matchers)
-	var virtual []storage.SeriesSet
-	for _, name := range names {
-		if base, p, ok := splitClassic(name); ok && q.q.meta.maybeHistogram(base) {
-			virtual = append(virtual, q.classic(ctx, hints, name, base, p, rest))
-		}
-	}
-	if virtual == nil {
+	asked, rest := q.q.meta.asked(matchers)
+	if len(asked) == 0 {
 		return q.Querier.Select(ctx, sorted, hints, matchers...)
 	}
 	limit := 0
@@ -114,7 +144,10 @@ func (q *querier) Select(ctx context.Context, sorted bool, hints *storage.Select
 		limit = hints.Limit
 	}
 	// Stored series win where both exist, sample by sample: their set is first.
-	sets := append([]storage.SeriesSet{q.Querier.Select(ctx, true, hints, matchers...)}, virtual...)
+	sets := []storage.SeriesSet{q.Querier.Select(ctx, true, hints, matchers...)}
+	for _, v := range asked {
+		sets = append(sets, q.classic(ctx, hints, v, rest))
+	}
 	return storage.NewMergeSeriesSet(sets, limit, storage.ChainedSeriesMerge)
 }
 
@@ -124,7 +157,7 @@ func (q *querier) Select(ctx context.Context, sorted bool, hints *storage.Select
 const lookupRange = 3_600_000
 
 // classic returns the virtual series of one name, sorted by labels.
-func (q *querier) classic(ctx context.Context, hints *storage.SelectHints, name, base string, p part, rest []*labels.Matcher) storage.SeriesSet {
+func (q *querier) classic(ctx context.Context, hints *storage.SelectHints, v virtualName, rest []*labels.Matcher) storage.SeriesSet {
 	matchers := make([]*labels.Matcher, 0, len(rest)+1)
 	var le []*labels.Matcher
 	for _, m := range rest {
@@ -134,14 +167,14 @@ func (q *querier) classic(ctx context.Context, hints *storage.SelectHints, name,
 		}
 		matchers = append(matchers, m)
 	}
-	if p != partBucket {
+	if v.part != partBucket {
 		for _, m := range le {
 			if !m.Matches("") {
 				return storage.EmptySeriesSet()
 			}
 		}
 	}
-	matchers = append(matchers, labels.MustNewMatcher(labels.MatchEqual, nameLabel, base))
+	matchers = append(matchers, labels.MustNewMatcher(labels.MatchEqual, nameLabel, v.base))
 
 	lookup := hints != nil && hints.Func == "series" // wants labels, gets no samples
 	inner := storage.SelectHints{Start: q.mint, End: q.maxt}
@@ -155,10 +188,10 @@ func (q *querier) classic(ctx context.Context, hints *storage.SelectHints, name,
 		inner.Start = max(inner.Start, inner.End-lookupRange)
 	}
 	set := q.Querier.Select(ctx, true, &inner, matchers...)
-	if p == partBucket {
-		return newBucketSet(ctx, set, name, base, le, q.q.cells, lookup)
+	if v.part == partBucket {
+		return newBucketSet(ctx, set, v.name, v.base, le, q.q.cells, lookup)
 	}
-	return &scalarSet{SeriesSet: set, name: name, part: p}
+	return &scalarSet{SeriesSet: set, name: v.name, part: v.part}
 }
 
 // LabelValues adds the names of virtual series, and their le values.
@@ -167,10 +200,8 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.L
 	if err != nil {
 		return nil, warnings, err
 	}
-	asked, rest := namesOf(matchers)
 	var more []string
-	switch {
-	case name == nameLabel && len(asked) == 0:
+	if name == nameLabel && !slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return m.Name == nameLabel }) {
 		for _, v := range values {
 			if q.q.meta.isHistogram(v) {
 				for _, suffix := range partSuffix {
@@ -178,30 +209,27 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.L
 				}
 			}
 		}
-	default:
-		for _, n := range asked {
-			base, p, ok := splitClassic(n)
-			if !ok || !q.q.meta.maybeHistogram(base) {
-				continue
-			}
-			found, w, err := q.classicLabelValues(ctx, name, n, base, p, rest)
-			warnings.Merge(w)
-			if err != nil {
-				return nil, warnings, err
-			}
-			more = append(more, found...)
+		return mergeNames(values, more, hints), warnings, nil
+	}
+	asked, rest := q.q.meta.asked(matchers)
+	for _, v := range asked {
+		found, w, err := q.classicLabelValues(ctx, name, v, rest)
+		warnings.Merge(w)
+		if err != nil {
+			return nil, warnings, err
 		}
+		more = append(more, found...)
 	}
 	return mergeNames(values, more, hints), warnings, nil
 }
 
 // classicLabelValues returns the values of a label of one virtual name.
-func (q *querier) classicLabelValues(ctx context.Context, label, name, base string, p part, rest []*labels.Matcher) ([]string, annotations.Annotations, error) {
-	if p != partBucket && label != nameLabel {
-		matchers := append(slices.Clone(rest), labels.MustNewMatcher(labels.MatchEqual, nameLabel, base))
+func (q *querier) classicLabelValues(ctx context.Context, label string, v virtualName, rest []*labels.Matcher) ([]string, annotations.Annotations, error) {
+	if v.part != partBucket && label != nameLabel {
+		matchers := append(slices.Clone(rest), labels.MustNewMatcher(labels.MatchEqual, nameLabel, v.base))
 		return q.Querier.LabelValues(ctx, label, nil, matchers...)
 	}
-	set := q.classic(ctx, &storage.SelectHints{Start: q.mint, End: q.maxt, Func: "series"}, name, base, p, rest)
+	set := q.classic(ctx, &storage.SelectHints{Start: q.mint, End: q.maxt, Func: "series"}, v, rest)
 	seen := map[string]bool{}
 	for set.Next() {
 		if v := set.At().Labels().Get(label); v != "" {
@@ -221,19 +249,18 @@ func (q *querier) LabelNames(ctx context.Context, hints *storage.LabelHints, mat
 	if err != nil {
 		return nil, warnings, err
 	}
-	asked, rest := namesOf(matchers)
+	asked, rest := q.q.meta.asked(matchers)
 	var more []string
-	for _, n := range asked {
-		base, p, ok := splitClassic(n)
-		if !ok || !q.q.meta.maybeHistogram(base) {
-			continue
-		}
-		found, w, err := q.Querier.LabelNames(ctx, nil, append(slices.Clone(rest), labels.MustNewMatcher(labels.MatchEqual, nameLabel, base))...)
+	if len(matchers) == 0 && len(q.q.meta.histograms()) > 0 {
+		more = append(more, leLabel)
+	}
+	for _, v := range asked {
+		found, w, err := q.Querier.LabelNames(ctx, nil, append(slices.Clone(rest), labels.MustNewMatcher(labels.MatchEqual, nameLabel, v.base))...)
 		warnings.Merge(w)
 		if err != nil {
 			return nil, warnings, err
 		}
-		if p == partBucket && len(found) > 0 {
+		if v.part == partBucket && len(found) > 0 {
 			found = append(found, leLabel)
 		}
 		more = append(more, found...)
@@ -267,18 +294,37 @@ func (m *metaStore) maybeHistogram(name string) bool {
 	return h || !known
 }
 
+// histograms returns the names that are known to be histograms.
+func (m *metaStore) histograms() (names []string) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for name, list := range m.m {
+		if slices.ContainsFunc(list, isHistogram) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func isHistogram(d Metadata) bool { return d.Type == kindHistogram.promType() }
+
 func (m *metaStore) kind(name string) (histogram, known bool) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	list, known := m.m[name]
-	return slices.ContainsFunc(list, func(d Metadata) bool { return d.Type == kindHistogram.promType() }), known
+	return slices.ContainsFunc(list, isHistogram), known
 }
 
 // exemplarQueryable serves the exemplars of native histograms under the classic
 // names too.
-type exemplarQueryable struct{ db *tsdb.DB }
+type exemplarQueryable struct {
+	db   *tsdb.DB
+	meta *metaStore
+}
 
-func (s *Store) exemplarQueryable() storage.ExemplarQueryable { return exemplarQueryable{s.db} }
+func (s *Store) exemplarQueryable() storage.ExemplarQueryable {
+	return exemplarQueryable{s.db, s.meta}
+}
 
 // ExemplarQuerier returns a querier of the ring of exemplars.
 func (q exemplarQueryable) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
@@ -286,10 +332,13 @@ func (q exemplarQueryable) ExemplarQuerier(ctx context.Context) (storage.Exempla
 	if err != nil {
 		return nil, err
 	}
-	return exemplarQuerier{inner}, nil
+	return exemplarQuerier{inner, q.meta}, nil
 }
 
-type exemplarQuerier struct{ inner storage.ExemplarQuerier }
+type exemplarQuerier struct {
+	inner storage.ExemplarQuerier
+	meta  *metaStore
+}
 
 // Select returns stored exemplars, and for NAME_bucket those of a native NAME
 // under that name, without le: each lies in one bucket, but its series is all.
@@ -300,13 +349,12 @@ func (q exemplarQuerier) Select(start, end int64, matchers ...[]*labels.Matcher)
 	}
 	var errs []error
 	for _, ms := range matchers {
-		names, rest := namesOf(ms)
-		for _, name := range names {
-			base, p, ok := splitClassic(name)
-			if !ok || p != partBucket {
+		asked, rest := q.meta.asked(ms)
+		for _, v := range asked {
+			if v.part != partBucket {
 				continue
 			}
-			native := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, nameLabel, base)}
+			native := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, nameLabel, v.base)}
 			for _, m := range rest {
 				if m.Name != leLabel {
 					native = append(native, m)
@@ -315,7 +363,7 @@ func (q exemplarQuerier) Select(start, end int64, matchers ...[]*labels.Matcher)
 			found, err := q.inner.Select(start, end, native)
 			errs = append(errs, err)
 			for _, r := range found {
-				r.SeriesLabels = rename(r.SeriesLabels, name)
+				r.SeriesLabels = rename(r.SeriesLabels, v.name)
 				out = append(out, r)
 			}
 		}
