@@ -282,6 +282,7 @@ func (s *Store) sweep(now time.Time) {
 	s.table.dropUnborn()
 	s.table.dropOwners()
 	s.scraped.sweep()
+	s.sweepMeta()
 }
 
 // appendResourceKey appends the identity of a sender: what the connection

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/otlptranslator"
@@ -13,10 +14,14 @@ import (
 // metaStore remembers type, unit and help of each metric name, for the
 // metadata call: Grafana's query builder gives the right hints for native
 // histograms only if they are called histograms there. It is filled as data
-// comes in, and starts empty. Safe for concurrent use.
+// comes in, and kept in a file (metafile.go). Safe for concurrent use.
 type metaStore struct {
-	mu sync.RWMutex
-	m  map[string][]Metadata
+	mu    sync.RWMutex
+	m     map[string][]Metadata
+	fresh map[string]bool // learned since the last keep
+	ours  map[string]bool // told by Describe: kept, whether stored yet or not
+
+	changed atomic.Bool // since it was saved
 }
 
 // Metadata describes a metric.
@@ -32,11 +37,18 @@ const (
 	maxHelpBytes   = 1024
 )
 
-func newMetaStore() *metaStore { return &metaStore{m: map[string][]Metadata{}} }
+func newMetaStore() *metaStore {
+	return &metaStore{m: map[string][]Metadata{}, fresh: map[string]bool{}, ours: map[string]bool{}}
+}
 
 // Describe tells what a metric that is written by Batch is, for the metadata
 // call.
-func (s *Store) Describe(name string, m Metadata) { s.meta.put(name, m) }
+func (s *Store) Describe(name string, m Metadata) {
+	s.meta.put(name, m)
+	s.meta.mu.Lock()
+	defer s.meta.mu.Unlock()
+	s.meta.ours[name] = true
+}
 
 // add remembers what a family of OTLP says of itself.
 func (m *metaStore) add(name string, k familyKey, help string) {
@@ -56,6 +68,8 @@ func (m *metaStore) put(name string, md Metadata) {
 		return
 	}
 	m.m[name] = append(list, md)
+	m.fresh[name] = true
+	m.changed.Store(true)
 }
 
 // list returns a copy of up to limit names (all if limit is negative) with up

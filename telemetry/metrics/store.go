@@ -79,6 +79,9 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("open metrics store in %s: %w", o.Dir, err)
 	}
 	s.table.head = s.db.Head()
+	if err := s.meta.load(o.Dir); err != nil {
+		s.log.Warn("what metrics are is not known until their senders tell it again", "error", err)
+	}
 	s.engine = newEngine(o, s.parser, s.reg, s.log)
 	s.self.watch(s)
 	return s, nil
@@ -167,6 +170,7 @@ func (s *Store) Run(ctx context.Context) error {
 // is safe to call twice.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
+		s.saveMeta()
 		s.closeErr = errors.Join(s.engine.Close(), s.db.Close(), s.lock.Release())
 		if s.closeErr != nil {
 			s.closeErr = fmt.Errorf("close metrics store in %s: %w", s.opts.Dir, s.closeErr)
