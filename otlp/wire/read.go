@@ -1,0 +1,527 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/binnacle-project/binnacle"
+)
+
+// ErrOdd says that a request is not in the form that encoders write, or no
+// OTLP at all: pdata knows which.
+var ErrOdd = errors.New("the request is not in the usual form")
+
+// LimitError says which limit a request is over.
+type LimitError struct {
+	What  string
+	Limit int
+}
+
+func (e *LimitError) Error() string { return fmt.Sprintf("more than %d %s", e.Limit, e.What) }
+
+// Limits bound one request. All are inclusive.
+type Limits struct {
+	Elements   int // resources, scopes, metrics, points, exemplars …
+	Attributes int // of one parent
+	Depth      int // of nested values
+	// Memory is asked before the request takes more memory; total is all that
+	// it takes then. Its error ends the reading.
+	Memory func(total int64) error
+}
+
+// Tags of the fields that are read: field number and wire type.
+const (
+	varintType  = 0
+	fixed64Type = 1
+	bytesType   = 2
+
+	tagKey   = 1<<3 | bytesType
+	tagValue = 2<<3 | bytesType
+
+	tagString = 1<<3 | bytesType
+	tagBool   = 2<<3 | varintType
+	tagInt    = 3<<3 | varintType
+	tagDouble = 4<<3 | fixed64Type
+	tagArray  = 5<<3 | bytesType
+	tagMap    = 6<<3 | bytesType
+	tagBytes  = 7<<3 | bytesType
+)
+
+// Read reads an ExportMetricsServiceRequest. After an error m is empty.
+func (m *Metrics) Read(b []byte, lim Limits) error {
+	m.reset()
+	r := reader{m: m, lim: lim}
+	err := r.request(b)
+	if err != nil {
+		m.reset()
+	}
+	return err
+}
+
+// reader walks one request: it counts, checks and notes where things lie.
+//
+// Source: opentelemetry-proto v1, metrics.
+type reader struct {
+	m   *Metrics
+	lim Limits
+}
+
+// element counts a message.
+func (r *reader) element() error {
+	if r.m.Elements++; r.m.Elements > r.lim.Elements {
+		return &LimitError{"elements (resources, scopes, metrics, points, spans …)", r.lim.Elements}
+	}
+	return nil
+}
+
+// room makes room for n more elements of a list, with leave.
+func room[T any](r *reader, list *[]T, n int, size int64) error {
+	if len(*list)+n <= cap(*list) {
+		return nil
+	}
+	more := max(n, cap(*list), 16)
+	if r.lim.Memory != nil {
+		if err := r.lim.Memory(r.m.Bytes() + int64(more)*size); err != nil {
+			return err
+		}
+	}
+	*list = slices.Grow(*list, more)
+	return nil
+}
+
+func (r *reader) request(b []byte) error {
+	for i := 0; i < len(b); {
+		if b[i] != 1<<3|bytesType {
+			return ErrOdd
+		}
+		v, next := bytesAt(b, i+1)
+		if next < 0 {
+			return ErrOdd
+		}
+		i = next
+		if err := r.resourceMetrics(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *reader) resourceMetrics(b []byte) error {
+	if err := r.element(); err != nil {
+		return err
+	}
+	m := r.m
+	if err := room(r, &m.Resources, 1, resourceBytes); err != nil {
+		return err
+	}
+	res := Resource{raw: b}
+	from := len(m.metrics)
+	described := false
+	for i := 0; i < len(b); { // pdata writes the resource last, protobuf first
+		v, next := bytesAt(b, i+1)
+		if next < 0 {
+			return ErrOdd
+		}
+		var err error
+		switch b[i] {
+		case 1<<3 | bytesType:
+			if described {
+				return ErrOdd
+			}
+			described = true
+			res.desc = v
+			res.Attrs, err = r.resource(v)
+		case 2<<3 | bytesType:
+			err = r.scopeMetrics(v)
+		case 3<<3 | bytesType: // schema URL
+		default:
+			return ErrOdd
+		}
+		if err != nil {
+			return err
+		}
+		i = next
+	}
+	res.Metrics = m.metrics[from:len(m.metrics):len(m.metrics)]
+	m.Resources = append(m.Resources, res)
+	return nil
+}
+
+// spareAttrs is how many attributes the receiver adds to a resource.
+const spareAttrs = 4
+
+func (r *reader) resource(b []byte) (Attrs, error) {
+	m := r.m
+	from := len(m.attrs)
+	for i := 0; i < len(b); {
+		if b[i] == 2<<3|varintType { // attributes that were dropped
+			if _, i = varint(b, i+1); i < 0 {
+				return nil, ErrOdd
+			}
+			continue
+		}
+		v, next := bytesAt(b, i+1)
+		if next < 0 {
+			return nil, ErrOdd
+		}
+		switch b[i] {
+		case 1<<3 | bytesType:
+			if len(m.attrs)-from >= r.lim.Attributes {
+				return nil, tooManyAttributes("resource", r.lim.Attributes)
+			}
+			if _, err := r.attribute(v); err != nil {
+				return nil, err
+			}
+			if err := room(r, &m.attrs, 1, attrBytes); err != nil {
+				return nil, err
+			}
+			a, ok := parseAttr(v)
+			if !ok {
+				return nil, ErrOdd
+			}
+			m.attrs = append(m.attrs, a)
+		case 3<<3 | bytesType:
+			if err := r.entityRef(v); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, ErrOdd
+		}
+		i = next
+	}
+	if err := room(r, &m.attrs, spareAttrs, attrBytes); err != nil {
+		return nil, err
+	}
+	to := len(m.attrs)
+	m.attrs = m.attrs[:to+spareAttrs]
+	return Attrs(m.attrs[from : to : to+spareAttrs]), nil
+}
+
+// entityRef has strings only: schema URL, type, keys.
+func (r *reader) entityRef(b []byte) error {
+	if err := r.element(); err != nil {
+		return err
+	}
+	for i := 0; i < len(b); {
+		switch b[i] {
+		case 1<<3 | bytesType, 2<<3 | bytesType, 3<<3 | bytesType, 4<<3 | bytesType:
+		default:
+			return ErrOdd
+		}
+		if _, i = bytesAt(b, i+1); i < 0 {
+			return ErrOdd
+		}
+	}
+	return nil
+}
+
+func (r *reader) scopeMetrics(b []byte) error {
+	if err := r.element(); err != nil {
+		return err
+	}
+	from := len(r.m.metrics)
+	scope, described := "", false
+	for i := 0; i < len(b); {
+		v, next := bytesAt(b, i+1)
+		if next < 0 {
+			return ErrOdd
+		}
+		var err error
+		switch b[i] {
+		case 1<<3 | bytesType:
+			if described {
+				return ErrOdd
+			}
+			described = true
+			scope, err = r.scope(v)
+		case 2<<3 | bytesType:
+			err = r.metric(v)
+		case 3<<3 | bytesType: // schema URL
+		default:
+			return ErrOdd
+		}
+		if err != nil {
+			return err
+		}
+		i = next
+	}
+	for i := range r.m.metrics[from:] {
+		r.m.metrics[from+i].Scope = scope
+	}
+	return nil
+}
+
+// scope returns the name of a scope.
+func (r *reader) scope(b []byte) (name string, err error) {
+	attributes := 0
+	for i := 0; i < len(b); {
+		if b[i] == 4<<3|varintType { // attributes that were dropped
+			if _, i = varint(b, i+1); i < 0 {
+				return "", ErrOdd
+			}
+			continue
+		}
+		v, next := bytesAt(b, i+1)
+		if next < 0 {
+			return "", ErrOdd
+		}
+		switch b[i] {
+		case 1<<3 | bytesType:
+			name = view(v)
+		case 2<<3 | bytesType: // version
+		case 3<<3 | bytesType:
+			if attributes++; attributes > r.lim.Attributes {
+				return "", tooManyAttributes("scope", r.lim.Attributes)
+			}
+			if _, err := r.attribute(v); err != nil {
+				return "", err
+			}
+		default:
+			return "", ErrOdd
+		}
+		i = next
+	}
+	return name, nil
+}
+
+func (r *reader) metric(b []byte) error {
+	if err := r.element(); err != nil {
+		return err
+	}
+	m := r.m
+	if err := room(r, &m.metrics, 1, metricBytes); err != nil {
+		return err
+	}
+	met := Metric{}
+	attributes := 0
+	var data []byte
+	for i := 0; i < len(b); {
+		v, next := bytesAt(b, i+1)
+		if next < 0 {
+			return ErrOdd
+		}
+		var of Type
+		switch b[i] {
+		case 1<<3 | bytesType:
+			met.Name = view(v)
+		case 2<<3 | bytesType:
+			met.Description = view(v)
+		case 3<<3 | bytesType:
+			met.Unit = view(v)
+		case 5<<3 | bytesType:
+			of = Gauge
+		case 7<<3 | bytesType:
+			of = Sum
+		case 9<<3 | bytesType:
+			of = Histogram
+		case 10<<3 | bytesType:
+			of = Exponential
+		case 11<<3 | bytesType:
+			of = Summary
+		case 12<<3 | bytesType: // metadata
+			if attributes++; attributes > r.lim.Attributes {
+				return tooManyAttributes("metric", r.lim.Attributes)
+			}
+			if _, err := r.attribute(v); err != nil {
+				return err
+			}
+		default:
+			return ErrOdd
+		}
+		if of != None {
+			if met.Type != None {
+				return ErrOdd
+			}
+			met.Type, data = of, v
+		}
+		i = next
+	}
+	if met.Type != None {
+		if err := r.data(&met, data); err != nil {
+			return err
+		}
+	}
+	m.metrics = append(m.metrics, met)
+	return nil
+}
+
+// data reads the points of a metric, in whose type the message data is.
+func (r *reader) data(met *Metric, b []byte) error {
+	if err := r.element(); err != nil {
+		return err
+	}
+	from := len(r.m.points)
+	for i := 0; i < len(b); {
+		switch tag := b[i]; tag {
+		case 1<<3 | bytesType:
+			v, next := bytesAt(b, i+1)
+			if next < 0 {
+				return ErrOdd
+			}
+			i = next
+			if err := r.point(met.Type, v); err != nil {
+				return err
+			}
+		case 2<<3 | varintType, 3<<3 | varintType:
+			var n uint64
+			if n, i = varint(b, i+1); i < 0 {
+				return ErrOdd
+			}
+			switch {
+			case met.Type == Gauge || met.Type == Summary || tag == 3<<3 && met.Type != Sum:
+				return ErrOdd
+			case tag == 3<<3:
+				met.Monotonic = n != 0
+			case int32(n) == int32(Delta) || int32(n) == int32(Cumulative):
+				met.Temporality = Temporality(n)
+			default:
+				met.Temporality = Unspecified
+			}
+		default:
+			return ErrOdd
+		}
+	}
+	met.Points = r.m.points[from:len(r.m.points):len(r.m.points)]
+	return nil
+}
+
+// attribute checks a KeyValue message and returns its key.
+func (r *reader) attribute(kv []byte) (key []byte, err error) {
+	if key, ok := plainAttribute(kv); ok {
+		return key, nil
+	}
+	return r.keyValue(kv, 0)
+}
+
+// reserved says whether a key is in Binnacle's own namespace.
+func reserved(key []byte) bool {
+	return len(key) > 0 && key[0] == binnacle.AttrPrefix[0] && strings.HasPrefix(view(key), binnacle.AttrPrefix)
+}
+
+// plainAttribute recognizes, without recursion, what nearly every attribute is:
+// a short key and a short value that is a string, a bool or a number. pdata
+// writes the value first.
+func plainAttribute(b []byte) (key []byte, ok bool) {
+	if len(b) < 4 || b[1] >= 0x80 {
+		return nil, false
+	}
+	split := 2 + int(b[1])
+	if split+2 > len(b) || b[split+1] >= 0x80 || split+2+int(b[split+1]) != len(b) {
+		return nil, false
+	}
+	first, second := b[2:split], b[split+2:]
+	switch {
+	case b[0] == tagKey && b[split] == tagValue:
+		return first, plainValue(second)
+	case b[0] == tagValue && b[split] == tagKey:
+		return second, plainValue(first)
+	}
+	return nil, false
+}
+
+func plainValue(v []byte) bool {
+	if len(v) < 2 {
+		return false
+	}
+	switch v[0] {
+	case tagString:
+		return v[1] < 0x80 && int(v[1]) == len(v)-2
+	case tagBool, tagInt:
+		for _, c := range v[1 : len(v)-1] {
+			if c < 0x80 {
+				return false
+			}
+		}
+		return len(v) <= 11 && v[len(v)-1] < 0x80
+	case tagDouble:
+		return len(v) == 9
+	}
+	return false
+}
+
+// keyValue checks a KeyValue message of any form.
+func (r *reader) keyValue(b []byte, depth int) (key []byte, err error) {
+	named, valued := false, false
+	for i := 0; i < len(b); {
+		v, next := bytesAt(b, i+1)
+		if next < 0 {
+			return nil, ErrOdd
+		}
+		switch {
+		case b[i] == tagKey && !named:
+			key, named = v, true
+		case b[i] == tagValue && !valued:
+			valued = true
+			if err := r.anyValue(v, depth); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, ErrOdd
+		}
+		i = next
+	}
+	return key, nil
+}
+
+// anyValue checks an AnyValue message: one field or none.
+func (r *reader) anyValue(b []byte, depth int) error {
+	if len(b) == 0 {
+		return nil
+	}
+	var v []byte
+	var next int
+	switch b[0] {
+	case tagString, tagBytes, tagArray, tagMap:
+		v, next = bytesAt(b, 1)
+	case tagBool, tagInt:
+		_, next = varint(b, 1)
+	case tagDouble:
+		_, next = fixed64At(b, 1)
+	default:
+		return ErrOdd
+	}
+	if next != len(b) {
+		return ErrOdd
+	}
+	if b[0] == tagArray || b[0] == tagMap {
+		if depth++; depth > r.lim.Depth {
+			return &LimitError{"levels of nested values", r.lim.Depth}
+		}
+		return r.values(v, b[0] == tagMap, depth)
+	}
+	return nil
+}
+
+// values checks an ArrayValue or KeyValueList message.
+func (r *reader) values(b []byte, isMap bool, depth int) error {
+	attributes := 0
+	for i := 0; i < len(b); {
+		if b[i] != 1<<3|bytesType {
+			return ErrOdd
+		}
+		v, next := bytesAt(b, i+1)
+		if next < 0 {
+			return ErrOdd
+		}
+		i = next
+		if !isMap {
+			if err := r.anyValue(v, depth); err != nil {
+				return err
+			}
+			continue
+		}
+		if attributes++; attributes > r.lim.Attributes {
+			return tooManyAttributes("map", r.lim.Attributes)
+		}
+		if _, err := r.keyValue(v, depth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tooManyAttributes(of string, limit int) error {
+	return &LimitError{"attributes of one " + of, limit}
+}
