@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"manager", "gateway", "demo"},
 	{"otlp", "telemetry/metrics", "telemetry/traces", "telemetry/activity", "membership", "licensing", "rollout", "grafana", "web"},
 	{"events"},
-	{"api", "state"},
+	{"api", "state", "otlp/wire"},
 	{""}, // the root package
 }
 

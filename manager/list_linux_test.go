@@ -20,6 +20,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // listLimit is what the list of 5,000 nodes may take.
@@ -171,7 +172,11 @@ func feed(t *testing.T, m *Manager, id binnacle.NodeID, n uint64) {
 	p.Positive().SetOffset(-50)
 	p.Positive().BucketCounts().FromRaw([]uint64{n})
 	sink := metricsSink{m.activity, m.metrics}
-	if _, err := sink.WriteMetrics(t.Context(), binnacle.Origin{Managed: true, Cluster: m.authority.Cluster(), Node: id, Group: binnacle.DefaultGroup}, md); err != nil {
+	batch, err := wire.FromPdata(md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sink.WriteMetrics(t.Context(), binnacle.Origin{Managed: true, Cluster: m.authority.Cluster(), Node: id, Group: binnacle.DefaultGroup}, batch); err != nil {
 		t.Error(err)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"syscall"
 
-	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 
 	"github.com/binnacle-project/binnacle"
@@ -19,21 +18,21 @@ import (
 	"github.com/binnacle-project/binnacle/manager/pagetls"
 	"github.com/binnacle-project/binnacle/membership"
 	"github.com/binnacle-project/binnacle/otlp"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 	"github.com/binnacle-project/binnacle/telemetry/activity"
 	tsmetrics "github.com/binnacle-project/binnacle/telemetry/metrics"
 	"github.com/binnacle-project/binnacle/telemetry/traces"
 )
 
-// metricsSink gives each batch to the live activity and to the store. Activity
-// reads first: the store may reorder what it owns.
+// metricsSink gives each batch to the live activity and to the store.
 type metricsSink struct {
 	activity *activity.Aggregator
 	store    *tsmetrics.Store
 }
 
-func (s metricsSink) WriteMetrics(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) (otlp.Result, error) {
-	s.activity.WriteMetrics(ctx, o, md)
-	rejected, message, err := s.store.WriteMetrics(ctx, o, md)
+func (s metricsSink) WriteMetrics(ctx context.Context, o binnacle.Origin, m *wire.Metrics) (otlp.Result, error) {
+	s.activity.WriteMetrics(ctx, o, m)
+	rejected, message, err := s.store.WriteMetrics(ctx, o, m)
 	return otlp.Result{Rejected: rejected, Message: message}, err
 }
 
@@ -44,7 +43,7 @@ func (s metricsSink) WriteTraces(context.Context, binnacle.Origin, ptrace.Traces
 // tracesSink gives each batch of spans to the trace store.
 type tracesSink struct{ store *traces.Store }
 
-func (s tracesSink) WriteMetrics(context.Context, binnacle.Origin, pmetric.Metrics) (otlp.Result, error) {
+func (s tracesSink) WriteMetrics(context.Context, binnacle.Origin, *wire.Metrics) (otlp.Result, error) {
 	return otlp.Result{}, nil
 }
 

@@ -5,10 +5,10 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // This file decides whose data a resource is. The connection outweighs the
@@ -34,7 +34,7 @@ type attribution struct {
 
 // resource attributes one resource. It returns "" or the reason why all of the
 // resource is refused; then it has not changed it.
-func (a *attribution) resource(attrs pcommon.Map) (refused string) {
+func (a *attribution) resource(attrs attributes) (refused string) {
 	switch {
 	case a.trusted:
 		a.trustedResource(attrs)
@@ -46,26 +46,33 @@ func (a *attribution) resource(attrs pcommon.Map) (refused string) {
 	return ""
 }
 
+// attributes are those of a resource of either signal. Values are text, as
+// that of a number reads.
+type attributes interface {
+	get(key string) (value string, ok bool)
+	put(key, value string)
+	// reserved returns the first key of Binnacle's own namespace, or "".
+	reserved() string
+}
+
 // managedResource sets the identity that the certificate proves. The sender's
 // own instance id, one per process, is kept as binnacle.process: two processes
 // of one node, a draining worker and its successor, must not write one stream.
-func (a *attribution) managedResource(attrs pcommon.Map) {
+func (a *attribution) managedResource(attrs attributes) {
 	node := string(a.origin.Node)
-	if own, ok := attrs.Get(attrServiceInstance); ok {
-		if id := own.AsString(); id != node {
-			attrs.PutStr(binnacle.AttrProcess, id)
-		}
+	if id, ok := attrs.get(attrServiceInstance); ok && id != node {
+		attrs.put(binnacle.AttrProcess, id)
 	}
-	attrs.PutStr(attrServiceInstance, node)
-	attrs.PutStr(binnacle.AttrCluster, string(a.origin.Cluster))
-	attrs.PutStr(binnacle.AttrGroup, string(a.origin.Group))
+	attrs.put(attrServiceInstance, node)
+	attrs.put(binnacle.AttrCluster, string(a.origin.Cluster))
+	attrs.put(binnacle.AttrGroup, string(a.origin.Group))
 }
 
 // trustedResource adds what the origin says to the process's own data.
-func (a *attribution) trustedResource(attrs pcommon.Map) {
+func (a *attribution) trustedResource(attrs attributes) {
 	set := func(key, value string) {
 		if value != "" {
-			attrs.PutStr(key, value)
+			attrs.put(key, value)
 		}
 	}
 	set(attrServiceInstance, string(a.origin.Node))
@@ -76,31 +83,48 @@ func (a *attribution) trustedResource(attrs pcommon.Map) {
 // unmanagedResource gives a resource without service.instance.id one of its
 // service.name and peer address, so that two anonymous senders do not write
 // one stream.
-func (a *attribution) unmanagedResource(attrs pcommon.Map) (refused string) {
-	if key := reservedKey(attrs); key != "" {
+func (a *attribution) unmanagedResource(attrs attributes) (refused string) {
+	if key := attrs.reserved(); key != "" {
 		return fmt.Sprintf("resource attribute %q is reserved: only enrolled nodes have attributes that start with %q", key, binnacle.AttrPrefix)
 	}
-	if own, ok := attrs.Get(attrServiceInstance); ok && own.AsString() != "" {
-		id := own.AsString()
+	if id, ok := attrs.get(attrServiceInstance); ok && id != "" {
 		if a.isNode(binnacle.NodeID(id)) {
 			return fmt.Sprintf("%s %q is that of an enrolled node: send as that node, to its own agent, or choose another id", attrServiceInstance, id)
 		}
 		return ""
 	}
 	name := unknownService
-	if v, ok := attrs.Get(attrServiceName); ok && v.AsString() != "" {
-		name = v.AsString()
+	if v, ok := attrs.get(attrServiceName); ok && v != "" {
+		name = v
 	}
 	if a.origin.Peer.IsValid() {
 		name += "@" + a.origin.Peer.Unmap().WithZone("").String()
 	}
-	attrs.PutStr(attrServiceInstance, name)
+	attrs.put(attrServiceInstance, name)
 	return ""
 }
 
-// reservedKey returns the first key of Binnacle's own namespace, or "".
-func reservedKey(attrs pcommon.Map) string {
-	for k := range attrs.All() {
+// reservedItem says why an item of an unmanaged sender must go that has the
+// reserved key.
+func reservedItem(key string) (refused string) {
+	return fmt.Sprintf("attribute %q is reserved: only enrolled nodes have attributes that start with %q", key, binnacle.AttrPrefix)
+}
+
+// pdataAttrs are attributes of pdata.
+type pdataAttrs struct{ pcommon.Map }
+
+func (a pdataAttrs) get(key string) (string, bool) {
+	v, ok := a.Get(key)
+	if !ok {
+		return "", false
+	}
+	return v.AsString(), true
+}
+
+func (a pdataAttrs) put(key, value string) { a.PutStr(key, value) }
+
+func (a pdataAttrs) reserved() string {
+	for k := range a.All() {
 		if strings.HasPrefix(k, binnacle.AttrPrefix) {
 			return k
 		}
@@ -108,28 +132,39 @@ func reservedKey(attrs pcommon.Map) string {
 	return ""
 }
 
-// reservedItem says whether a span or point of this sender must go because of
-// its attributes.
-func (a *attribution) reservedItem(attrs pcommon.Map) (refused string) {
-	if a.trusted || a.origin.Managed {
-		return ""
+// wireAttrs are attributes in the bytes of a request.
+type wireAttrs struct{ *wire.Attrs }
+
+func (a wireAttrs) get(key string) (string, bool) {
+	v, ok := a.Get(key)
+	if !ok {
+		return "", false
 	}
-	if key := reservedKey(attrs); key != "" {
-		return fmt.Sprintf("attribute %q is reserved: only enrolled nodes have attributes that start with %q", key, binnacle.AttrPrefix)
+	return v.View(), true
+}
+
+func (a wireAttrs) put(key, value string) { a.Put(key, value) }
+
+func (a wireAttrs) reserved() string {
+	for _, attr := range *a.Attrs {
+		if strings.HasPrefix(attr.Key, binnacle.AttrPrefix) {
+			return attr.Key
+		}
 	}
 	return ""
 }
 
-// metrics attributes all resources of md and removes what is refused.
-func (a *attribution) metrics(md pmetric.Metrics) (r Result) {
-	md.ResourceMetrics().RemoveIf(func(rm pmetric.ResourceMetrics) bool {
-		why := a.resource(rm.Resource().Attributes())
+// metrics attributes all resources of m and removes what is refused.
+func (a *attribution) metrics(m *wire.Metrics) (r Result) {
+	unmanaged := !a.trusted && !a.origin.Managed
+	m.RemoveResources(func(res *wire.Resource) bool {
+		why := a.resource(wireAttrs{&res.Attrs})
 		if why != "" {
-			r.refuse(pointsOf(rm), why)
+			r.refuse(res.Points(), why)
 			return true
 		}
-		if !a.trusted && !a.origin.Managed {
-			a.points(rm, &r)
+		if unmanaged {
+			a.points(res, &r)
 		}
 		return false
 	})
@@ -137,36 +172,19 @@ func (a *attribution) metrics(md pmetric.Metrics) (r Result) {
 }
 
 // points removes refused points of an unmanaged sender.
-func (a *attribution) points(rm pmetric.ResourceMetrics, r *Result) {
-	bad := func(attrs pcommon.Map) bool {
-		why := a.reservedItem(attrs)
-		if why != "" {
-			r.refuse(1, why)
-		}
-		return why != ""
+func (a *attribution) points(res *wire.Resource, r *Result) {
+	key := res.ReservedKey()
+	if key == "" {
+		return
 	}
-	for _, sm := range rm.ScopeMetrics().All() {
-		for _, m := range sm.Metrics().All() {
-			switch m.Type() {
-			case pmetric.MetricTypeGauge:
-				m.Gauge().DataPoints().RemoveIf(func(p pmetric.NumberDataPoint) bool { return bad(p.Attributes()) })
-			case pmetric.MetricTypeSum:
-				m.Sum().DataPoints().RemoveIf(func(p pmetric.NumberDataPoint) bool { return bad(p.Attributes()) })
-			case pmetric.MetricTypeHistogram:
-				m.Histogram().DataPoints().RemoveIf(func(p pmetric.HistogramDataPoint) bool { return bad(p.Attributes()) })
-			case pmetric.MetricTypeExponentialHistogram:
-				m.ExponentialHistogram().DataPoints().RemoveIf(func(p pmetric.ExponentialHistogramDataPoint) bool { return bad(p.Attributes()) })
-			case pmetric.MetricTypeSummary:
-				m.Summary().DataPoints().RemoveIf(func(p pmetric.SummaryDataPoint) bool { return bad(p.Attributes()) })
-			}
-		}
-	}
+	why := reservedItem(key)
+	r.refuse(res.RemoveReserved(), why)
 }
 
 // traces attributes all resources of td and removes what is refused.
 func (a *attribution) traces(td ptrace.Traces) (r Result) {
 	td.ResourceSpans().RemoveIf(func(rs ptrace.ResourceSpans) bool {
-		if why := a.resource(rs.Resource().Attributes()); why != "" {
+		if why := a.resource(pdataAttrs{rs.Resource().Attributes()}); why != "" {
 			r.refuse(spansOf(rs), why)
 			return true
 		}
@@ -175,11 +193,11 @@ func (a *attribution) traces(td ptrace.Traces) (r Result) {
 		}
 		for _, ss := range rs.ScopeSpans().All() {
 			ss.Spans().RemoveIf(func(sp ptrace.Span) bool {
-				why := a.reservedItem(sp.Attributes())
-				if why != "" {
-					r.refuse(1, why)
+				key := pdataAttrs{sp.Attributes()}.reserved()
+				if key != "" {
+					r.refuse(1, reservedItem(key))
 				}
-				return why != ""
+				return key != ""
 			})
 		}
 		return false
@@ -193,26 +211,6 @@ func (r *Result) refuse(n int, why string) {
 	if r.Message == "" {
 		r.Message = why
 	}
-}
-
-func pointsOf(rm pmetric.ResourceMetrics) (n int) {
-	for _, sm := range rm.ScopeMetrics().All() {
-		for _, m := range sm.Metrics().All() {
-			switch m.Type() {
-			case pmetric.MetricTypeGauge:
-				n += m.Gauge().DataPoints().Len()
-			case pmetric.MetricTypeSum:
-				n += m.Sum().DataPoints().Len()
-			case pmetric.MetricTypeHistogram:
-				n += m.Histogram().DataPoints().Len()
-			case pmetric.MetricTypeExponentialHistogram:
-				n += m.ExponentialHistogram().DataPoints().Len()
-			case pmetric.MetricTypeSummary:
-				n += m.Summary().DataPoints().Len()
-			}
-		}
-	}
-	return n
 }
 
 func spansOf(rs ptrace.ResourceSpans) (n int) {

@@ -15,10 +15,10 @@ import (
 	sdkresource "go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
-	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // TestGoSDK has the exporters of the Go SDK as real clients.
@@ -86,7 +86,7 @@ func (s *failing) WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.
 	return s.memSink.WriteTraces(ctx, o, td)
 }
 
-func (s *failing) WriteMetrics(context.Context, binnacle.Origin, pmetric.Metrics) (Result, error) {
+func (s *failing) WriteMetrics(context.Context, binnacle.Origin, *wire.Metrics) (Result, error) {
 	return Result{}, s.err
 }
 

@@ -38,7 +38,7 @@ func collectorSettings(typ component.Type) exporter.Settings {
 
 // collectorExporter makes one of the collector's exporters, without its queue
 // so that its errors are seen.
-func collectorExporter(t *testing.T, r *rig, via wire, c configcompression.Type) exporter.Traces {
+func collectorExporter(t *testing.T, r *rig, via wireForm, c configcompression.Type) exporter.Traces {
 	t.Helper()
 	f := otlphttpexporter.NewFactory()
 	cfg := f.CreateDefaultConfig()
@@ -76,7 +76,7 @@ func collectorExporter(t *testing.T, r *rig, via wire, c configcompression.Type)
 // TestCollectorExporters has the collector's exporters as real clients: they
 // deliver, they retry what is retryable, and they drop the rest.
 func TestCollectorExporters(t *testing.T) {
-	for _, via := range []wire{viaGRPC, viaProto, viaJSON} {
+	for _, via := range []wireForm{viaGRPC, viaProto, viaJSON} {
 		for _, c := range []configcompression.Type{"none", configcompression.TypeGzip, configcompression.TypeZstd} {
 			t.Run(string(via)+"/"+string(c), func(t *testing.T) {
 				r := newRig(t, Options{}, anyone)

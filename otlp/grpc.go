@@ -198,7 +198,9 @@ func (r *Receiver) serveGRPC(ctx context.Context, sig signal, dec func(any) erro
 	}
 	sh := r.budget.reserve()
 	defer sh.release()
-	req := &grpcRequest{ctx: ctx, r: r, sig: sig, origin: origin, b: newBatch(sig), sh: sh}
+	b := newBatch(sig)
+	defer b.release()
+	req := &grpcRequest{ctx: ctx, r: r, sig: sig, origin: origin, b: b, sh: sh}
 	if err := dec(req); err != nil {
 		return nil, none, classifyReceive(err)
 	}

@@ -16,11 +16,13 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // memSink keeps copies of what it is given.
@@ -33,17 +35,37 @@ type memSink struct {
 	err     error
 }
 
-func (s *memSink) WriteMetrics(_ context.Context, o binnacle.Origin, md pmetric.Metrics) (Result, error) {
+func (s *memSink) WriteMetrics(_ context.Context, o binnacle.Origin, m *wire.Metrics) (Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
 		return Result{}, s.err
 	}
-	c := pmetric.NewMetrics()
-	md.CopyTo(c)
-	s.metrics = append(s.metrics, c)
+	s.metrics = append(s.metrics, toPdata(m))
 	s.origins = append(s.origins, o)
 	return s.res, nil
+}
+
+// toPdata is a copy of m.
+func toPdata(m *wire.Metrics) pmetric.Metrics {
+	b, err := m.AppendRequest(nil)
+	if err != nil {
+		panic(err)
+	}
+	req := pmetricotlp.NewExportRequest()
+	if err := req.UnmarshalProto(b); err != nil {
+		panic(err)
+	}
+	return req.Metrics()
+}
+
+// toWire is the other way.
+func toWire(md pmetric.Metrics) *wire.Metrics {
+	m, err := wire.FromPdata(md)
+	if err != nil {
+		panic(err)
+	}
+	return m
 }
 
 func (s *memSink) WriteTraces(_ context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error) {

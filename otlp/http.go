@@ -109,8 +109,9 @@ func (h *httpHandler) serve(w http.ResponseWriter, req *http.Request, json bool)
 	if err != nil {
 		return nil, none, err
 	}
-	defer h.r.bodies.put(body) // decoding copies
+	defer h.r.bodies.put(body)
 	b := newBatch(h.sig)
+	defer b.release()
 	res, err := h.r.receive(ctx, h.sig, origin, body, json, b, sh)
 	if err != nil {
 		return nil, none, err

@@ -9,11 +9,11 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 	"go.opentelemetry.io/collector/pdata/pmetric"
-	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // Options configures a Receiver. Zero numbers take the defaults named here.
@@ -127,9 +127,13 @@ func New(o Options) *Receiver {
 
 // ReceiveMetrics takes the process's own metrics, without a socket. The origin
 // is believed: its cluster, node and group are set where they are not empty,
-// and nothing is refused. It takes md over.
+// and nothing is refused.
 func (r *Receiver) ReceiveMetrics(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) (Result, error) {
-	return r.keep(ctx, metricsSignal, &attribution{origin: o, trusted: true}, &metricsBatch{pmetricotlp.NewExportRequestFromMetrics(md)})
+	m, err := wire.FromPdata(md)
+	if err != nil {
+		return Result{}, fmt.Errorf("read own metrics: %w", err)
+	}
+	return r.keep(ctx, metricsSignal, &attribution{origin: o, trusted: true}, &metricsBatch{*m})
 }
 
 // ReceiveTraces takes the process's own spans, as ReceiveMetrics does metrics.
@@ -148,7 +152,7 @@ func (r *Receiver) receive(ctx context.Context, sig signal, o binnacle.Origin, b
 	return r.keep(ctx, sig, &attribution{origin: o, isNode: r.o.IsNode}, b)
 }
 
-// decode is the only way to a decoded batch, and the scan stands before it.
+// decode is the only way to a decoded batch; the guards are in it.
 func (r *Receiver) decode(ctx context.Context, body []byte, json bool, b batch, sh *share) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -157,37 +161,7 @@ func (r *Receiver) decode(ctx context.Context, body []byte, json bool, b batch, 
 			err = refuse(badRequest, "the request could not be decoded")
 		}
 	}()
-	if !json {
-		t, err := scan(body, b.root(), r.lim)
-		if err != nil {
-			return err
-		}
-		if err := sh.grow(ctx, t.cost); err != nil {
-			return err
-		}
-		if err := b.unmarshalProto(body); err != nil {
-			return refuse(badRequest, "the request is not OTLP protobuf: %w", err)
-		}
-		return nil
-	}
-	t, err := scanJSON(body, r.lim)
-	if err != nil {
-		return err
-	}
-	if err := sh.grow(ctx, t.cost); err != nil {
-		return err
-	}
-	if err := b.unmarshalJSON(body); err != nil {
-		return refuse(badRequest, "the request is not OTLP JSON: %w", err)
-	}
-	// JSON is what people and browsers send, seldom and little: to encode it
-	// once more is the cheapest way to hold it to the very same limits.
-	again, err := b.marshalProto()
-	if err != nil {
-		return refuse(badRequest, "the request is not OTLP JSON: %w", err)
-	}
-	_, err = scan(again, b.root(), r.lim)
-	return err
+	return b.decode(ctx, body, json, r.lim, sh)
 }
 
 // keep attributes a decoded batch and gives it to the sink.

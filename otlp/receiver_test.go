@@ -29,12 +29,12 @@ import (
 )
 
 // encoding names one of the three ways to send the same request.
-type wire string
+type wireForm string
 
 const (
-	viaGRPC  wire = "grpc"
-	viaProto wire = "http/protobuf"
-	viaJSON  wire = "http/json"
+	viaGRPC  wireForm = "grpc"
+	viaProto wireForm = "http/protobuf"
+	viaJSON  wireForm = "http/json"
 )
 
 // answer is what came back, made comparable over the three.
@@ -47,7 +47,7 @@ type answer struct {
 }
 
 // send sends one request of traces in the given encoding.
-func (r *rig) send(t *testing.T, via wire, compression string, td ptrace.Traces) answer {
+func (r *rig) send(t *testing.T, via wireForm, compression string, td ptrace.Traces) answer {
 	t.Helper()
 	req := ptraceotlp.NewExportRequestFromTraces(td)
 	if via == viaGRPC {
@@ -211,7 +211,7 @@ func TestAnswers(t *testing.T) {
 		{name: "memory short", td: many(1), opts: Options{SoftMemory: 1}, code: codes.Unavailable, http: 503, retry: time.Second, message: "memory is short"},
 	}
 	for _, tt := range tests {
-		for _, via := range []wire{viaGRPC, viaProto, viaJSON} {
+		for _, via := range []wireForm{viaGRPC, viaProto, viaJSON} {
 			for _, compression := range []string{"", "gzip", "zstd"} {
 				t.Run(fmt.Sprintf("%s/%s/%s", tt.name, via, compression), func(t *testing.T) {
 					opts, identify := tt.opts, tt.identify
@@ -378,7 +378,7 @@ func TestIdentifySeesHeadersAndPeer(t *testing.T) {
 // way, and one that gRPC refuses before it calls any handler.
 func TestEveryRequestIsCounted(t *testing.T) {
 	r := newRig(t, Options{MaxBytes: 2000}, anyone)
-	for _, via := range []wire{viaGRPC, viaProto} {
+	for _, via := range []wireForm{viaGRPC, viaProto} {
 		r.send(t, via, "", sampleTraces(1))
 		r.send(t, via, "", sampleTraces(100))
 		transport, _, _ := strings.Cut(string(via), "/")
@@ -441,7 +441,7 @@ func (panicSink) WriteTraces(context.Context, binnacle.Origin, ptrace.Traces) (R
 }
 
 func TestPanicOfAStoreIsAnAnswer(t *testing.T) {
-	for _, via := range []wire{viaGRPC, viaProto} {
+	for _, via := range []wireForm{viaGRPC, viaProto} {
 		r := newRig(t, Options{Sink: panicSink{}}, anyone)
 		if got := r.send(t, via, "", sampleTraces(1)); got.code != codes.Internal {
 			t.Errorf("%s: got %+v; want INTERNAL", via, got)
@@ -473,7 +473,7 @@ func TestFan(t *testing.T) {
 			for _, s := range tt.sinks {
 				all = append(all, s)
 			}
-			got, err := Fan(all...).WriteMetrics(t.Context(), binnacle.Origin{}, sampleMetrics())
+			got, err := Fan(all...).WriteMetrics(t.Context(), binnacle.Origin{}, toWire(sampleMetrics()))
 			if got != tt.want || !errors.Is(err, tt.err) {
 				t.Errorf("got %+v, %v; want %+v, %v", got, err, tt.want, tt.err)
 			}
@@ -529,7 +529,9 @@ func TestAttribution(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			a := attribution{origin: tt.origin, isNode: func(id binnacle.NodeID) bool { return id == "node-1" }}
 			md := sampleMetrics(tt.in...)
-			res := a.metrics(md)
+			m := toWire(md)
+			res := a.metrics(m)
+			md = toPdata(m)
 			if tt.want == "" {
 				if res.Rejected != 10 || res.Message == "" || md.DataPointCount() != 0 {
 					t.Errorf("got %+v, %d points left; want all ten refused", res, md.DataPointCount())
@@ -561,8 +563,9 @@ func TestReservedItems(t *testing.T) {
 			m.Summary().DataPoints().At(0).Attributes().PutStr("binnacle.revision", "3")
 		}
 	}
-	if res := a.metrics(md); res.Rejected != 5 || md.DataPointCount() != 5 {
-		t.Errorf("got %+v and %d points left; want 5 refused, 5 left", res, md.DataPointCount())
+	batch := toWire(md)
+	if res := a.metrics(batch); res.Rejected != 5 || batch.Points() != 5 || toPdata(batch).DataPointCount() != 5 {
+		t.Errorf("got %+v and %d points left; want 5 refused, 5 left", res, batch.Points())
 	}
 	td := sampleTraces(3)
 	td.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(1).Attributes().PutStr("binnacle.revision", "3")

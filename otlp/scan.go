@@ -200,7 +200,7 @@ func (s *scanner) message(b []byte, k kind, depth int) error {
 		if child == none {
 			s.leaf(sch.numbers, sch.strings, num, len(v))
 			if s.cost > s.lim.cost {
-				return s.tooCostly()
+				return tooCostly(s.lim.cost)
 			}
 			continue
 		}
@@ -322,7 +322,7 @@ func (s *scanner) count(k kind) error {
 		}
 	}
 	if s.cost > s.lim.cost {
-		return s.tooCostly()
+		return tooCostly(s.lim.cost)
 	}
 	return nil
 }
@@ -337,8 +337,8 @@ func (s *scanner) leaf(numbers protowire.Number, strings [2]protowire.Number, nu
 	}
 }
 
-func (s *scanner) tooCostly() error {
-	return refuse(tooLarge, "the request would take more than %d bytes to decode: send smaller batches", s.lim.cost)
+func tooCostly(limit int64) error {
+	return refuse(tooLarge, "the request would take more than %d bytes to decode: send smaller batches", limit)
 }
 
 func tooMany(what string, limit int) error {

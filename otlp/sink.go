@@ -3,24 +3,25 @@ package otlp
 import (
 	"context"
 
-	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // Sink is what the receivers ask of a store.
 //
 // The data are already attributed: service.instance.id is set, and binnacle.*
 // attributes can be believed. A sink reads them during the call and neither
-// changes nor keeps them: what it is given is marked read-only. It may be
-// called from many goroutines at once.
+// changes nor keeps them: metrics lie in the bytes of the request, strings too,
+// and these bytes are used again when it is over; spans are marked read-only.
+// It may be called from many goroutines at once.
 //
 // A nil error acknowledges the batch, less Result.Rejected items, to the
 // sender. Errors are classed by Retry and Permanent; any other error is
 // internal: the sender is told so, and will not send the batch again.
 type Sink interface {
-	WriteMetrics(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) (Result, error)
+	WriteMetrics(ctx context.Context, o binnacle.Origin, m *wire.Metrics) (Result, error)
 	WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error)
 }
 
@@ -54,16 +55,16 @@ func joinMessages(a, b string) string {
 // SinkFuncs makes a Sink of functions. A nil function accepts and ignores its
 // signal, so that a store of one signal is a Sink too.
 type SinkFuncs struct {
-	Metrics func(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) (Result, error)
+	Metrics func(ctx context.Context, o binnacle.Origin, m *wire.Metrics) (Result, error)
 	Traces  func(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error)
 }
 
 // WriteMetrics implements Sink.
-func (f SinkFuncs) WriteMetrics(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) (Result, error) {
+func (f SinkFuncs) WriteMetrics(ctx context.Context, o binnacle.Origin, m *wire.Metrics) (Result, error) {
 	if f.Metrics == nil {
 		return Result{}, nil
 	}
-	return f.Metrics(ctx, o, md)
+	return f.Metrics(ctx, o, m)
 }
 
 // WriteTraces implements Sink.
@@ -84,8 +85,8 @@ func Fan(sinks ...Sink) Sink { return fan(sinks) }
 
 type fan []Sink
 
-func (f fan) WriteMetrics(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) (Result, error) {
-	return f.each(func(s Sink) (Result, error) { return s.WriteMetrics(ctx, o, md) })
+func (f fan) WriteMetrics(ctx context.Context, o binnacle.Origin, m *wire.Metrics) (Result, error) {
+	return f.each(func(s Sink) (Result, error) { return s.WriteMetrics(ctx, o, m) })
 }
 
 func (f fan) WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error) {

@@ -11,13 +11,12 @@ import (
 	"sync"
 
 	"github.com/VictoriaMetrics/metrics"
-	"go.opentelemetry.io/collector/pdata/pmetric"
-	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/otlp"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // Options configures a Forwarder. Zero numbers take the defaults named here.
@@ -103,10 +102,10 @@ func Open(o Options) (*Forwarder, error) {
 }
 
 // WriteMetrics implements otlp.Sink.
-func (f *Forwarder) WriteMetrics(_ context.Context, _ binnacle.Origin, md pmetric.Metrics) (otlp.Result, error) {
+func (f *Forwarder) WriteMetrics(_ context.Context, _ binnacle.Origin, m *wire.Metrics) (otlp.Result, error) {
 	if l := f.lanes[metricsSignal]; l != nil {
-		body, err := pmetricotlp.NewExportRequestFromMetrics(md).MarshalProto()
-		l.take(md.DataPointCount(), body, err)
+		body, err := m.AppendRequest(nil)
+		l.take(m.Points(), body, err)
 	}
 	return otlp.Result{}, nil
 }

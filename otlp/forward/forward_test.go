@@ -22,6 +22,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/otlp"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // engine is a remote engine: a real OTLP receiver, below /otlp, that can be
@@ -42,8 +43,8 @@ type engine struct {
 func newEngine() *engine {
 	e := &engine{status: map[string]int{}}
 	r := otlp.New(otlp.Options{Sink: otlp.SinkFuncs{
-		Metrics: func(_ context.Context, _ binnacle.Origin, md pmetric.Metrics) (otlp.Result, error) {
-			return e.keep(md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().At(0).Name())
+		Metrics: func(_ context.Context, _ binnacle.Origin, m *wire.Metrics) (otlp.Result, error) {
+			return e.keep(strings.Clone(m.Resources[0].Metrics[0].Name))
 		},
 		Traces: func(_ context.Context, _ binnacle.Origin, td ptrace.Traces) (otlp.Result, error) {
 			return e.keep(td.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(0).Name())
@@ -124,7 +125,7 @@ func spans(name string, n int) ptrace.Traces {
 	return td
 }
 
-func points(name string, n int) pmetric.Metrics {
+func points(name string, n int) *wire.Metrics {
 	md := pmetric.NewMetrics()
 	m := md.ResourceMetrics().AppendEmpty().ScopeMetrics().AppendEmpty().Metrics().AppendEmpty()
 	m.SetName(name)
@@ -132,8 +133,11 @@ func points(name string, n int) pmetric.Metrics {
 	for i := range n {
 		g.DataPoints().AppendEmpty().SetIntValue(int64(i))
 	}
-	md.MarkReadOnly()
-	return md
+	batch, err := wire.FromPdata(md)
+	if err != nil {
+		panic(err)
+	}
+	return batch
 }
 
 func forwardSpans(t *testing.T, f *Forwarder, names ...string) {

@@ -20,16 +20,16 @@ type Attr struct {
 // ValueType is the type of an attribute's value.
 type ValueType uint8
 
-// The types of values.
+// The types of values. The numbers are part of what activity keeps on disk.
 const (
 	Empty ValueType = iota
 	Str
-	Bool
 	Int
 	Double
-	Bytes
-	Array
+	Bool
 	Map
+	Array
+	Bytes
 )
 
 // Value is the value of an attribute.
@@ -147,6 +147,12 @@ func (p PointAttrs) Get(key string) (Value, bool) {
 func parseAttr(kv []byte) (a Attr, ok bool) {
 	a.raw = kv
 	for i := 0; i < len(kv); {
+		if kv[i] == tagKeyIndex {
+			if _, i = varint(kv, i+1); i < 0 {
+				return a, false
+			}
+			continue
+		}
 		v, next := bytesAt(kv, i+1)
 		if next < 0 {
 			return a, false
@@ -188,6 +194,8 @@ func parseValue(b []byte) (v Value, ok bool) {
 		v.Type = Map
 	case tagBytes:
 		v.Type = Bytes
+	case tagIndex:
+		return v, true
 	default:
 		return v, false
 	}

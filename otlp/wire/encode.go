@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"math"
+
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
@@ -15,6 +17,16 @@ func Normal(b []byte) ([]byte, error) {
 		return nil, err
 	}
 	return req.MarshalProto()
+}
+
+// FromPdata returns what md holds; it is under no limit.
+func FromPdata(md pmetric.Metrics) (*Metrics, error) {
+	b, err := pmetricotlp.NewExportRequestFromMetrics(md).MarshalProto()
+	if err != nil {
+		return nil, err
+	}
+	m := new(Metrics)
+	return m, m.Read(b, Limits{Elements: math.MaxInt, Attributes: math.MaxInt, Depth: math.MaxInt})
 }
 
 // AppendRequest appends m, as it is now, as an ExportMetricsServiceRequest.
@@ -84,7 +96,7 @@ func withoutReserved(b []byte) ([]byte, error) {
 	}
 	bad := func(attrs pcommon.Map) bool {
 		for k := range attrs.All() {
-			if reserved([]byte(k)) {
+			if reserved(k) {
 				return true
 			}
 		}

@@ -37,8 +37,9 @@ const (
 	fixed64Type = 1
 	bytesType   = 2
 
-	tagKey   = 1<<3 | bytesType
-	tagValue = 2<<3 | bytesType
+	tagKey      = 1<<3 | bytesType
+	tagValue    = 2<<3 | bytesType
+	tagKeyIndex = 3<<3 | varintType // of profiles; says nothing here
 
 	tagString = 1<<3 | bytesType
 	tagBool   = 2<<3 | varintType
@@ -47,6 +48,7 @@ const (
 	tagArray  = 5<<3 | bytesType
 	tagMap    = 6<<3 | bytesType
 	tagBytes  = 7<<3 | bytesType
+	tagIndex  = 8<<3 | varintType // of profiles
 )
 
 // Read reads an ExportMetricsServiceRequest. After an error m is empty.
@@ -64,8 +66,9 @@ func (m *Metrics) Read(b []byte, lim Limits) error {
 //
 // Source: opentelemetry-proto v1, metrics.
 type reader struct {
-	m   *Metrics
-	lim Limits
+	m    *Metrics
+	lim  Limits
+	rows int64 // bytes that long rows of buckets take their readers
 }
 
 // element counts a message.
@@ -83,7 +86,7 @@ func room[T any](r *reader, list *[]T, n int, size int64) error {
 	}
 	more := max(n, cap(*list), 16)
 	if r.lim.Memory != nil {
-		if err := r.lim.Memory(r.m.Bytes() + int64(more)*size); err != nil {
+		if err := r.lim.Memory(r.m.Bytes() + r.rows + int64(more)*size); err != nil {
 			return err
 		}
 	}
@@ -388,7 +391,7 @@ func (r *reader) data(met *Metric, b []byte) error {
 }
 
 // attribute checks a KeyValue message and returns its key.
-func (r *reader) attribute(kv []byte) (key []byte, err error) {
+func (r *reader) attribute(kv []byte) (key string, err error) {
 	if key, ok := plainAttribute(kv); ok {
 		return key, nil
 	}
@@ -396,29 +399,27 @@ func (r *reader) attribute(kv []byte) (key []byte, err error) {
 }
 
 // reserved says whether a key is in Binnacle's own namespace.
-func reserved(key []byte) bool {
-	return len(key) > 0 && key[0] == binnacle.AttrPrefix[0] && strings.HasPrefix(view(key), binnacle.AttrPrefix)
-}
+func reserved(key string) bool { return strings.HasPrefix(key, binnacle.AttrPrefix) }
 
 // plainAttribute recognizes, without recursion, what nearly every attribute is:
 // a short key and a short value that is a string, a bool or a number. pdata
 // writes the value first.
-func plainAttribute(b []byte) (key []byte, ok bool) {
+func plainAttribute(b []byte) (key string, ok bool) {
 	if len(b) < 4 || b[1] >= 0x80 {
-		return nil, false
+		return "", false
 	}
 	split := 2 + int(b[1])
 	if split+2 > len(b) || b[split+1] >= 0x80 || split+2+int(b[split+1]) != len(b) {
-		return nil, false
+		return "", false
 	}
 	first, second := b[2:split], b[split+2:]
 	switch {
 	case b[0] == tagKey && b[split] == tagValue:
-		return first, plainValue(second)
+		return view(first), plainValue(second)
 	case b[0] == tagValue && b[split] == tagKey:
-		return second, plainValue(first)
+		return view(second), plainValue(first)
 	}
-	return nil, false
+	return "", false
 }
 
 func plainValue(v []byte) bool {
@@ -442,23 +443,29 @@ func plainValue(v []byte) bool {
 }
 
 // keyValue checks a KeyValue message of any form.
-func (r *reader) keyValue(b []byte, depth int) (key []byte, err error) {
+func (r *reader) keyValue(b []byte, depth int) (key string, err error) {
 	named, valued := false, false
 	for i := 0; i < len(b); {
+		if b[i] == tagKeyIndex {
+			if _, i = varint(b, i+1); i < 0 {
+				return "", ErrOdd
+			}
+			continue
+		}
 		v, next := bytesAt(b, i+1)
 		if next < 0 {
-			return nil, ErrOdd
+			return "", ErrOdd
 		}
 		switch {
 		case b[i] == tagKey && !named:
-			key, named = v, true
+			key, named = view(v), true
 		case b[i] == tagValue && !valued:
 			valued = true
 			if err := r.anyValue(v, depth); err != nil {
-				return nil, err
+				return "", err
 			}
 		default:
-			return nil, ErrOdd
+			return "", ErrOdd
 		}
 		i = next
 	}
@@ -475,7 +482,7 @@ func (r *reader) anyValue(b []byte, depth int) error {
 	switch b[0] {
 	case tagString, tagBytes, tagArray, tagMap:
 		v, next = bytesAt(b, 1)
-	case tagBool, tagInt:
+	case tagBool, tagInt, tagIndex:
 		_, next = varint(b, 1)
 	case tagDouble:
 		_, next = fixed64At(b, 1)

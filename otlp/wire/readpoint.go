@@ -173,9 +173,9 @@ func (r *reader) message(p *Point, of Type, field byte, v []byte) error {
 	case of == Histogram && field == 7 && len(v)%8 == 0:
 		p.Bounds = v
 	case of == Exponential && field == 8:
-		return p.Positive.read(v)
+		return r.buckets(&p.Positive, v)
 	case of == Exponential && field == 9:
-		return p.Negative.read(v)
+		return r.buckets(&p.Negative, v)
 	case of == Summary && field == 6:
 		return r.quantile(v)
 	default:
@@ -184,7 +184,17 @@ func (r *reader) message(p *Point, of Type, field byte, v []byte) error {
 	return nil
 }
 
-func (u *Buckets) read(b []byte) error {
+// manyBuckets is a row for which leave is asked: its readers take eight bytes for
+// each bucket, which has one here.
+const manyBuckets = 4 << 10
+
+func (r *reader) buckets(u *Buckets, b []byte) error {
+	if len(b) > manyBuckets && r.lim.Memory != nil {
+		r.rows += 8 * int64(len(b))
+		if err := r.lim.Memory(r.m.Bytes() + r.rows); err != nil {
+			return err
+		}
+	}
 	for i := 0; i < len(b); {
 		switch b[i] {
 		case 1<<3 | varintType:

@@ -167,6 +167,22 @@ func (m *Metrics) RemoveResources(f func(*Resource) bool) {
 	m.Resources = kept
 }
 
+// ReservedKey returns the first reserved key of r's points, or "".
+func (r *Resource) ReservedKey() string {
+	for i := range r.Metrics {
+		for j := range r.Metrics[i].Points {
+			if p := &r.Metrics[i].Points[j]; p.Reserved {
+				for a := range p.Key.All() {
+					if reserved(a.Key) {
+						return a.Key
+					}
+				}
+			}
+		}
+	}
+	return ""
+}
+
 // RemoveReserved takes the points out that have reserved attributes and returns
 // how many there were.
 func (r *Resource) RemoveReserved() (removed int) {

@@ -402,7 +402,7 @@ func (c *comparer) common(p *Point, attrs pcommon.Map, start, at pcommon.Timesta
 	c.same("no value", p.NoValue, flags.NoRecordedValue())
 	isReserved := false
 	for k := range attrs.All() {
-		isReserved = isReserved || reserved([]byte(k))
+		isReserved = isReserved || reserved(k)
 	}
 	c.same("reserved", p.Reserved, isReserved)
 }

@@ -39,7 +39,7 @@ func fleet(b *testing.B, nodes, backends, perNode, intervals int) (*Aggregator, 
 	for range intervals {
 		now = now.Add(10 * time.Second)
 		for i := range fake {
-			a.WriteMetrics(b.Context(), managed(fake[i].id, "default", 1), more(i))
+			feed(b, a, managed(fake[i].id, "default", 1), more(i))
 		}
 	}
 	return a, more
@@ -155,7 +155,7 @@ func BenchmarkWriteMetrics(b *testing.B) {
 			}
 		}
 		b.StartTimer()
-		a.WriteMetrics(b.Context(), managed(fmt.Sprintf("node-%04d", i%100), "default", 1), md)
+		feed(b, a, managed(fmt.Sprintf("node-%04d", i%100), "default", 1), md)
 		i++
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/80, "ns/histogram")

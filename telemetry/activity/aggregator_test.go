@@ -26,7 +26,7 @@ func TestWindowsSlide(t *testing.T) {
 		n.call("users.internal", 8080, 200, 90, 0.008)
 		n.call("orders.internal", 8081, 503, 4, 0.4)
 		o := managed("n1", "default", 3)
-		a.WriteMetrics(t.Context(), o, n.export(time.Now()))
+		feed(t, a, o, n.export(time.Now()))
 		step()
 
 		act := a.Cluster(30 * time.Second)
@@ -64,7 +64,7 @@ func TestWindowsSlide(t *testing.T) {
 		// No request happens, but the node goes on exporting: zeros, not gaps.
 		for range 6 {
 			time.Sleep(10 * time.Second)
-			a.WriteMetrics(t.Context(), o, n.export(time.Now()))
+			feed(t, a, o, n.export(time.Now()))
 		}
 		step()
 		act = a.Cluster(time.Minute)
@@ -117,7 +117,7 @@ func TestWindowIsExact(t *testing.T) {
 					t.Fatalf("after %d s, over 5 min: got %g per second; want 1", i*10, got)
 				}
 			}
-			a.WriteMetrics(t.Context(), managed("n1", "default", 1), n.export(time.Now()))
+			feed(t, a, managed("n1", "default", 1), n.export(time.Now()))
 		}
 	})
 }
@@ -139,7 +139,7 @@ func TestTwiceLateAndOutOfOrder(t *testing.T) {
 					exports = append(exports, n.export(time.Now()))
 				}
 				for _, i := range []int{0, 0, 1, 2, 1, 3, 3, 5, 4, 5} {
-					a.WriteMetrics(t.Context(), o, exports[i])
+					feed(t, a, o, exports[i])
 				}
 				step()
 				act := a.Nodes(time.Minute)["n1"]
@@ -158,7 +158,7 @@ func TestProcessRestart(t *testing.T) {
 		n := newFakeNode("n1")
 		time.Sleep(10 * time.Second)
 		n.serve("/a", 200, 100, 0.01)
-		a.WriteMetrics(t.Context(), o, n.export(time.Now()))
+		feed(t, a, o, n.export(time.Now()))
 
 		// A worker drains while its successor serves; both export.
 		m := newFakeNode("n1")
@@ -166,15 +166,15 @@ func TestProcessRestart(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		n.serve("/a", 200, 5, 0.01)
 		m.serve("/a", 200, 20, 0.01)
-		a.WriteMetrics(t.Context(), o, m.export(time.Now()))
-		a.WriteMetrics(t.Context(), o, n.export(time.Now()))
+		feed(t, a, o, m.export(time.Now()))
+		feed(t, a, o, n.export(time.Now()))
 
 		// An unmanaged-style restart: same identity, new start, lower counts.
 		r := newFakeNode("n1")
 		r.process = "p2"
 		time.Sleep(10 * time.Second)
 		r.serve("/a", 200, 3, 0.01)
-		a.WriteMetrics(t.Context(), o, r.export(time.Now()))
+		feed(t, a, o, r.export(time.Now()))
 		step()
 		if got := a.Nodes(time.Minute)["n1"]; total(got) != 128 || requests(got) != 128 {
 			t.Errorf("got %+v; want 128", got)
@@ -193,11 +193,11 @@ func TestOutage(t *testing.T) {
 		for range 3 {
 			time.Sleep(10 * time.Second)
 			n.serve("/a", 200, 10, 0.01)
-			a.WriteMetrics(t.Context(), o, n.export(time.Now()))
+			feed(t, a, o, n.export(time.Now()))
 		}
 		time.Sleep(10 * time.Minute)
 		n.serve("/a", 200, 5000, 0.01)
-		a.WriteMetrics(t.Context(), o, n.export(time.Now()))
+		feed(t, a, o, n.export(time.Now()))
 		step()
 		got := a.Nodes(time.Minute)["n1"]
 		if total(got) != 5030 || requests(got) != 0 {
@@ -205,7 +205,7 @@ func TestOutage(t *testing.T) {
 		}
 		time.Sleep(8 * time.Second)
 		n.serve("/a", 200, 7, 0.01)
-		a.WriteMetrics(t.Context(), o, n.export(time.Now()))
+		feed(t, a, o, n.export(time.Now()))
 		step()
 		if got := a.Nodes(time.Minute)["n1"]; total(got) != 5037 || requests(got) != 7 {
 			t.Errorf("going on: got %+v; want 7 of 5037", got)
@@ -224,7 +224,7 @@ func TestIdleNode(t *testing.T) {
 		n := newFakeNode("n1")
 		time.Sleep(time.Hour)
 		n.serve("/a", 200, 25, 0.01)
-		a.WriteMetrics(t.Context(), managed("n1", "default", 1), n.export(time.Now()))
+		feed(t, a, managed("n1", "default", 1), n.export(time.Now()))
 		time.Sleep(11 * time.Second)
 		if got := a.Nodes(time.Minute)["n1"]; requests(got) != 25 || total(got) != 25 {
 			t.Errorf("got %+v; want 25 of 25", got)
@@ -249,7 +249,7 @@ func TestBackfill(t *testing.T) {
 			spooled = append(spooled, n.export(time.Now()))
 		}
 		for _, md := range spooled {
-			a.WriteMetrics(t.Context(), o, md)
+			feed(t, a, o, md)
 		}
 		step()
 		if got := a.Nodes(time.Minute)["n1"]; requests(got) != 60 || total(got) != 600 {
@@ -278,7 +278,7 @@ func TestDialectsAgree(t *testing.T) {
 				n.serve(route, 200, 1, 0.01+float64(i)*0.001)
 				n.call("users.internal", 80, 200, 1, 0.008)
 			}
-			a.WriteMetrics(t.Context(), managed(n.id, "default", 1), n.export(time.Now()))
+			feed(t, a, managed(n.id, "default", 1), n.export(time.Now()))
 		}
 		step()
 		if got := a.Endpoints(time.Minute)[Endpoint{"default", "GET", "/users/{id}"}]; requests(got) != 300 {
@@ -310,7 +310,7 @@ func TestOwnProcessesStayOut(t *testing.T) {
 			n.service = service
 			n.start = time.Now().Add(-time.Second)
 			n.serve("/v1/cluster", 200, 10, 0.01)
-			a.WriteMetrics(t.Context(), managed("n1", "default", 1), n.export(time.Now()))
+			feed(t, a, managed("n1", "default", 1), n.export(time.Now()))
 		}
 		step()
 		if got := a.Nodes(time.Minute); len(got) != 0 {
@@ -336,7 +336,7 @@ func TestUnmanaged(t *testing.T) {
 		stock.call("users.internal", 80, 200, 40, 0.01)
 		backend.serve("/users/{id}", 200, 40, 0.01)
 		for _, n := range []*fakeNode{stock, backend} {
-			a.WriteMetrics(t.Context(), binnacle.Origin{}, n.export(time.Now()))
+			feed(t, a, binnacle.Origin{}, n.export(time.Now()))
 		}
 		time.Sleep(10*time.Second + fineStep*time.Second)
 		if got := requests(a.Cluster(time.Minute)); got != 40 {
@@ -366,15 +366,15 @@ func TestRevisionIsThatOfTheExport(t *testing.T) {
 		n := newFakeNode("n1")
 		time.Sleep(10 * time.Second)
 		n.serve("/a", 200, 10, 0.01)
-		a.WriteMetrics(t.Context(), managed("n1", "default", 1), n.export(time.Now()))
+		feed(t, a, managed("n1", "default", 1), n.export(time.Now()))
 		time.Sleep(3 * time.Second)
 		n.serve("/a", 200, 4, 0.01)
-		a.WriteMetrics(t.Context(), managed("n1", "default", 1), n.export(time.Now())) // just before the swap
+		feed(t, a, managed("n1", "default", 1), n.export(time.Now())) // just before the swap
 		time.Sleep(50 * time.Millisecond)
-		a.WriteMetrics(t.Context(), managed("n1", "default", 2), n.export(time.Now())) // just after it
+		feed(t, a, managed("n1", "default", 2), n.export(time.Now())) // just after it
 		time.Sleep(7 * time.Second)
 		n.serve("/a", 200, 6, 0.01)
-		a.WriteMetrics(t.Context(), managed("n1", "default", 2), n.export(time.Now()))
+		feed(t, a, managed("n1", "default", 2), n.export(time.Now()))
 		step()
 		revs := a.Revisions(time.Minute)
 		if requests(revs[GroupRevision{"default", 1}]) != 14 || requests(revs[GroupRevision{"default", 2}]) != 6 {
@@ -394,7 +394,7 @@ func TestStepIsSmooth(t *testing.T) {
 			for j, n := range nodes {
 				n.serve("/a", 200, 4, 0.01)
 				if i%10 == j*3 {
-					a.WriteMetrics(t.Context(), managed(n.id, "default", 1), n.export(time.Now()))
+					feed(t, a, managed(n.id, "default", 1), n.export(time.Now()))
 				}
 			}
 			if i < 60 {
@@ -423,7 +423,7 @@ func TestLimits(t *testing.T) {
 		for i := range 20 {
 			n.serve("/r"+string(rune('a'+i)), 200, 1, 0.01)
 		}
-		a.WriteMetrics(t.Context(), managed("n1", "default", 1), n.export(time.Now()))
+		feed(t, a, managed("n1", "default", 1), n.export(time.Now()))
 		if a.streams != 5 || len(a.keys.byID) > 8 {
 			t.Errorf("got %d streams, %d keys; want 5 and at most 8", a.streams, len(a.keys.byID))
 		}
@@ -442,7 +442,7 @@ func TestForget(t *testing.T) {
 			n.start = time.Now().Add(-time.Second)
 			n.serve("/a", 200, 10, 0.01)
 			n.call("b", 1, 200, 10, 0.01)
-			a.WriteMetrics(t.Context(), managed(id, "default", 1), n.export(time.Now()))
+			feed(t, a, managed(id, "default", 1), n.export(time.Now()))
 		}
 		step()
 		a.Forget("n1")

@@ -434,7 +434,7 @@ func (a *Aggregator) adopt(c *checkpoint) {
 		a.streams += len(s.streams)
 		for _, st := range s.streams {
 			if st.bounds != nil { // share them with what comes in
-				st.bounds, _ = a.layouts.get(len(st.bounds.upper), func(i int) float64 { return st.bounds.upper[i] }, 1)
+				st.bounds, _ = a.layouts.of(st.bounds.upper)
 			}
 		}
 	}

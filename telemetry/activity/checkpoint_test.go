@@ -21,7 +21,7 @@ func sampleCheckpoint(t testing.TB) []byte {
 		n.serve("/a", 200, 5, 0.01)
 		n.serve("/b", 503, 5, 1)
 		n.call("b", 81, 200, 5, 0.2)
-		a.WriteMetrics(t.Context(), managed(n.id, "default", 4), n.export(now))
+		feed(t, a, managed(n.id, "default", 4), n.export(now))
 	}
 	return a.encodeLocked(now.UnixNano(), nil)
 }

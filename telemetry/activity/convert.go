@@ -3,6 +3,8 @@ package activity
 import (
 	"encoding/binary"
 	"math"
+
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // This file turns the bucket layouts that senders use into the one kept here.
@@ -190,36 +192,62 @@ func downscale(dst []uint64, offset int, n []uint64, shift int) (int, []uint64) 
 
 // layouts shares equal explicit layouts. Not safe for concurrent use.
 type layouts struct {
-	byBytes map[string]*bounds
+	byBytes map[string]*bounds // by the bounds in seconds
+	sent    map[string]*bounds // by what senders say: factor, then bounds in their unit
 	key     []byte
+
+	last       string // the newest key of sent that was asked for
+	lastBounds *bounds
 }
 
-// maxLayouts bounds the table; a fleet has a handful.
+// maxLayouts bounds the tables; a fleet has a handful.
 const maxLayouts = 1024
 
 // get returns the layout for bounds given in the unit that factor turns into
 // seconds; ok is false for what newBounds refuses.
-func (l *layouts) get(n int, at func(int) float64, factor float64) (*bounds, bool) {
+func (l *layouts) get(sent wire.Fixed64s, factor float64) (*bounds, bool) {
+	n := sent.Len()
 	if n > maxBounds {
 		return nil, false
 	}
-	l.key = l.key[:0]
-	for i := range n {
-		l.key = binary.LittleEndian.AppendUint64(l.key, math.Float64bits(at(i)*factor))
+	l.key = append(binary.LittleEndian.AppendUint64(l.key[:0], math.Float64bits(factor)), sent...)
+	if l.lastBounds != nil && l.last == string(l.key) {
+		return l.lastBounds, true
 	}
-	if b := l.byBytes[string(l.key)]; b != nil {
+	b := l.sent[string(l.key)]
+	if b == nil {
+		upper := make([]float64, n)
+		for i := range upper {
+			upper[i] = sent.Float64(i) * factor
+		}
+		var ok bool
+		if b, ok = l.of(upper); !ok {
+			return nil, false
+		}
+		if l.sent == nil || len(l.sent) >= maxLayouts {
+			l.sent = map[string]*bounds{}
+		}
+		l.sent[string(l.key)] = b
+	}
+	l.last, l.lastBounds = string(l.key), b
+	return b, true
+}
+
+// of returns the one layout with the bounds upper, in seconds; it may keep them.
+func (l *layouts) of(upper []float64) (*bounds, bool) {
+	var key []byte
+	for _, u := range upper {
+		key = binary.LittleEndian.AppendUint64(key, math.Float64bits(u))
+	}
+	if b := l.byBytes[string(key)]; b != nil {
 		return b, true
-	}
-	upper := make([]float64, n)
-	for i := range upper {
-		upper[i] = at(i) * factor
 	}
 	b, ok := newBounds(upper)
 	if ok && len(l.byBytes) < maxLayouts {
 		if l.byBytes == nil {
 			l.byBytes = map[string]*bounds{}
 		}
-		l.byBytes[string(l.key)] = b
+		l.byBytes[string(key)] = b
 	}
 	return b, ok
 }

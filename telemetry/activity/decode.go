@@ -3,38 +3,38 @@ package activity
 import (
 	"math"
 
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/pmetric"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // readExplicit reads a point into in.cur; false is a malformed one.
-func (a *Aggregator) readExplicit(how metric, dp pmetric.HistogramDataPoint) bool {
+func (a *Aggregator) readExplicit(how metric, dp *wire.Point) bool {
 	in := &a.in
-	upper, counts := dp.ExplicitBounds(), dp.BucketCounts()
+	upper, n := dp.Bounds, dp.Counts.Len()
 	in.counts = in.counts[:0]
 	switch {
-	case counts.Len() == 0: // sum and count only
-		if dp.Count() > maxCount {
+	case n == 0: // sum and count only
+		if dp.Count > maxCount {
 			return false
 		}
-		in.counts = append(in.counts, dp.Count())
-		upper = pcommon.NewFloat64Slice()
-	case counts.Len() != upper.Len()+1:
+		in.counts = append(in.counts, dp.Count)
+		upper = nil
+	case n != upper.Len()+1:
 		return false
 	default:
-		for i := range counts.Len() {
-			if counts.At(i) > maxCount {
+		for i := range n {
+			c := dp.Counts.Uint64(i)
+			if c > maxCount {
 				return false
 			}
-			in.counts = append(in.counts, counts.At(i))
+			in.counts = append(in.counts, c)
 		}
 	}
-	b, ok := a.layouts.get(upper.Len(), upper.At, how.factor)
+	b, ok := a.layouts.get(upper, how.factor)
 	if !ok {
 		return false
 	}
-	in.cur = point{n: in.counts, bounds: b, sum: seconds(dp.Sum(), how.factor)}
-	in.times(dp.StartTimestamp(), dp.Timestamp())
+	in.cur = point{n: in.counts, bounds: b, sum: seconds(dp.Sum, how.factor)}
+	in.times(dp.Start, dp.Time)
 	return true
 }
 
@@ -53,19 +53,20 @@ const minScale = -10
 // readExponential reads a point into in.cur; false is a malformed one.
 // Negative observations, which durations cannot have, count as none at all
 // long.
-func (a *Aggregator) readExponential(how metric, dp pmetric.ExponentialHistogramDataPoint) bool {
+func (a *Aggregator) readExponential(how metric, dp *wire.Point) bool {
 	in := &a.in
-	exp, offset := int(dp.Scale()), int(dp.Positive().Offset())
-	n := dp.Positive().BucketCounts()
-	if exp < minScale || exp > 20 || n.Len() > maxBuckets {
+	exp, offset := int(dp.Scale), int(dp.Positive.Offset)
+	if exp < minScale || exp > 20 || len(dp.Positive.Counts) > maxBucketBytes || len(dp.Negative.Counts) > maxBucketBytes ||
+		dp.Positive.Counts.Len() > maxBuckets || dp.Negative.Counts.Len() > maxBuckets {
 		return false
 	}
-	p := point{zero: dp.ZeroCount(), sum: seconds(dp.Sum(), how.factor)}
-	if p.zero > maxCount || dp.Negative().BucketCounts().Len() > maxBuckets {
+	p := point{zero: dp.Zero, sum: seconds(dp.Sum, how.factor)}
+	if p.zero > maxCount {
 		return false
 	}
-	for _, c := range dp.Negative().BucketCounts().All() {
-		if c > maxCount {
+	var c uint64
+	for v := dp.Negative.Counts; len(v) > 0; {
+		if c, v = v.Next(); c > maxCount {
 			return false
 		}
 		p.zero += c
@@ -73,8 +74,9 @@ func (a *Aggregator) readExponential(how metric, dp pmetric.ExponentialHistogram
 	shift := max(0, exp-scale)
 	first := offset >> shift
 	in.counts = in.counts[:0]
-	for j, c := range n.All() {
-		if c > maxCount {
+	j := 0
+	for v := dp.Positive.Counts; len(v) > 0; j++ {
+		if c, v = v.Next(); c > maxCount {
 			return false
 		}
 		at := (offset+j)>>shift - first
@@ -93,9 +95,12 @@ func (a *Aggregator) readExponential(how metric, dp pmetric.ExponentialHistogram
 	}
 	p.offset = int32(first)
 	in.cur = p
-	in.times(dp.StartTimestamp(), dp.Timestamp())
+	in.times(dp.Start, dp.Time)
 	return true
 }
+
+// maxBucketBytes is what maxBuckets take at most.
+const maxBucketBytes = maxBuckets * 10
 
 // seconds brings a sum into seconds; what is no number is none.
 func seconds(sum, factor float64) float64 {
@@ -106,7 +111,7 @@ func seconds(sum, factor float64) float64 {
 }
 
 // times sets the point's times. One of the future is of a clock that is ahead.
-func (in *ingest) times(start, t pcommon.Timestamp) {
+func (in *ingest) times(start, t uint64) {
 	in.cur.start = int64(min(start, math.MaxInt64))
 	in.cur.t = int64(min(t, math.MaxInt64))
 	if in.cur.t == 0 || in.cur.t > in.wall {

@@ -5,9 +5,8 @@ import (
 	"strconv"
 	"strings"
 
-	"go.opentelemetry.io/collector/pdata/pcommon"
-
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // metric says how a metric of one of the dialects is read.
@@ -66,7 +65,7 @@ type place struct {
 const maxAttribute = 256
 
 // placeOf reads a stream's attributes.
-func placeOf(m metric, attrs pcommon.Map) place {
+func placeOf(m metric, attrs wire.PointAttrs) place {
 	p := place{client: m.client}
 	status := intAttr(attrs, "http.response.status_code", "http.status_code")
 	p.outcome = binnacle.OutcomeOf(status, strAttr(attrs, "error.type"))
@@ -131,10 +130,15 @@ func route(s string) string {
 	return strings.Join(parts, "/")
 }
 
-func strAttr(attrs pcommon.Map, names ...string) string {
+// lookup finds attributes: those of a resource or a point.
+type lookup interface {
+	Get(key string) (wire.Value, bool)
+}
+
+func strAttr[A lookup](attrs A, names ...string) string {
 	for _, name := range names {
 		if v, ok := attrs.Get(name); ok {
-			return strings.ToValidUTF8(clip(v.AsString()), "\uFFFD")
+			return strings.ToValidUTF8(clip(v.View()), "\uFFFD")
 		}
 	}
 	return ""
@@ -147,19 +151,19 @@ func clip(s string) string {
 	return strings.Clone(s) // do not hold the request's buffer
 }
 
-func intAttr(attrs pcommon.Map, names ...string) int {
+func intAttr(attrs wire.PointAttrs, names ...string) int {
 	for _, name := range names {
 		v, ok := attrs.Get(name)
 		if !ok {
 			continue
 		}
-		switch v.Type() {
-		case pcommon.ValueTypeInt:
+		switch v.Type {
+		case wire.Int:
 			return int(v.Int())
-		case pcommon.ValueTypeDouble:
+		case wire.Double:
 			return int(v.Double())
-		case pcommon.ValueTypeStr:
-			n, _ := strconv.Atoi(v.Str())
+		case wire.Str:
+			n, _ := strconv.Atoi(v.View())
 			return n
 		}
 	}

@@ -13,9 +13,11 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // fakeNode makes the exports of one process, cumulative since its start, from
@@ -359,4 +361,22 @@ func total(a *api.Activity) uint64 {
 		return 0
 	}
 	return a.RequestsTotal
+}
+
+// feed gives a batch to the aggregator as it would come off the wire. Its bytes
+// are overwritten afterwards, as those of a request are.
+func feed(t testing.TB, a *Aggregator, o binnacle.Origin, md pmetric.Metrics) {
+	t.Helper()
+	body, err := pmetricotlp.NewExportRequestFromMetrics(md).MarshalProto()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m wire.Metrics
+	if err := m.Read(body, wire.Limits{Elements: 1 << 30, Attributes: 1 << 30, Depth: 100}); err != nil {
+		t.Fatal(err)
+	}
+	a.WriteMetrics(t.Context(), o, &m)
+	for i := range body {
+		body[i] = 0xff
+	}
 }

@@ -1,15 +1,13 @@
 package activity
 
-import (
-	"go.opentelemetry.io/collector/pdata/pcommon"
-)
+import "github.com/binnacle-project/binnacle/otlp/wire"
 
 // point books in.cur.
-func (a *Aggregator) point(how metric, scope, name string, attrs pcommon.Map, delta bool) {
+func (a *Aggregator) point(how metric, m *wire.Metric, dp *wire.Point) {
 	in := &a.in
 	a.self.points.Inc()
 	// A stream that changes its kind or temporality is another stream.
-	form := byte(0)
+	form, delta := byte(0), m.Temporality == wire.Delta
 	if in.cur.bounds == nil {
 		form |= 1
 	}
@@ -17,7 +15,7 @@ func (a *Aggregator) point(how metric, scope, name string, attrs pcommon.Map, de
 		form |= 2
 	}
 	var hash uint64
-	hash, in.buf = streamHash(in.procID, scope, name, form, attrs, in.buf)
+	hash, in.buf = streamHash(in.procID, m.Scope, m.Name, form, dp.Key, in.buf)
 	st, known := in.sender.streams[hash], true
 	if st == nil {
 		if len(in.sender.streams) >= a.o.MaxStreamsPerSender || a.streams >= a.o.MaxStreams {
@@ -29,7 +27,7 @@ func (a *Aggregator) point(how metric, scope, name string, attrs pcommon.Map, de
 		a.streams++
 	}
 	if st.place == nil {
-		p := placeOf(how, attrs)
+		p := placeOf(how, dp.Key)
 		st.place = &p
 	}
 	if st.target == nil || st.revision != in.origin.Revision {

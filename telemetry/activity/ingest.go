@@ -4,10 +4,8 @@ import (
 	"context"
 	"time"
 
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/pmetric"
-
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // ingest is the state of the batch in work. The aggregator's mutex guards it.
@@ -38,18 +36,18 @@ type ingest struct {
 // WriteMetrics takes a batch after attribution: service.instance.id of a
 // managed node is its id. Everything but the duration histograms of the two
 // dialects is passed over, and so is what the project's own processes send.
-func (a *Aggregator) WriteMetrics(_ context.Context, o binnacle.Origin, md pmetric.Metrics) {
+func (a *Aggregator) WriteMetrics(_ context.Context, o binnacle.Origin, m *wire.Metrics) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.in.origin = o
 	a.in.wall = a.in.now().UnixNano()
-	for _, rm := range md.ResourceMetrics().All() {
-		a.resource(rm)
+	for i := range m.Resources {
+		a.resource(&m.Resources[i])
 	}
 }
 
-func (a *Aggregator) resource(rm pmetric.ResourceMetrics) {
-	attrs := rm.Resource().Attributes()
+func (a *Aggregator) resource(rm *wire.Resource) {
+	attrs := rm.Attrs
 	service := strAttr(attrs, "service.name")
 	if service == binnacle.ServiceAgent || service == binnacle.ServiceManager || !hasDuration(rm) {
 		return
@@ -63,15 +61,14 @@ func (a *Aggregator) resource(rm pmetric.ResourceMetrics) {
 		in.sender.processes[in.procID] = in.process
 	}
 	in.newest, in.began = 0, in.process.last
-	for _, sm := range rm.ScopeMetrics().All() {
-		for _, m := range sm.Metrics().All() {
-			if how, ok := metricOf(m.Name(), m.Unit()); ok {
-				if s := in.sender; !s.managed && !s.info.Gateway && isGateway(service, sm.Scope().Name(), how) {
-					s.info.Gateway = true
-					s.forgetTargets()
-				}
-				a.metric(how, sm.Scope().Name(), m)
+	for i := range rm.Metrics {
+		m := &rm.Metrics[i]
+		if how, ok := metricOf(m.Name, m.Unit); ok {
+			if s := in.sender; !s.managed && !s.info.Gateway && isGateway(service, m.Scope, how) {
+				s.info.Gateway = true
+				s.forgetTargets()
 			}
+			a.metric(how, m)
 		}
 	}
 	a.flush()
@@ -81,19 +78,17 @@ func (a *Aggregator) resource(rm pmetric.ResourceMetrics) {
 }
 
 // hasDuration tells cheaply whether there is anything to read.
-func hasDuration(rm pmetric.ResourceMetrics) bool {
-	for _, sm := range rm.ScopeMetrics().All() {
-		for _, m := range sm.Metrics().All() {
-			if _, ok := metricOf(m.Name(), m.Unit()); ok {
-				return true
-			}
+func hasDuration(rm *wire.Resource) bool {
+	for i := range rm.Metrics {
+		if _, ok := metricOf(rm.Metrics[i].Name, rm.Metrics[i].Unit); ok {
+			return true
 		}
 	}
 	return false
 }
 
 // senderOf finds or makes the sender of a resource.
-func (a *Aggregator) senderOf(attrs pcommon.Map, service string) *sender {
+func (a *Aggregator) senderOf(attrs wire.Attrs, service string) *sender {
 	o := &a.in.origin
 	id := o.Node
 	if !o.Managed {
@@ -125,35 +120,24 @@ func (a *Aggregator) senderOf(attrs pcommon.Map, service string) *sender {
 }
 
 // metric takes the points of one histogram.
-func (a *Aggregator) metric(how metric, scope string, m pmetric.Metric) {
-	switch m.Type() {
-	case pmetric.MetricTypeHistogram:
-		h := m.Histogram()
-		delta := h.AggregationTemporality() == pmetric.AggregationTemporalityDelta
-		for _, dp := range h.DataPoints().All() {
-			if dp.Flags().NoRecordedValue() {
-				continue
-			}
-			if !a.readExplicit(how, dp) {
-				a.self.malformed.Inc()
-				continue
-			}
-			a.point(how, scope, m.Name(), dp.Attributes(), delta)
-		}
-	case pmetric.MetricTypeExponentialHistogram:
-		h := m.ExponentialHistogram()
-		delta := h.AggregationTemporality() == pmetric.AggregationTemporalityDelta
-		for _, dp := range h.DataPoints().All() {
-			if dp.Flags().NoRecordedValue() {
-				continue
-			}
-			if !a.readExponential(how, dp) {
-				a.self.malformed.Inc()
-				continue
-			}
-			a.point(how, scope, m.Name(), dp.Attributes(), delta)
-		}
+func (a *Aggregator) metric(how metric, m *wire.Metric) {
+	read := a.readExplicit
+	switch m.Type {
+	case wire.Histogram:
+	case wire.Exponential:
+		read = a.readExponential
 	default:
 		a.self.malformed.Inc()
+		return
+	}
+	for i := range m.Points {
+		dp := &m.Points[i]
+		switch {
+		case dp.NoValue:
+		case read(how, dp):
+			a.point(how, m, dp)
+		default:
+			a.self.malformed.Inc()
+		}
 	}
 }

@@ -41,7 +41,7 @@ func FuzzWriteMetrics(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			a.WriteMetrics(t.Context(), managed("n1", "default", 1), md)
+			feed(t, a, managed("n1", "default", 1), md)
 		}
 		for _, id := range []keyID{{kind: kindCluster}, {kind: kindNode, node: "n1"}} {
 			k := a.keys.get(id)
@@ -113,7 +113,7 @@ func TestMilliseconds(t *testing.T) {
 	h.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
 	s := &fakeStream{attrs: map[string]any{"http.method": "GET", "http.status_code": 200, "http.route": "/a"}, values: []float64{10, 10, 10}}
 	exponentialPoint(h.DataPoints().AppendEmpty(), s, now.Add(-time.Second), now, 5)
-	a.WriteMetrics(t.Context(), managed("n1", "default", 1), md)
+	feed(t, a, managed("n1", "default", 1), md)
 	k := a.keys.get(keyID{kind: kindEndpoint, group: "default", method: "GET", route: "/a"})
 	if k == nil {
 		t.Fatal("no endpoint")

@@ -35,7 +35,7 @@ func TestOnStore(t *testing.T) {
 		n2.serve("/a", 500, 3, 0.120)
 		n2.call("b", 80, 503, 3, 0.1)
 		for _, n := range []*fakeNode{n1, n2} {
-			a.WriteMetrics(t.Context(), managed(n.id, "default", 1), n.export(now))
+			feed(t, a, managed(n.id, "default", 1), n.export(now))
 		}
 		a.tick(now, true, true, nil)
 	}

@@ -63,7 +63,7 @@ func TestRollupsAreExactFromTheFirstSample(t *testing.T) {
 			}
 			n1.call("b", 81, 200, 10, 0.01)
 			for _, n := range []*fakeNode{n1, n2} {
-				a.WriteMetrics(t.Context(), managed(n.id, "default", 1), n.export(time.Now()))
+				feed(t, a, managed(n.id, "default", 1), n.export(time.Now()))
 			}
 		}
 		time.Sleep(20 * time.Second)
@@ -104,7 +104,7 @@ func TestRollupsEndWithTheirSenders(t *testing.T) {
 		a := open(t, Options{Rollups: roll})
 		run(t, a)
 		n := newFakeNode("n1")
-		export := func() { a.WriteMetrics(t.Context(), managed("n1", "default", 1), n.export(time.Now())) }
+		export := func() { feed(t, a, managed("n1", "default", 1), n.export(time.Now())) }
 		for range 3 {
 			time.Sleep(10 * time.Second)
 			n.serve("/a", 200, 10, 0.01)
@@ -143,7 +143,7 @@ func TestBakeWritesEveryTwoSeconds(t *testing.T) {
 			time.Sleep(2 * time.Second)
 			for g, n := range nodes {
 				n.serve("/a", 200, 1, 0.01)
-				a.WriteMetrics(t.Context(), managed(n.id, g, 1), n.export(time.Now()))
+				feed(t, a, managed(n.id, g, 1), n.export(time.Now()))
 			}
 		}
 		time.Sleep(11 * time.Second)
@@ -172,7 +172,7 @@ func TestStoreRefusesForAWhile(t *testing.T) {
 				roll.setFail(nil)
 			}
 			n.serve("/a", 200, 10, 0.01)
-			a.WriteMetrics(t.Context(), managed("n1", "default", 1), n.export(time.Now()))
+			feed(t, a, managed("n1", "default", 1), n.export(time.Now()))
 		}
 		time.Sleep(11 * time.Second)
 		if got := roll.increase(binnacle.RollupGroup, nil); got != 90 {
@@ -243,14 +243,14 @@ func TestRestarts(t *testing.T) {
 							n.call("b", 81, 200, 3, 0.005)
 							sent += 3
 							if tick%10 == i*3 && heard {
-								l.a.WriteMetrics(t.Context(), managed(n.id, "default", 1), n.export(time.Now()))
+								feed(t, l.a, managed(n.id, "default", 1), n.export(time.Now()))
 							}
 						}
 					}
 				}
 				finish := func() uint64 {
 					for _, n := range nodes {
-						l.a.WriteMetrics(t.Context(), managed(n.id, "default", 1), n.export(time.Now()))
+						feed(t, l.a, managed(n.id, "default", 1), n.export(time.Now()))
 					}
 					step()
 					var sum uint64
@@ -320,7 +320,7 @@ func TestLostCheckpoint(t *testing.T) {
 			for range steps {
 				time.Sleep(10 * time.Second)
 				n.serve("/a", 200, 10, 0.01)
-				l.a.WriteMetrics(t.Context(), managed("n1", "default", 1), n.export(time.Now()))
+				feed(t, l.a, managed("n1", "default", 1), n.export(time.Now()))
 			}
 		}
 		l.start()
@@ -357,12 +357,12 @@ func TestDuplicateAfterARestart(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				n.serve("/a", 200, 10, 0.01)
 				last = n.export(time.Now())
-				l.a.WriteMetrics(t.Context(), managed("n1", "default", 1), last)
+				feed(t, l.a, managed("n1", "default", 1), last)
 			}
 			time.Sleep(time.Second)
 			l.stop()
 			l.start()
-			l.a.WriteMetrics(t.Context(), managed("n1", "default", 1), last)
+			feed(t, l.a, managed("n1", "default", 1), last)
 			step()
 			if got := total(l.a.Nodes(time.Minute)["n1"]); got != 30 {
 				t.Errorf("%s: got %d; want 30", form, got)

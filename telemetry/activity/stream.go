@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
-	"go.opentelemetry.io/collector/pdata/pcommon"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // sender is one source of telemetry: a managed node, or an unmanaged process.
@@ -141,25 +141,26 @@ func (t *target) count(n uint64) {
 
 // streamHash identifies a stream within its sender. Attributes count in any
 // order. The hash is in the checkpoint, so it must not change between builds.
-func streamHash(process, scope, metric string, kind byte, attrs pcommon.Map, buf []byte) (uint64, []byte) {
+func streamHash(process, scope, metric string, kind byte, attrs wire.PointAttrs, buf []byte) (uint64, []byte) {
 	buf = append(append(append(buf[:0], process...), 0), scope...)
 	buf = append(append(append(buf, 0), metric...), 0, kind)
 	h := xxhash.Sum64(buf)
-	for name, v := range attrs.All() {
-		buf = append(append(buf[:0], name...), 0, byte(v.Type()))
-		switch v.Type() {
-		case pcommon.ValueTypeStr:
-			buf = append(buf, v.Str()...)
-		case pcommon.ValueTypeInt:
+	for a := range attrs.All() {
+		v := a.Value
+		buf = append(append(append(buf[:0], a.Key...), 0), byte(v.Type))
+		switch v.Type {
+		case wire.Str:
+			buf = append(buf, v.View()...)
+		case wire.Int:
 			buf = appendUint64(buf, uint64(v.Int()))
-		case pcommon.ValueTypeDouble:
+		case wire.Double:
 			buf = appendUint64(buf, math.Float64bits(v.Double()))
-		case pcommon.ValueTypeBool:
-			if v.Bool() {
+		case wire.Bool:
+			if v.Int() != 0 {
 				buf = append(buf, 1)
 			}
 		default:
-			buf = append(buf, v.AsString()...)
+			buf = append(buf, v.View()...)
 		}
 		h += mix(xxhash.Sum64(buf))
 	}

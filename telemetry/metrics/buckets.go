@@ -6,7 +6,8 @@ import (
 	"slices"
 
 	"github.com/prometheus/prometheus/model/histogram"
-	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // maxBuckets bounds one side of a histogram. SDKs send at most 160; a longer
@@ -21,21 +22,23 @@ type dense struct {
 	counts []uint64
 }
 
-// load fills d from a payload's row, reusing its memory.
-func (d *dense) load(offset int32, src pcommon.UInt64Slice) {
-	n := src.Len()
-	lo := 0
-	for lo < n && src.At(lo) == 0 {
-		lo++
+// load fills d from a payload's row of n buckets, reusing its memory.
+func (d *dense) load(src wire.Buckets, n int) {
+	d.counts = slices.Grow(d.counts[:0], n)
+	d.offset = src.Offset
+	filled := 0 // length without empty buckets at the end
+	var c uint64
+	for v := src.Counts; len(v) > 0; {
+		if c, v = v.Next(); c != 0 {
+			d.counts = append(d.counts, c)
+			filled = len(d.counts)
+		} else if filled == 0 {
+			d.offset++
+		} else {
+			d.counts = append(d.counts, 0)
+		}
 	}
-	for n > lo && src.At(n-1) == 0 {
-		n--
-	}
-	d.counts = d.counts[:0]
-	for i := lo; i < n; i++ {
-		d.counts = append(d.counts, src.At(i))
-	}
-	d.offset = offset + int32(lo)
+	d.counts = d.counts[:filled]
 }
 
 // downscale merges 2^by neighbors into one, as a scale lower by `by` has them.

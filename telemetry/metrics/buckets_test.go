@@ -1,13 +1,15 @@
 package metrics
 
 import (
+	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/histogram"
-	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // counts returns the counts of d by index.
@@ -23,16 +25,17 @@ func (d dense) byIndex() map[int32]uint64 {
 
 // randomRow makes a row with runs of empty buckets.
 func randomRow(r *rand.Rand) dense {
-	src := pcommon.NewUInt64Slice()
-	for range r.IntN(60) {
+	src := wire.Buckets{Offset: int32(r.IntN(400) - 200)}
+	n := r.IntN(60)
+	for range n {
 		c := uint64(0)
 		if r.IntN(3) == 0 {
 			c = r.Uint64N(1 << uint(1+r.IntN(40)))
 		}
-		src.Append(c)
+		src.Counts = binary.AppendUvarint(src.Counts, c)
 	}
 	var d dense
-	d.load(int32(r.IntN(400)-200), src)
+	d.load(src, n)
 	return d
 }
 

@@ -8,10 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/pmetric"
-
 	binnacle "github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // cache takes a data point from its OTLP identity to its Series without
@@ -21,11 +19,13 @@ import (
 //	family    by metric name, unit and kind, within the resource
 //	point     by the bytes of its attributes, within the family
 //
-// so a known resource costs one lookup, and a known point one more. Keys are
-// canonical bytes, held by the map, which compares them whole: two identities
-// never meet by a hash. Attributes are keyed in the order they came; another
-// order is another key to the same Series (see table). The scope is in no key,
-// because it is in no label.
+// so a known resource costs one lookup. A known family or point costs none:
+// senders repeat themselves in order, so that each entry knows the one that came
+// after it the last time, and a comparison of bytes shows that it is the one
+// again. Keys are compared whole: two identities never meet by a hash. The key of
+// a point is its attributes as they were encoded; another order or encoding is
+// another key to the same Series (see table). The scope is in no key, because it
+// is in no label.
 //
 // The top level is sharded; below it a resource is its own shard. Its lock is
 // held while one batch of it is appended, which also keeps the points of one
@@ -96,29 +96,29 @@ func (k kind) delta() bool {
 
 // kindOf returns the kind of m, and false for a type or temporality that is
 // not in the data model.
-func kindOf(m pmetric.Metric) (kind, bool) {
-	pick := func(t pmetric.AggregationTemporality, cumulative, delta kind) (kind, bool) {
-		switch t {
-		case pmetric.AggregationTemporalityCumulative:
+func kindOf(m *wire.Metric) (kind, bool) {
+	pick := func(cumulative, delta kind) (kind, bool) {
+		switch m.Temporality {
+		case wire.Cumulative:
 			return cumulative, true
-		case pmetric.AggregationTemporalityDelta:
+		case wire.Delta:
 			return delta, true
 		}
 		return kindUnknown, false
 	}
-	switch m.Type() {
-	case pmetric.MetricTypeGauge:
+	switch m.Type {
+	case wire.Gauge:
 		return kindGauge, true
-	case pmetric.MetricTypeSum:
-		if m.Sum().IsMonotonic() {
-			return pick(m.Sum().AggregationTemporality(), kindCounter, kindCounterDelta)
+	case wire.Sum:
+		if m.Monotonic {
+			return pick(kindCounter, kindCounterDelta)
 		}
-		return pick(m.Sum().AggregationTemporality(), kindUpDown, kindUpDownDelta)
-	case pmetric.MetricTypeHistogram:
-		return pick(m.Histogram().AggregationTemporality(), kindHistogram, kindHistogramDelta)
-	case pmetric.MetricTypeExponentialHistogram:
-		return pick(m.ExponentialHistogram().AggregationTemporality(), kindExponential, kindExponentialDelta)
-	case pmetric.MetricTypeSummary:
+		return pick(kindUpDown, kindUpDownDelta)
+	case wire.Histogram:
+		return pick(kindHistogram, kindHistogramDelta)
+	case wire.Exponential:
+		return pick(kindExponential, kindExponentialDelta)
+	case wire.Summary:
 		return kindSummary, true
 	}
 	return kindUnknown, false
@@ -132,7 +132,7 @@ type family struct {
 
 	// bounds are those of the newest histogram point: points of one metric
 	// mostly share them.
-	bounds []float64
+	bounds *bounds
 
 	// passing families found no room in their resource: their points are not
 	// cached.
@@ -152,7 +152,7 @@ type point struct {
 
 	series   *Series
 	shape    *shape // of histograms and summaries; nil for numbers
-	exemplar pcommon.Timestamp
+	exemplar uint64 // time of the newest, Unix ns
 
 	// own is the room for the series, if this point is the first to need it:
 	// nearly every series has one point, and both live equally long.
@@ -161,9 +161,10 @@ type point struct {
 
 // A shape is what a point of several values looked like the last time.
 type shape struct {
-	layout  layout    // native histograms
-	bounds  []float64 // explicit bounds or quantiles; shared with stored samples, never changed
-	classic []*Series // classic series: see classicSeries, summarySeries
+	layout    layout    // native histograms
+	bounds    *bounds   // of explicit histograms
+	quantiles []float64 // of summaries
+	classic   []*Series // classic series: see classicSeries, summarySeries
 }
 
 // alive says whether all the point's series are still those of the table.
@@ -287,8 +288,9 @@ func (s *Store) sweep(now time.Time) {
 
 // appendResourceKey appends the identity of a sender: what the connection
 // proved, then what the payload says, so that no payload alone can hit another
-// sender's entry.
-func appendResourceKey(b []byte, o binnacle.Origin, attrs pcommon.Map) []byte {
+// sender's entry. Each attribute is length-prefixed or of fixed length after its
+// type, so that no two lists give the same bytes.
+func appendResourceKey(b []byte, o binnacle.Origin, attrs wire.Attrs) []byte {
 	if o.Managed {
 		b = append(b, 1)
 		b = appendBytes(b, string(o.Node))
@@ -296,32 +298,18 @@ func appendResourceKey(b []byte, o binnacle.Origin, attrs pcommon.Map) []byte {
 	} else {
 		b = append(b, 0)
 	}
-	return appendAttrs(b, attrs)
-}
-
-// appendAttrs appends attrs in their order. Each item is length-prefixed or of
-// fixed length after its type, so that no two maps give the same bytes.
-func appendAttrs(b []byte, attrs pcommon.Map) []byte {
-	for k, v := range attrs.All() {
-		b = appendBytes(b, k)
-		t := v.Type()
-		b = append(b, byte(t))
-		switch t {
-		case pcommon.ValueTypeStr:
-			b = appendBytes(b, v.Str())
-		case pcommon.ValueTypeInt:
+	for i := range attrs {
+		v := &attrs[i].Value
+		b = appendBytes(b, attrs[i].Key)
+		b = append(b, byte(v.Type))
+		switch v.Type {
+		case wire.Empty:
+		case wire.Int, wire.Bool:
 			b = binary.LittleEndian.AppendUint64(b, uint64(v.Int()))
-		case pcommon.ValueTypeDouble:
+		case wire.Double:
 			b = binary.LittleEndian.AppendUint64(b, math.Float64bits(v.Double()))
-		case pcommon.ValueTypeBool:
-			if v.Bool() {
-				b = append(b, 1)
-			} else {
-				b = append(b, 0)
-			}
-		case pcommon.ValueTypeEmpty:
-		default: // bytes, slices and maps: rare enough for their text
-			b = appendBytes(b, v.AsString())
+		default: // strings; others are rare enough for their text
+			b = appendBytes(b, v.View())
 		}
 	}
 	return b

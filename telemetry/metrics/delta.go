@@ -1,10 +1,6 @@
 package metrics
 
-import (
-	"slices"
-
-	"go.opentelemetry.io/collector/pdata/pcommon"
-)
+import "slices"
 
 // deltaState turns the delta points of one series into a cumulative one. It
 // lives as long as the series is in memory; after that, or after a restart, the
@@ -14,8 +10,8 @@ import (
 // of the series carries them, and the same batch sent again is refused as late.
 // So nothing is lost and nothing counted twice.
 type deltaState struct {
-	start pcommon.Timestamp // of the cumulative stream
-	last  pcommon.Timestamp // end of the newest delta
+	start uint64 // of the cumulative stream, Unix ns
+	last  uint64 // end of the newest delta, Unix ns
 
 	value    float64
 	expo     *expo
@@ -24,7 +20,7 @@ type deltaState struct {
 
 // next begins with the delta point (start, at] and returns the state, or
 // errLateDelta for one that is not newer than the last. The caller holds s.mu.
-func (s *Series) nextDeltaLocked(start, at pcommon.Timestamp) (*deltaState, error) {
+func (s *Series) nextDeltaLocked(start, at uint64) (*deltaState, error) {
 	if s.delta == nil {
 		s.delta = &deltaState{start: start}
 	}
@@ -37,7 +33,7 @@ func (s *Series) nextDeltaLocked(start, at pcommon.Timestamp) (*deltaState, erro
 
 // addExpo adds e and makes it the sum so far. A change of the zero bucket
 // starts the sum again: counts cannot be moved out of it.
-func (d *deltaState) addExpo(e *expo, start pcommon.Timestamp) error {
+func (d *deltaState) addExpo(e *expo, start uint64) error {
 	if d.expo == nil || d.expo.threshold != e.threshold {
 		d.expo, d.start = e.clone(), start
 		return nil
@@ -46,8 +42,8 @@ func (d *deltaState) addExpo(e *expo, start pcommon.Timestamp) error {
 }
 
 // addExplicit is addExpo for explicit buckets; other bounds start again.
-func (d *deltaState) addExplicit(e *explicit, start pcommon.Timestamp) {
-	if d.explicit == nil || !slices.Equal(d.explicit.bounds, e.bounds) {
+func (d *deltaState) addExplicit(e *explicit, start uint64) {
+	if d.explicit == nil || !slices.Equal(d.explicit.bounds.upper, e.bounds.upper) {
 		d.explicit, d.start = e.clone(), start
 		return
 	}

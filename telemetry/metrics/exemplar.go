@@ -8,8 +8,8 @@ import (
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 const (
@@ -21,30 +21,24 @@ const (
 // one seen before, sorted by time: SDKs send the same ones with each export,
 // and the TSDB drops what is out of order. The result is valid until the next
 // call.
-func (w *writer) exemplars(src pmetric.ExemplarSlice, p *point, at int64) []exemplar.Exemplar {
+func (w *writer) exemplars(src []wire.Exemplar, p *point, at int64) []exemplar.Exemplar {
 	w.exs = w.exs[:0]
-	if src.Len() == 0 {
+	if len(src) == 0 {
 		return nil
 	}
 	newest := p.exemplar
-	for i := range src.Len() {
-		ex := src.At(i)
-		ts := ex.Timestamp()
-		if ts <= p.exemplar && ts != 0 {
+	for i := range src {
+		ex := &src[i]
+		if ex.Time <= p.exemplar && ex.Time != 0 {
 			continue
 		}
-		newest = max(newest, ts)
-		e := exemplar.Exemplar{Ts: millis(ts), HasTs: true, Labels: w.exemplarLabels(ex)}
-		if ts == 0 {
+		newest = max(newest, ex.Time)
+		if !ex.HasValue {
+			continue
+		}
+		e := exemplar.Exemplar{Ts: millis(ex.Time), HasTs: true, Value: ex.Value, Labels: w.exemplarLabels(ex)}
+		if ex.Time == 0 {
 			e.Ts = at
-		}
-		switch ex.ValueType() {
-		case pmetric.ExemplarValueTypeInt:
-			e.Value = float64(ex.IntValue())
-		case pmetric.ExemplarValueTypeDouble:
-			e.Value = ex.DoubleValue()
-		default:
-			continue
 		}
 		w.exs = append(w.exs, e)
 	}
@@ -59,7 +53,7 @@ func (w *writer) exemplars(src pmetric.ExemplarSlice, p *point, at int64) []exem
 
 // exemplarLabels holds the ids, and the filtered attributes if all fit into
 // what an exemplar may hold.
-func (w *writer) exemplarLabels(ex pmetric.Exemplar) labels.Labels {
+func (w *writer) exemplarLabels(ex *wire.Exemplar) labels.Labels {
 	b := &w.labels.scratch
 	b.Reset()
 	runes := 0
@@ -67,21 +61,21 @@ func (w *writer) exemplarLabels(ex pmetric.Exemplar) labels.Labels {
 		runes += utf8.RuneCountInString(k) + utf8.RuneCountInString(v)
 		b.Add(k, v)
 	}
-	if id := ex.TraceID(); !id.IsEmpty() {
-		add(traceIDLabel, hex.EncodeToString(id[:]))
+	if hasBits(ex.TraceID) {
+		add(traceIDLabel, hex.EncodeToString(ex.TraceID))
 	}
-	if id := ex.SpanID(); !id.IsEmpty() {
-		add(spanIDLabel, hex.EncodeToString(id[:]))
+	if hasBits(ex.SpanID) {
+		add(spanIDLabel, hex.EncodeToString(ex.SpanID))
 	}
 	ids := runes
-	attrs := ex.FilteredAttributes()
-	for k, v := range attrs.All() {
-		ids += utf8.RuneCountInString(k) + utf8.RuneCountInString(v.AsString())
+	for a := range ex.Attrs.All() {
+		ids += utf8.RuneCountInString(a.Key) + utf8.RuneCountInString(a.Value.View())
 	}
 	if ids <= exemplar.ExemplarMaxLabelSetLength {
-		for k, v := range attrs.All() {
-			if name, err := labelName(k, kindUnknown); err == nil && name != "" && v.AsString() != "" && name != traceIDLabel && name != spanIDLabel {
-				add(name, w.labels.clean(v.AsString()))
+		for a := range ex.Attrs.All() {
+			v := a.Value.View()
+			if name, err := labelName(a.Key, kindUnknown); err == nil && name != "" && v != "" && name != traceIDLabel && name != spanIDLabel {
+				add(name, w.labels.clean(v))
 			}
 		}
 	}
@@ -89,5 +83,10 @@ func (w *writer) exemplarLabels(ex pmetric.Exemplar) labels.Labels {
 	return b.Labels()
 }
 
-// millis returns ts in Unix milliseconds.
-func millis(ts pcommon.Timestamp) int64 { return int64(ts / 1e6) }
+// hasBits says whether an id is one: OTLP takes one of zeros for none.
+func hasBits(id []byte) bool {
+	return slices.ContainsFunc(id, func(b byte) bool { return b != 0 })
+}
+
+// millis turns Unix nanoseconds into milliseconds.
+func millis(ts uint64) int64 { return int64(ts / 1e6) }

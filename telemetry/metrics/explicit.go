@@ -5,59 +5,107 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/prometheus/prometheus/model/histogram"
-	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
+// bounds are the upper bounds of explicit buckets. They are shared by all series
+// that have them, and by stored samples, and never change.
+type bounds struct {
+	raw   string    // as sent
+	upper []float64 // rising, without a last +Inf, which says nothing
+}
+
+// newBounds reads bounds as sent.
+func newBounds(sent wire.Fixed64s) (*bounds, error) {
+	n := sent.Len()
+	if n > maxBuckets {
+		return nil, fmt.Errorf("histogram has %d bounds: at most %d are stored", n, maxBuckets)
+	}
+	b := &bounds{raw: string(sent), upper: make([]float64, 0, n)}
+	for i := range n {
+		v := sent.Float64(i)
+		if i == n-1 && math.IsInf(v, 1) {
+			break // the data model has no use for it, but senders send it
+		}
+		if math.IsNaN(v) || i > 0 && v <= b.upper[i-1] {
+			return nil, fmt.Errorf("histogram bounds do not rise at %g", v)
+		}
+		b.upper = append(b.upper, v)
+	}
+	return b, nil
+}
+
+// boundsTable shares equal bounds. Safe for concurrent use.
+type boundsTable struct {
+	mu sync.RWMutex
+	m  map[string]*bounds // by raw
+}
+
+// maxBounds bounds the table; a fleet has a handful.
+const maxBounds = 1024
+
+func (t *boundsTable) get(sent wire.Fixed64s) (*bounds, error) {
+	t.mu.RLock()
+	b := t.m[string(sent)]
+	t.mu.RUnlock()
+	if b != nil {
+		return b, nil
+	}
+	b, err := newBounds(sent)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch known := t.m[b.raw]; {
+	case known != nil:
+		return known, nil
+	case t.m == nil:
+		t.m = map[string]*bounds{}
+		fallthrough
+	case len(t.m) < maxBounds:
+		t.m[b.raw] = b
+	}
+	return b, nil
+}
+
 // explicit is an explicit-bucket histogram being read, added up or encoded.
-// counts has one more element than bounds.
+// counts has one more element than the bounds.
 type explicit struct {
-	bounds []float64 // never changed once set: stored samples share it
+	bounds *bounds
 	counts []uint64
 	count  uint64
 	sum    float64
 }
 
-// load fills e from a data point, reusing the memory of its counts and, if
-// they are equal, the given bounds. A bound of +Inf, which the data model has
-// no use for but senders send, is dropped with its bucket merged.
-func (e *explicit) load(p pmetric.HistogramDataPoint, known []float64) error {
-	src, counts := p.ExplicitBounds(), p.BucketCounts()
-	n := src.Len()
-	if counts.Len() != n+1 && !(counts.Len() == 0 && n == 0) {
-		return fmt.Errorf("histogram has %d bounds and %d buckets: want one bucket more than bounds, or none of both", n, counts.Len())
+// load fills e from a data point, reusing the memory of its counts and, if they
+// are equal, the bounds that are known.
+func (e *explicit) load(p *wire.Point, known *bounds, table *boundsTable) error {
+	n, buckets := p.Bounds.Len(), p.Counts.Len()
+	if buckets != n+1 && !(buckets == 0 && n == 0) {
+		return fmt.Errorf("histogram has %d bounds and %d buckets: want one bucket more than bounds, or none of both", n, buckets)
 	}
-	if n > maxBuckets {
-		return fmt.Errorf("histogram has %d bounds: at most %d are stored", n, maxBuckets)
-	}
-	e.count, e.sum = p.Count(), p.Sum()
-	e.counts = e.counts[:0]
-	for i := range counts.Len() {
-		e.counts = append(e.counts, counts.At(i))
-	}
-	if len(e.counts) == 0 { // count and sum only
-		e.counts = append(e.counts, e.count)
-	}
-	if n > 0 && math.IsInf(src.At(n-1), 1) {
-		n--
-		e.counts[n] += e.counts[n+1]
-		e.counts = e.counts[:n+1]
-	}
-	same := len(known) == n
-	for i := 0; i < n && same; i++ {
-		same = known[i] == src.At(i)
-	}
-	if same {
-		e.bounds = known
-		return nil
-	}
-	e.bounds = make([]float64, n)
-	for i := range e.bounds {
-		e.bounds[i] = src.At(i)
-		if math.IsNaN(e.bounds[i]) || i > 0 && e.bounds[i] <= e.bounds[i-1] {
-			return fmt.Errorf("histogram bounds do not rise at %g", e.bounds[i])
+	if known == nil || known.raw != string(p.Bounds) {
+		var err error
+		if known, err = table.get(p.Bounds); err != nil {
+			return err
 		}
+	}
+	e.bounds, e.count, e.sum = known, p.Count, p.Sum
+	e.counts = slices.Grow(e.counts[:0], n+1)[:n+1]
+	for i := range buckets {
+		e.counts[i] = p.Counts.Uint64(i)
+	}
+	if buckets == 0 { // count and sum only
+		e.counts[0] = e.count
+	}
+	if last := len(known.upper); last < n { // its last bound was +Inf
+		e.counts[last] += e.counts[n]
+		e.counts = e.counts[:n]
 	}
 	return nil
 }
@@ -89,7 +137,7 @@ func (e *explicit) encode(enc *bucketEncoder, l *layout) (*histogram.Histogram, 
 	if err != nil {
 		return nil, err
 	}
-	h.CustomValues = e.bounds
+	h.CustomValues = e.bounds.upper
 	h.Count = e.count
 	h.Sum = e.sum
 	return h, nil

@@ -5,7 +5,8 @@ import (
 	"math"
 
 	"github.com/prometheus/prometheus/model/histogram"
-	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // defaultZeroThreshold is the width of the zero bucket of senders that name
@@ -25,28 +26,28 @@ type expo struct {
 // load fills e from a data point, reusing its memory. Scales above the finest
 // that Prometheus has are brought down to it; below its coarsest there is no
 // way, and the point is refused.
-func (e *expo) load(p pmetric.ExponentialHistogramDataPoint) error {
-	e.scale = p.Scale()
+func (e *expo) load(p *wire.Point) error {
+	e.scale = p.Scale
 	if e.scale < histogram.ExponentialSchemaMin {
 		return fmt.Errorf("exponential histogram has scale %d: the coarsest that can be stored is %d", e.scale, histogram.ExponentialSchemaMin)
 	}
-	e.threshold = p.ZeroThreshold()
+	e.threshold = p.ZeroThreshold
 	if e.threshold == 0 {
 		e.threshold = defaultZeroThreshold
 	}
 	if !(e.threshold > 0) || math.IsInf(e.threshold, 0) {
 		return fmt.Errorf("exponential histogram has zero threshold %g", e.threshold)
 	}
-	e.zero, e.count, e.sum = p.ZeroCount(), p.Count(), p.Sum()
+	e.zero, e.count, e.sum = p.Zero, p.Count, p.Sum
 	for _, side := range []struct {
 		to   *dense
-		from pmetric.ExponentialHistogramDataPointBuckets
-	}{{&e.pos, p.Positive()}, {&e.neg, p.Negative()}} {
-		offset, counts := side.from.Offset(), side.from.BucketCounts()
-		if int64(offset)+int64(counts.Len()) > math.MaxInt32 {
-			return fmt.Errorf("exponential histogram has %d buckets from index %d on: out of range", counts.Len(), offset)
+		from wire.Buckets
+	}{{&e.pos, p.Positive}, {&e.neg, p.Negative}} {
+		n := side.from.Counts.Len()
+		if int64(side.from.Offset)+int64(n) > math.MaxInt32 {
+			return fmt.Errorf("exponential histogram has %d buckets from index %d on: out of range", n, side.from.Offset)
 		}
-		side.to.load(offset, counts)
+		side.to.load(side.from, n)
 	}
 	e.downscale(max(0, e.scale-histogram.ExponentialSchemaMax))
 	return e.fit()

@@ -15,8 +15,10 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 
 	binnacle "github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // openStore opens a store in a fresh directory, closed at the end of the test.
@@ -137,10 +139,41 @@ func explicitHistogram(ms pmetric.MetricSlice, name string, start, at time.Time,
 	return dp
 }
 
+// noLimits lets any request be read.
+var noLimits = wire.Limits{Elements: 1 << 30, Attributes: 1 << 30, Depth: 100}
+
+// encode returns md as a request.
+func encode(md pmetric.Metrics) []byte {
+	b, err := pmetricotlp.NewExportRequestFromMetrics(md).MarshalProto()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// send stores md as it would come off the wire. Its bytes are overwritten
+// afterwards, as those of a request are: the store must have kept nothing.
+func send(ctx context.Context, s *Store, o binnacle.Origin, md pmetric.Metrics) (rejected int, message string, err error) {
+	return sendBytes(ctx, s, o, encode(md))
+}
+
+func sendBytes(ctx context.Context, s *Store, o binnacle.Origin, body []byte) (rejected int, message string, err error) {
+	var m wire.Metrics
+	if err := m.Read(body, noLimits); err != nil {
+		return 0, "", err
+	}
+	defer func() {
+		for i := range body {
+			body[i] = 0xff
+		}
+	}()
+	return s.WriteMetrics(ctx, o, &m)
+}
+
 // write stores md and fails the test if anything of it was refused.
 func write(t testing.TB, s *Store, o binnacle.Origin, md pmetric.Metrics) {
 	t.Helper()
-	n, msg, err := s.WriteMetrics(t.Context(), o, md)
+	n, msg, err := send(t.Context(), s, o, md)
 	if err != nil || n != 0 {
 		t.Fatalf("WriteMetrics: rejected %d (%s), error %v; want none", n, msg, err)
 	}
@@ -150,7 +183,7 @@ func write(t testing.TB, s *Store, o binnacle.Origin, md pmetric.Metrics) {
 // holds want.
 func refused(t testing.TB, s *Store, o binnacle.Origin, md pmetric.Metrics, n int, want string) {
 	t.Helper()
-	got, msg, err := s.WriteMetrics(t.Context(), o, md)
+	got, msg, err := send(t.Context(), s, o, md)
 	if err != nil || got != n || !strings.Contains(msg, want) {
 		t.Errorf("WriteMetrics: rejected %d (%q), error %v; want %d and %q", got, msg, err, n, want)
 	}

@@ -9,19 +9,22 @@ import (
 
 	"github.com/prometheus/prometheus/storage/remote/otlptranslator/prometheusremotewrite"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 
 	"github.com/prometheus/prometheus/config"
 
 	binnacle "github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // fleet makes the payloads of a fleet: each node sends 110 data points, of
 // which 60 are request histograms and 20 backend histograms of 14 buckets, and
 // 30 numbers. It is the load of docs/benchmarks.md.
 type fleet struct {
-	nodes []pmetric.Metrics
-	step  int
-	begin time.Time
+	nodes  []pmetric.Metrics
+	bodies [][]byte // of nodes, since the last next
+	step   int
+	begin  time.Time
 }
 
 func newFleet(nodes int, exponentialHistograms bool) *fleet {
@@ -118,9 +121,36 @@ func (f *fleet) next() {
 			}
 		}
 	}
+	f.bodies = f.bodies[:0]
+	for _, md := range f.nodes {
+		f.bodies = append(f.bodies, encode(md))
+	}
 }
 
 const pointsPerNode = 110
+
+// prometheusTake does what Prometheus does with a request.
+func prometheusTake(s *Store, body []byte, nhcb bool) error {
+	req := pmetricotlp.NewExportRequest()
+	if err := req.UnmarshalProto(body); err != nil {
+		return err
+	}
+	return prometheusWrite(s, req.Metrics(), nhcb)
+}
+
+// ourTake does what Binnacle does with a request, in m's memory.
+func ourTake(s *Store, o binnacle.Origin, m *wire.Metrics, body []byte) error {
+	if err := m.Read(body, noLimits); err != nil {
+		return err
+	}
+	n, msg, err := s.WriteMetrics(context.Background(), o, m)
+	if n > 0 {
+		return fmt.Errorf("%d rejected: %s", n, msg)
+	}
+	return err
+}
+
+var fleetOrigin = binnacle.Origin{Managed: true}
 
 // prometheusWrite stores md as Prometheus's OTLP receiver does: its translator
 // on an appender.
@@ -141,18 +171,18 @@ func prometheusWrite(s *Store, md pmetric.Metrics, nhcb bool) error {
 	return app.Commit()
 }
 
-// BenchmarkIngest measures decoded OTLP to the log on known series, beside
+// BenchmarkIngest measures encoded OTLP to the log on known series, beside
 // Prometheus's translator and appender over the same TSDB. One operation is one
 // interval of 100 nodes.
 func BenchmarkIngest(b *testing.B) {
 	const nodes = 100
-	run := func(name string, expo bool, form string, write func(*Store, pmetric.Metrics) error) {
+	run := func(name string, expo bool, form string, write func(*Store, []byte) error) {
 		b.Run(name, func(b *testing.B) {
 			s := openStore(b, func(o *Options) { o.Histograms = form })
 			f := newFleet(nodes, expo)
 			f.next()
-			for _, md := range f.nodes {
-				if err := write(s, md); err != nil {
+			for _, body := range f.bodies {
+				if err := write(s, body); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -161,8 +191,8 @@ func BenchmarkIngest(b *testing.B) {
 				b.StopTimer()
 				f.next()
 				b.StartTimer()
-				for _, md := range f.nodes {
-					if err := write(s, md); err != nil {
+				for _, body := range f.bodies {
+					if err := write(s, body); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -170,15 +200,10 @@ func BenchmarkIngest(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*nodes*pointsPerNode), "ns/point")
 		})
 	}
-	ours := func(s *Store, md pmetric.Metrics) error {
-		n, msg, err := s.WriteMetrics(context.Background(), binnacle.Origin{Managed: true}, md)
-		if n > 0 {
-			return fmt.Errorf("%d rejected: %s", n, msg)
-		}
-		return err
-	}
-	theirs := func(nhcb bool) func(*Store, pmetric.Metrics) error {
-		return func(s *Store, md pmetric.Metrics) error { return prometheusWrite(s, md, nhcb) }
+	var m wire.Metrics
+	ours := func(s *Store, body []byte) error { return ourTake(s, fleetOrigin, &m, body) }
+	theirs := func(nhcb bool) func(*Store, []byte) error {
+		return func(s *Store, body []byte) error { return prometheusTake(s, body, nhcb) }
 	}
 	run("explicit/native/ours", false, Native, ours)
 	run("explicit/native/prometheus", false, Native, theirs(true))
@@ -207,15 +232,16 @@ func BenchmarkIngestRatio(b *testing.B) {
 			ours, theirs := openStore(b, func(o *Options) { o.Histograms = c.form }), openStore(b)
 			f := newFleet(20, c.expo)
 			var our, their time.Duration
+			var m wire.Metrics
 			for round := 0; b.Loop(); round++ {
 				f.next()
-				for _, md := range f.nodes {
+				for _, body := range f.bodies {
 					t0 := time.Now()
-					if n, msg, err := ours.WriteMetrics(context.Background(), binnacle.Origin{Managed: true}, md); n > 0 || err != nil {
-						b.Fatal(n, msg, err)
+					if err := ourTake(ours, fleetOrigin, &m, body); err != nil {
+						b.Fatal(err)
 					}
 					t1 := time.Now()
-					if err := prometheusWrite(theirs, md, c.nhcb); err != nil {
+					if err := prometheusTake(theirs, body, c.nhcb); err != nil {
 						b.Fatal(err)
 					}
 					if round > 0 { // the first makes the series
@@ -237,6 +263,7 @@ func BenchmarkNewSeries(b *testing.B) {
 		b.Run(who, func(b *testing.B) {
 			s := openStore(b, func(o *Options) { o.MaxSeriesPerInstance = 1 << 30; o.MaxSeries = 1 << 30 })
 			n := 0
+			var m wire.Metrics
 			b.ReportAllocs()
 			for b.Loop() {
 				b.StopTimer()
@@ -245,12 +272,13 @@ func BenchmarkNewSeries(b *testing.B) {
 					n++
 					counter(ms, "c", now.Add(-time.Minute), now, 1, "http.route", fmt.Sprintf("/%d", n), "http.request.method", "GET")
 				}
+				body := encode(md)
 				b.StartTimer()
 				var err error
 				if who == "ours" {
-					_, _, err = s.WriteMetrics(context.Background(), node1, md)
+					err = ourTake(s, node1, &m, body)
 				} else {
-					err = prometheusWrite(s, md, true)
+					err = prometheusTake(s, body, true)
 				}
 				if err != nil {
 					b.Fatal(err)
@@ -304,29 +332,24 @@ func BenchmarkNewSeriesRatio(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			ours, theirs := openStore(b, unlimited), openStore(b)
 			var our, their []time.Duration
-			mine := func(md pmetric.Metrics) error {
-				k, msg, err := ours.WriteMetrics(context.Background(), node1, md)
-				if k > 0 {
-					return fmt.Errorf("%d rejected: %s", k, msg)
-				}
-				return err
-			}
-			timed := func(f func(pmetric.Metrics) error, md pmetric.Metrics) time.Duration {
+			var m wire.Metrics
+			mine := func(body []byte) error { return ourTake(ours, node1, &m, body) }
+			timed := func(f func([]byte) error, body []byte) time.Duration {
 				t0 := time.Now()
-				if err := f(md); err != nil {
+				if err := f(body); err != nil {
 					b.Fatal(err)
 				}
 				return time.Since(t0)
 			}
-			others := func(md pmetric.Metrics) error { return prometheusWrite(theirs, md, c.nhcb) }
+			others := func(body []byte) error { return prometheusTake(theirs, body, c.nhcb) }
 			for round := 0; b.Loop(); round++ {
-				md := c.next()
+				body := encode(c.next())
 				if round%2 == 0 { // neither finds the payload always warm
-					our = append(our, timed(mine, md))
+					our = append(our, timed(mine, body))
 				}
-				their = append(their, timed(others, md))
+				their = append(their, timed(others, body))
 				if round%2 == 1 {
-					our = append(our, timed(mine, md))
+					our = append(our, timed(mine, body))
 				}
 			}
 			slices.Sort(our)

@@ -7,9 +7,9 @@ import (
 
 	"github.com/prometheus/otlptranslator"
 	"github.com/prometheus/prometheus/model/labels"
-	"go.opentelemetry.io/collector/pdata/pcommon"
 
 	binnacle "github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // label is one label of a series being built.
@@ -80,23 +80,24 @@ func (k kind) translatorType() otlptranslator.MetricType {
 // resourceLabels splits the attributes of a resource into the labels that all
 // its series carry and those of its target_info, which is nil if there is
 // nothing beyond the identity to tell.
-func resourceLabels(attrs pcommon.Map) (base, info []label) {
+func resourceLabels(attrs wire.Attrs) (base, info []label) {
 	var job, namespace string
 	var rest []label
-	for k, v := range attrs.All() {
-		switch k {
+	for _, a := range attrs {
+		v := a.Value
+		switch a.Key {
 		case attrServiceName:
-			job = v.AsString()
+			job = v.String()
 		case attrServiceNamespace:
-			namespace = v.AsString()
+			namespace = v.String()
 		case attrServiceInstance:
-			base = addFirst(base, label{binnacle.LabelInstance, v.AsString()})
+			base = addFirst(base, label{binnacle.LabelInstance, v.String()})
 		case binnacle.AttrGroup:
-			base = addFirst(base, label{binnacle.LabelGroup, v.AsString()})
+			base = addFirst(base, label{binnacle.LabelGroup, v.String()})
 		case binnacle.AttrProcess:
-			base = addFirst(base, label{binnacle.LabelProcess, v.AsString()})
+			base = addFirst(base, label{binnacle.LabelProcess, v.String()})
 		default:
-			rest = append(rest, label{k, v.AsString()})
+			rest = append(rest, label{strings.Clone(a.Key), v.String()})
 		}
 	}
 	if namespace != "" {
@@ -182,10 +183,10 @@ func (k kind) nameRule() nameRule {
 // series returns the labels of a series: the metric's name, the identity of its
 // resource, and the attributes of its point with reserved ones renamed. extra
 // is at most one more label (le or quantile).
-func (b *labelBuilder) series(name string, base []label, attrs pcommon.Map, k kind, extra ...label) (labels.Labels, error) {
+func (b *labelBuilder) series(name string, base []label, attrs wire.PointAttrs, k kind, extra ...label) (labels.Labels, error) {
 	b.list = b.list[:0]
-	for key, v := range attrs.All() {
-		b.list = append(b.list, label{key, v.AsString()})
+	for a := range attrs.All() {
+		b.list = append(b.list, label{a.Key, a.Value.View()}) // copied by build
 	}
 	return b.build(name, base, k, extra...)
 }

@@ -50,7 +50,7 @@ func TestSeriesLimitEvents(t *testing.T) {
 					}
 					counter(ms, "requests", now.Add(-time.Minute), now, 1, "user.id", fmt.Sprint("u-", i), "http.route", fmt.Sprint("/", i%3))
 				}
-				if n, _, err := s.WriteMetrics(t.Context(), c.origin, md); n == 0 || err != nil {
+				if n, _, err := send(t.Context(), s, c.origin, md); n == 0 || err != nil {
 					t.Fatalf("%d points refused, error %v; want some and none", n, err)
 				}
 			}

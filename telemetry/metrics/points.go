@@ -5,39 +5,27 @@ import (
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/storage"
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
-// numbers appends gauges and sums.
-func (w *writer) numbers(res *resource, fam *family, dps pmetric.NumberDataPointSlice) {
-	for i := range dps.Len() {
-		if err := w.number(res, fam, dps.At(i)); err != nil {
-			w.rejected.add(1, fam.name, err)
-		}
-	}
-}
-
-func (w *writer) number(res *resource, fam *family, dp pmetric.NumberDataPoint) error {
-	t, err := w.when(dp.Timestamp())
+func (w *writer) number(res *resource, fam *family, dp *wire.Point) error {
+	t, err := w.when(dp.Time)
 	if err != nil {
 		return err
 	}
-	p, err := w.one(res, fam, dp.Attributes())
+	p, err := w.one(res, fam, dp.Key)
 	if err != nil {
 		return err
 	}
 	s := p.series
-	v := dp.DoubleValue()
-	if dp.ValueType() == pmetric.NumberDataPointValueTypeInt {
-		v = float64(dp.IntValue())
-	}
-	start := dp.StartTimestamp()
+	v := dp.Value
+	start := dp.Start
 	switch {
-	case dp.Flags().NoRecordedValue():
+	case dp.NoValue:
 		return w.float(fam, s, t, staleNaN, storage.AppendV2Options{})
 	case fam.kind.delta():
-		if v, start, err = s.addDelta(v, start, dp.Timestamp()); err != nil {
+		if v, start, err = s.addDelta(v, start, dp.Time); err != nil {
 			return err
 		}
 	}
@@ -48,12 +36,12 @@ func (w *writer) number(res *resource, fam *family, dp pmetric.NumberDataPoint) 
 			}
 		}
 	}
-	return w.float(fam, s, t, v, storage.AppendV2Options{Exemplars: w.exemplars(dp.Exemplars(), p, t)})
+	return w.float(fam, s, t, v, storage.AppendV2Options{Exemplars: w.exemplars(dp.Exemplars, p, t)})
 }
 
 // addDelta adds an increase to the series' sum and returns the sum and its
 // start.
-func (s *Series) addDelta(v float64, start, at pcommon.Timestamp) (float64, pcommon.Timestamp, error) {
+func (s *Series) addDelta(v float64, start, at uint64) (float64, uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d, err := s.nextDeltaLocked(start, at)
@@ -73,65 +61,46 @@ func (w *writer) float(fam *family, s *Series, t int64, v float64, o storage.App
 	return nil
 }
 
-// exponentials appends exponential histograms, which are stored native.
-func (w *writer) exponentials(res *resource, fam *family, dps pmetric.ExponentialHistogramDataPointSlice) {
-	for i := range dps.Len() {
-		if err := w.exponential(res, fam, dps.At(i)); err != nil {
-			w.rejected.add(1, fam.name, err)
-		}
-	}
-}
-
-func (w *writer) exponential(res *resource, fam *family, dp pmetric.ExponentialHistogramDataPoint) error {
-	t, err := w.when(dp.Timestamp())
+func (w *writer) exponential(res *resource, fam *family, dp *wire.Point) error {
+	t, err := w.when(dp.Time)
 	if err != nil {
 		return err
 	}
-	p, err := w.one(res, fam, dp.Attributes())
+	p, err := w.one(res, fam, dp.Key)
 	if err != nil {
 		return err
 	}
 	if p.shape == nil {
 		p.shape = &shape{}
 	}
-	if dp.Flags().NoRecordedValue() {
+	if dp.NoValue {
 		return w.stale(fam, p, t)
 	}
 	if err := w.expo.load(dp); err != nil {
 		return err
 	}
 	if !fam.kind.delta() {
-		return w.native(fam, p, t, dp.StartTimestamp(), &w.expo, dp.Exemplars())
+		return w.native(fam, p, t, dp.Start, &w.expo, dp.Exemplars)
 	}
 	s := p.series
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d, err := s.nextDeltaLocked(dp.StartTimestamp(), dp.Timestamp())
+	d, err := s.nextDeltaLocked(dp.Start, dp.Time)
 	if err != nil {
 		return err
 	}
-	if err := d.addExpo(&w.expo, dp.StartTimestamp()); err != nil {
+	if err := d.addExpo(&w.expo, dp.Start); err != nil {
 		return err
 	}
-	return w.native(fam, p, t, d.start, d.expo, dp.Exemplars())
+	return w.native(fam, p, t, d.start, d.expo, dp.Exemplars)
 }
 
-// explicits appends explicit-bucket histograms in the form that the options
-// ask for.
-func (w *writer) explicits(res *resource, fam *family, dps pmetric.HistogramDataPointSlice) {
-	for i := range dps.Len() {
-		if err := w.explicitPoint(res, fam, dps.At(i)); err != nil {
-			w.rejected.add(1, fam.name, err)
-		}
-	}
-}
-
-func (w *writer) explicitPoint(res *resource, fam *family, dp pmetric.HistogramDataPoint) error {
-	t, err := w.when(dp.Timestamp())
+func (w *writer) explicitPoint(res *resource, fam *family, dp *wire.Point) error {
+	t, err := w.when(dp.Time)
 	if err != nil {
 		return err
 	}
-	attrs := dp.Attributes()
+	attrs := dp.Key
 	// The series of the fam.name itself exists in every form: as the native
 	// histogram, or, when only classic series are stored, as the _count.
 	p, err := w.point(res, fam, attrs, func(p *point) (err error) {
@@ -146,10 +115,10 @@ func (w *writer) explicitPoint(res *resource, fam *family, dp pmetric.HistogramD
 	if err != nil {
 		return err
 	}
-	if dp.Flags().NoRecordedValue() {
+	if dp.NoValue {
 		return w.staleExplicit(fam, p, t)
 	}
-	if err := w.explicit.load(dp, w.known(fam, p)); err != nil {
+	if err := w.explicit.load(dp, w.known(fam, p), &w.s.bounds); err != nil {
 		return err
 	}
 	if err := w.classicSeries(res, fam, p, attrs); err != nil {
@@ -157,21 +126,21 @@ func (w *writer) explicitPoint(res *resource, fam *family, dp pmetric.HistogramD
 	}
 	p.shape.bounds, fam.bounds = w.explicit.bounds, w.explicit.bounds
 	if !fam.kind.delta() {
-		return w.storeExplicit(fam, p, t, dp.StartTimestamp(), &w.explicit, dp)
+		return w.storeExplicit(fam, p, t, dp.Start, &w.explicit, dp)
 	}
 	s := p.series
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d, err := s.nextDeltaLocked(dp.StartTimestamp(), dp.Timestamp())
+	d, err := s.nextDeltaLocked(dp.Start, dp.Time)
 	if err != nil {
 		return err
 	}
-	d.addExplicit(&w.explicit, dp.StartTimestamp())
+	d.addExplicit(&w.explicit, dp.Start)
 	return w.storeExplicit(fam, p, t, d.start, d.explicit, dp)
 }
 
 // known returns the bounds that the next histogram of p most probably has.
-func (w *writer) known(fam *family, p *point) []float64 {
+func (w *writer) known(fam *family, p *point) *bounds {
 	if p.shape.bounds != nil {
 		return p.shape.bounds
 	}
@@ -179,7 +148,7 @@ func (w *writer) known(fam *family, p *point) []float64 {
 }
 
 // storeExplicit appends the native sample, the classic ones, or both.
-func (w *writer) storeExplicit(fam *family, p *point, t int64, start pcommon.Timestamp, e *explicit, dp pmetric.HistogramDataPoint) error {
+func (w *writer) storeExplicit(fam *family, p *point, t int64, start uint64, e *explicit, dp *wire.Point) error {
 	if w.s.opts.Histograms != Native {
 		if err := w.classic(fam, p, t, start, e, dp); err != nil {
 			return err
@@ -188,7 +157,7 @@ func (w *writer) storeExplicit(fam *family, p *point, t int64, start pcommon.Tim
 	if w.s.opts.Histograms == Classic {
 		return nil
 	}
-	return w.native(fam, p, t, start, e, dp.Exemplars())
+	return w.native(fam, p, t, start, e, dp.Exemplars)
 }
 
 // nativeForm is what native asks of a histogram that was read.
@@ -197,7 +166,7 @@ type nativeForm interface {
 }
 
 // native appends one native histogram sample, with a zero before a new one.
-func (w *writer) native(fam *family, p *point, t int64, start pcommon.Timestamp, e nativeForm, exs pmetric.ExemplarSlice) error {
+func (w *writer) native(fam *family, p *point, t int64, start uint64, e nativeForm, exs []wire.Exemplar) error {
 	h, err := e.encode(&w.buckets, &p.shape.layout)
 	if err != nil {
 		return err
@@ -242,14 +211,14 @@ func (w *writer) staleExplicit(fam *family, p *point, t int64) error {
 
 // classicSeries makes the classic series of a point whose bounds are new:
 // _count, _sum, and one _bucket for each bound and +Inf.
-func (w *writer) classicSeries(res *resource, fam *family, p *point, attrs pcommon.Map) error {
+func (w *writer) classicSeries(res *resource, fam *family, p *point, attrs wire.PointAttrs) error {
 	if w.s.opts.Histograms == Native {
 		return nil
 	}
-	bounds := w.explicit.bounds
-	if len(p.shape.classic) > 0 && len(bounds) == len(p.shape.bounds) && (len(bounds) == 0 || &bounds[0] == &p.shape.bounds[0]) {
+	if len(p.shape.classic) > 0 && p.shape.bounds == w.explicit.bounds {
 		return nil
 	}
+	bounds := w.explicit.bounds.upper
 	list := make([]*Series, 0, len(bounds)+3)
 	add := func(suffix string, extra ...label) error {
 		s, err := w.series(&Series{}, res, fam, fam.name+suffix, attrs, extra...)
@@ -275,7 +244,7 @@ func (w *writer) classicSeries(res *resource, fam *family, p *point, attrs pcomm
 }
 
 // classic appends the classic samples of a point.
-func (w *writer) classic(fam *family, p *point, t int64, start pcommon.Timestamp, e *explicit, dp pmetric.HistogramDataPoint) error {
+func (w *writer) classic(fam *family, p *point, t int64, start uint64, e *explicit, dp *wire.Point) error {
 	one := func(s *Series, v float64, o storage.AppendV2Options) error {
 		if zero, ok := fam.zeroAt(s, start, t); ok {
 			if err := s.appendZeroFloat(w.app, zero); err != nil {
@@ -287,7 +256,7 @@ func (w *writer) classic(fam *family, p *point, t int64, start pcommon.Timestamp
 	// Exemplars go to the buckets they fall into; a native series, if there
 	// is one, takes them instead.
 	if w.s.opts.Histograms == Classic {
-		w.exemplars(dp.Exemplars(), p, t)
+		w.exemplars(dp.Exemplars, p, t)
 	} else {
 		w.exs = w.exs[:0]
 	}
@@ -302,8 +271,8 @@ func (w *writer) classic(fam *family, p *point, t int64, start pcommon.Timestamp
 	lower := math.Inf(-1)
 	for i, s := range buckets {
 		upper := math.Inf(1)
-		if i < len(e.bounds) {
-			upper = e.bounds[i]
+		if i < len(e.bounds.upper) {
+			upper = e.bounds.upper[i]
 		}
 		cumulative += e.counts[i]
 		v := float64(cumulative)
@@ -325,21 +294,12 @@ func (w *writer) classic(fam *family, p *point, t int64, start pcommon.Timestamp
 	return nil
 }
 
-// summaries appends summaries: _count, _sum, and one series for each quantile.
-func (w *writer) summaries(res *resource, fam *family, dps pmetric.SummaryDataPointSlice) {
-	for i := range dps.Len() {
-		if err := w.summary(res, fam, dps.At(i)); err != nil {
-			w.rejected.add(1, fam.name, err)
-		}
-	}
-}
-
-func (w *writer) summary(res *resource, fam *family, dp pmetric.SummaryDataPoint) error {
-	t, err := w.when(dp.Timestamp())
+func (w *writer) summary(res *resource, fam *family, dp *wire.Point) error {
+	t, err := w.when(dp.Time)
 	if err != nil {
 		return err
 	}
-	attrs := dp.Attributes()
+	attrs := dp.Key
 	p, err := w.point(res, fam, attrs, func(p *point) (err error) {
 		p.shape = &shape{}
 		p.series, err = w.series(&p.own, res, fam, fam.name+"_count", attrs)
@@ -351,13 +311,13 @@ func (w *writer) summary(res *resource, fam *family, dp pmetric.SummaryDataPoint
 	if err := w.summarySeries(res, fam, p, dp); err != nil {
 		return err
 	}
-	count, sum := float64(dp.Count()), dp.Sum()
-	gone := dp.Flags().NoRecordedValue()
+	count, sum := float64(dp.Count), dp.Sum
+	gone := dp.NoValue
 	if gone {
 		count, sum = staleNaN, staleNaN
 	} else {
 		for _, s := range p.shape.classic[:2] {
-			if zero, ok := fam.zeroAt(s, dp.StartTimestamp(), t); ok {
+			if zero, ok := fam.zeroAt(s, dp.Start, t); ok {
 				if err := s.appendZeroFloat(w.app, zero); err != nil {
 					return err
 				}
@@ -372,8 +332,8 @@ func (w *writer) summary(res *resource, fam *family, dp pmetric.SummaryDataPoint
 	}
 	for i, s := range p.shape.classic[2:] {
 		v := staleNaN
-		if qs := dp.QuantileValues(); !gone && i < qs.Len() {
-			v = qs.At(i).Value()
+		if qs := dp.Quantiles; !gone && i < len(qs) {
+			v = qs[i].Value
 		}
 		if err := w.float(fam, s, t, v, storage.AppendV2Options{}); err != nil {
 			return err
@@ -383,30 +343,30 @@ func (w *writer) summary(res *resource, fam *family, dp pmetric.SummaryDataPoint
 }
 
 // summarySeries makes the series of a summary whose quantiles are new; they
-// stand in p.shape.bounds.
-func (w *writer) summarySeries(res *resource, fam *family, p *point, dp pmetric.SummaryDataPoint) error {
-	qs := dp.QuantileValues()
-	same := len(p.shape.classic) > 0 && (len(p.shape.bounds) == qs.Len() || dp.Flags().NoRecordedValue())
-	for i := 0; same && i < min(qs.Len(), len(p.shape.bounds)); i++ {
-		same = p.shape.bounds[i] == qs.At(i).Quantile()
+// stand in p.shape.quantiles.
+func (w *writer) summarySeries(res *resource, fam *family, p *point, dp *wire.Point) error {
+	qs := dp.Quantiles
+	same := len(p.shape.classic) > 0 && (len(p.shape.quantiles) == len(qs) || dp.NoValue)
+	for i := 0; same && i < min(len(qs), len(p.shape.quantiles)); i++ {
+		same = p.shape.quantiles[i] == qs[i].Quantile
 	}
 	if same {
 		return nil
 	}
-	sum, err := w.series(&Series{}, res, fam, fam.name+"_sum", dp.Attributes())
+	sum, err := w.series(&Series{}, res, fam, fam.name+"_sum", dp.Key)
 	if err != nil {
 		return err
 	}
-	list, bounds := []*Series{p.series, sum}, make([]float64, qs.Len())
-	for i := range bounds {
-		bounds[i] = qs.At(i).Quantile()
-		s, err := w.series(&Series{}, res, fam, fam.name, dp.Attributes(), label{quantileLabel, formatBound(bounds[i])})
+	list, quantiles := []*Series{p.series, sum}, make([]float64, len(qs))
+	for i := range quantiles {
+		quantiles[i] = qs[i].Quantile
+		s, err := w.series(&Series{}, res, fam, fam.name, dp.Key, label{quantileLabel, formatBound(quantiles[i])})
 		if err != nil {
 			return err
 		}
 		list = append(list, s)
 	}
-	p.shape.classic, p.shape.bounds = list, bounds
+	p.shape.classic, p.shape.quantiles = list, quantiles
 	return nil
 }
 

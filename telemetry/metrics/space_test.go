@@ -42,7 +42,7 @@ func TestFullDisk(t *testing.T) {
 		time.Sleep(2 * spaceInterval) // the disk is looked at again
 		md, ms := gateway("n-1")
 		gauge(ms, "g", now.Add(time.Duration(i)*time.Second), float64(i))
-		_, _, err := s.WriteMetrics(t.Context(), node1, md)
+		_, _, err := send(t.Context(), s, node1, md)
 		return err
 	}
 	if err := put(1); err != nil {
@@ -116,7 +116,7 @@ func TestTornByFullDisk(t *testing.T) {
 		for k := range 200 { // more than a page of log
 			gauge(ms, "g", now.Add(time.Duration(i)*time.Second), float64(i), "k", strings.Repeat("x", 100), "n", string(rune('a'+k)))
 		}
-		_, _, err := s.WriteMetrics(t.Context(), node1, md)
+		_, _, err := send(t.Context(), s, node1, md)
 		return err
 	}
 	if err := put(1); err != nil {

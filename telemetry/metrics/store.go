@@ -44,6 +44,7 @@ type Store struct {
 	cache   *cache
 	table   *table
 	meta    *metaStore
+	bounds  boundsTable
 	scraped *scrapeCache
 	self    *selfMetrics
 	space   *space

@@ -18,6 +18,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 func TestReopen(t *testing.T) {
@@ -285,7 +287,7 @@ func TestUnavailable(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := s.WriteMetrics(ctx, node1, pmetric.NewMetrics()); !errors.Is(err, context.Canceled) {
+	if _, _, err := send(ctx, s, node1, pmetric.NewMetrics()); !errors.Is(err, context.Canceled) {
 		t.Errorf("a request that has ended: %v", err)
 	}
 }
@@ -308,18 +310,17 @@ func FuzzWriteMetrics(f *testing.F) {
 	}
 	f.Add(b)
 	s := openStore(f, func(o *Options) { o.Histograms = Both; o.MaxSeries = 10_000 })
-	u := pmetric.ProtoUnmarshaler{}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		md, err := u.UnmarshalMetrics(b)
-		if err != nil {
+		var m wire.Metrics
+		if m.Read(b, noLimits) != nil {
 			return
 		}
-		n, _, err := s.WriteMetrics(t.Context(), node1, md)
+		n, _, err := s.WriteMetrics(t.Context(), node1, &m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n > md.DataPointCount() {
-			t.Fatalf("%d of %d points rejected", n, md.DataPointCount())
+		if n > m.Points() {
+			t.Fatalf("%d of %d points rejected", n, m.Points())
 		}
 	})
 }

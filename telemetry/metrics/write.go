@@ -13,10 +13,9 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/storage"
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/pmetric"
 
 	binnacle "github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // WriteMetrics stores a batch of OTLP metrics. Its resources must be
@@ -29,7 +28,7 @@ import (
 //
 // WriteMetrics does not change md and keeps nothing of it. It is safe for
 // concurrent use; batches of one resource wait for each other.
-func (s *Store) WriteMetrics(ctx context.Context, o binnacle.Origin, md pmetric.Metrics) (rejected int, message string, err error) {
+func (s *Store) WriteMetrics(ctx context.Context, o binnacle.Origin, md *wire.Metrics) (rejected int, message string, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, "", err
 	}
@@ -40,9 +39,8 @@ func (s *Store) WriteMetrics(ctx context.Context, o binnacle.Origin, md pmetric.
 	w := writers.Get().(*writer)
 	defer w.release()
 	w.begin(s, o, now)
-	rms := md.ResourceMetrics()
-	for i := range rms.Len() {
-		w.resourceMetrics(rms.At(i))
+	for i := range md.Resources {
+		w.resource(&md.Resources[i])
 	}
 	if err := w.commit(); err != nil {
 		return 0, "", err
@@ -69,7 +67,6 @@ type writer struct {
 	exemplarCount int
 	exemplarsLost int
 
-	key      []byte // of a point
 	resKey   []byte // of the resource being written
 	labels   labelBuilder
 	buckets  bucketEncoder
@@ -95,7 +92,7 @@ func (w *writer) release() {
 		_ = w.app.Rollback()
 	}
 	clear(w.exs)
-	*w = writer{key: w.key[:0], resKey: w.resKey[:0], labels: w.labels, buckets: w.buckets, expo: w.expo, explicit: explicit{counts: w.explicit.counts}, exs: w.exs[:0]}
+	*w = writer{resKey: w.resKey[:0], labels: w.labels, buckets: w.buckets, expo: w.expo, explicit: explicit{counts: w.explicit.counts}, exs: w.exs[:0]}
 	w.labels.truncated = 0
 	clear(w.labels.list)
 	writers.Put(w)
@@ -124,19 +121,15 @@ func (w *writer) commit() error {
 	return nil
 }
 
-// resourceMetrics appends all of one resource, under its lock.
-func (w *writer) resourceMetrics(rm pmetric.ResourceMetrics) {
-	res := w.lockResource(rm.Resource().Attributes())
+// resource appends all of one resource, under its lock.
+func (w *writer) resource(rm *wire.Resource) {
+	res := w.lockResource(rm.Attrs)
 	defer w.unlockResource(res)
 	res.used = w.now
 
 	newest := int64(math.MinInt64)
-	sms := rm.ScopeMetrics()
-	for i := range sms.Len() {
-		ms := sms.At(i).Metrics()
-		for j := range ms.Len() {
-			newest = max(newest, w.metric(res, ms.At(j)))
-		}
+	for i := range rm.Metrics {
+		newest = max(newest, w.metric(res, &rm.Metrics[i]))
 	}
 	if newest != math.MinInt64 {
 		w.targetInfo(res, newest)
@@ -144,7 +137,7 @@ func (w *writer) resourceMetrics(rm pmetric.ResourceMetrics) {
 }
 
 // lockResource returns the resource of attrs, locked, making it at need.
-func (w *writer) lockResource(attrs pcommon.Map) *resource {
+func (w *writer) lockResource(attrs wire.Attrs) *resource {
 	w.resKey = appendResourceKey(w.resKey[:0], w.origin, attrs)
 	for {
 		res := w.s.cache.get(w.resKey)
@@ -170,7 +163,7 @@ func (w *writer) unlockResource(res *resource) {
 	res.mu.Unlock()
 }
 
-func (w *writer) newResource(attrs pcommon.Map) *resource {
+func (w *writer) newResource(attrs wire.Attrs) *resource {
 	base, info := resourceLabels(attrs)
 	for i := range base {
 		base[i].value = w.labels.clean(base[i].value)
@@ -185,34 +178,36 @@ func (w *writer) newResource(attrs pcommon.Map) *resource {
 }
 
 // metric appends the points of one metric and returns the newest time stored.
-func (w *writer) metric(res *resource, m pmetric.Metric) int64 {
-	n := pointCount(m)
+func (w *writer) metric(res *resource, m *wire.Metric) int64 {
+	n := len(m.Points)
 	if n == 0 {
 		return math.MinInt64
 	}
 	w.points += n
 	k, ok := kindOf(m)
 	if !ok {
-		w.rejected.add(n, m.Name(), errors.New("metric has no aggregation temporality: want cumulative or delta"))
+		w.rejected.add(n, m.Name, errors.New("metric has no aggregation temporality: want cumulative or delta"))
 		return math.MinInt64
 	}
-	fam, err := w.family(res, familyKey{m.Name(), m.Unit(), k}, m.Description())
+	fam, err := w.family(res, familyKey{m.Name, m.Unit, k}, m.Description)
 	if err != nil {
-		w.rejected.add(n, m.Name(), err)
+		w.rejected.add(n, m.Name, err)
 		return math.MinInt64
 	}
 	before := fam.at
-	switch m.Type() {
-	case pmetric.MetricTypeGauge:
-		w.numbers(res, fam, m.Gauge().DataPoints())
-	case pmetric.MetricTypeSum:
-		w.numbers(res, fam, m.Sum().DataPoints())
-	case pmetric.MetricTypeHistogram:
-		w.explicits(res, fam, m.Histogram().DataPoints())
-	case pmetric.MetricTypeExponentialHistogram:
-		w.exponentials(res, fam, m.ExponentialHistogram().DataPoints())
-	case pmetric.MetricTypeSummary:
-		w.summaries(res, fam, m.Summary().DataPoints())
+	store := (*writer).number
+	switch m.Type {
+	case wire.Histogram:
+		store = (*writer).explicitPoint
+	case wire.Exponential:
+		store = (*writer).exponential
+	case wire.Summary:
+		store = (*writer).summary
+	}
+	for i := range m.Points {
+		if err := store(w, res, fam, &m.Points[i]); err != nil {
+			w.rejected.add(1, fam.name, err)
+		}
 	}
 	if fam.at == before && before == 0 {
 		return math.MinInt64
@@ -220,28 +215,12 @@ func (w *writer) metric(res *resource, m pmetric.Metric) int64 {
 	return fam.at
 }
 
-// pointCount returns how many data points m has, whatever its type.
-func pointCount(m pmetric.Metric) int {
-	switch m.Type() {
-	case pmetric.MetricTypeGauge:
-		return m.Gauge().DataPoints().Len()
-	case pmetric.MetricTypeSum:
-		return m.Sum().DataPoints().Len()
-	case pmetric.MetricTypeHistogram:
-		return m.Histogram().DataPoints().Len()
-	case pmetric.MetricTypeExponentialHistogram:
-		return m.ExponentialHistogram().DataPoints().Len()
-	case pmetric.MetricTypeSummary:
-		return m.Summary().DataPoints().Len()
-	}
-	return 0
-}
-
 // family returns the family of key, making it at need.
 func (w *writer) family(res *resource, key familyKey, help string) (*family, error) {
 	if f := res.families[key]; f != nil {
 		return f, nil
 	}
+	key.name, key.unit = strings.Clone(key.name), strings.Clone(key.unit)
 	name, err := metricName(key)
 	if err != nil {
 		return nil, err
@@ -250,7 +229,6 @@ func (w *writer) family(res *resource, key familyKey, help string) (*family, err
 		return nil, fmt.Errorf("metric name is longer than %d bytes", maxNameBytes)
 	}
 	f := &family{kind: key.kind, name: name}
-	key.name, key.unit = strings.Clone(key.name), strings.Clone(key.unit)
 	if len(res.families) < maxFamilies {
 		res.families[key] = f
 	} else {
@@ -265,10 +243,9 @@ const maxFamilies = 10_000
 
 // point returns the cached point of attrs, making it at need by resolve, which
 // fills in its series. It is valid until the next call at least.
-func (w *writer) point(res *resource, fam *family, attrs pcommon.Map, resolve func(*point) error) (*point, error) {
-	w.key = appendAttrs(w.key[:0], attrs)
-	h := w.s.cache.hash(w.key)
-	p := fam.points.get(h, w.key)
+func (w *writer) point(res *resource, fam *family, attrs wire.PointAttrs, resolve func(*point) error) (*point, error) {
+	h := w.s.cache.hash(attrs)
+	p := fam.points.get(h, attrs)
 	if p != nil && p.alive() {
 		w.hits++
 		return p, nil
@@ -285,7 +262,7 @@ func (w *writer) point(res *resource, fam *family, attrs pcommon.Map, resolve fu
 	case fam.passing:
 		w.uncached++
 	case res.owner.points.Load() < pointsPerSeries*res.owner.max:
-		fresh.key = string(w.key)
+		fresh.key = string(attrs)
 		fam.points.add(fresh)
 		res.points++
 		w.added++
@@ -297,7 +274,7 @@ func (w *writer) point(res *resource, fam *family, attrs pcommon.Map, resolve fu
 }
 
 // one resolves a point that has a single series.
-func (w *writer) one(res *resource, fam *family, attrs pcommon.Map) (*point, error) {
+func (w *writer) one(res *resource, fam *family, attrs wire.PointAttrs) (*point, error) {
 	return w.point(res, fam, attrs, func(p *point) (err error) {
 		p.series, err = w.series(&p.own, res, fam, fam.name, attrs)
 		return err
@@ -306,7 +283,7 @@ func (w *writer) one(res *resource, fam *family, attrs pcommon.Map) (*point, err
 
 // series interns the series of a point under the given name. It lies in room if
 // it is new.
-func (w *writer) series(room *Series, res *resource, fam *family, name string, attrs pcommon.Map, extra ...label) (*Series, error) {
+func (w *writer) series(room *Series, res *resource, fam *family, name string, attrs wire.PointAttrs, extra ...label) (*Series, error) {
 	lbls, err := w.labels.series(name, res.base, attrs, fam.kind, extra...)
 	if err != nil {
 		return nil, err
@@ -315,7 +292,7 @@ func (w *writer) series(room *Series, res *resource, fam *family, name string, a
 }
 
 // when returns a point's time in Unix milliseconds, or why it cannot be.
-func (w *writer) when(ts pcommon.Timestamp) (int64, error) {
+func (w *writer) when(ts uint64) (int64, error) {
 	t := millis(ts)
 	switch {
 	case ts == 0:
@@ -337,7 +314,7 @@ func (f *family) stamp(t int64) {
 // t was last known to be zero, and false if that needs no sample. That is its
 // start or, for a new series of a metric that was exported before, the export
 // before: it had no such series yet.
-func (f *family) zeroAt(s *Series, start pcommon.Timestamp, t int64) (int64, bool) {
+func (f *family) zeroAt(s *Series, start uint64, t int64) (int64, bool) {
 	st := millis(start)
 	if st == 0 || st >= t {
 		return 0, false

@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
 	binnacle "github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 func TestNamesAndLabels(t *testing.T) {
@@ -360,8 +360,8 @@ func TestAttributeOrder(t *testing.T) {
 // TestOriginIsPartOfTheKey checks that a payload alone cannot reach another
 // sender's cache entry, even with equal bytes.
 func TestOriginIsPartOfTheKey(t *testing.T) {
-	attrs := pcommon.NewMap()
-	put(attrs, "service.instance.id", "n-1")
+	var attrs wire.Attrs
+	attrs.Put("service.instance.id", "n-1")
 	seen := map[string]binnacle.Origin{}
 	for _, o := range []binnacle.Origin{{}, {Managed: true, Node: "n-1"}, {Managed: true, Node: "n-2"}, {Managed: true, Node: "n-1", Group: "g"}} {
 		key := string(appendResourceKey(nil, o, attrs))
@@ -439,7 +439,7 @@ func TestConcurrentWrites(t *testing.T) {
 					exponential(ms, "e", now.Add(-time.Hour), at, 2, 0, []uint64{uint64(i)}, 1, "k", fmt.Sprint(k))
 				}
 				o := binnacle.Origin{Managed: true, Node: binnacle.NodeID(fmt.Sprintf("n-%d", g%3))}
-				if _, _, err := s.WriteMetrics(t.Context(), o, md); err != nil {
+				if _, _, err := send(t.Context(), s, o, md); err != nil {
 					t.Error(err)
 				}
 			}
