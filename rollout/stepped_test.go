@@ -66,6 +66,11 @@ func (f *fakeTelemetry) Query(_ context.Context, expr string, at time.Time) (pro
 	return out, nil
 }
 
+// QueryRange has no hours before a rollout to tell of.
+func (f *fakeTelemetry) QueryRange(context.Context, string, time.Time, time.Time, time.Duration) (promql.Matrix, error) {
+	return nil, nil
+}
+
 var shortSteps = []api.NewStep{{Nodes: 1, Bake: 20}, {Percent: 100, Bake: 20}}
 
 // stepped is a bench whose group of five runs revision 1 and has a revision 2.
