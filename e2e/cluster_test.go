@@ -139,6 +139,7 @@ type cluster struct {
 	base    string // of the operator API
 	nodeAPI string
 	otlp    string // OTLP over HTTP
+	grpc    string // OTLP over gRPC
 	client  *api.Client
 	args    []string
 	nodes   []*node
@@ -192,7 +193,7 @@ func prepareManager(t *testing.T, extra ...string) *cluster {
 	c := &cluster{t: t, dir: t.TempDir()}
 	ports := freePorts(t, 5)
 	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
-	c.base, c.nodeAPI, c.otlp = "http://"+at(0), at(1), "http://"+at(4)
+	c.base, c.nodeAPI, c.grpc, c.otlp = "http://"+at(0), at(1), at(3), "http://"+at(4)
 	c.args = append([]string{
 		"run", "--data-dir", filepath.Join(c.dir, "manager"), "--tokens-dir", filepath.Join(c.dir, "tokens"),
 		"--http-addr", at(0), "--node-addr", at(1), "--gossip-addr", at(2), "--otlp-grpc-addr", at(3), "--otlp-http-addr", at(4),

@@ -356,12 +356,12 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 	if m.otlpLn != nil {
 		s := m.receiver.HTTPServer(m.identifyUnmanaged)
 		servers = append(servers, s)
-		run("OTLP over HTTP", serving(s, m.otlpLn))
+		run("OTLP over HTTP", serving(s, m.receiver.LimitConnections(m.otlpLn, "http")))
 	}
 	var grpcServer *grpc.Server
 	if m.grpcLn != nil {
 		grpcServer = m.receiver.GRPCServer(m.identifyUnmanaged)
-		run("OTLP over gRPC", func(context.Context) error { return grpcServer.Serve(m.grpcLn) })
+		run("OTLP over gRPC", func(context.Context) error { return grpcServer.Serve(m.receiver.LimitConnections(m.grpcLn, "grpc")) })
 	}
 	m.record(ctx, api.Event{Kind: events.ManagerStarted, Actor: "manager", Message: "the manager " + binnacle.Version + " started"})
 	m.ready.Store(true)

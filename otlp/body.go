@@ -3,9 +3,12 @@ package otlp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -18,8 +21,10 @@ const firstRead = 64 << 10
 // request does not pin its memory for good.
 const keepBody = 1 << 20
 
-// bodyPool recycles buffers and decompressors. The zero value is ready.
+// bodyPool reads bodies, and recycles buffers and decompressors.
 type bodyPool struct {
+	total, stall time.Duration // bodyTime and stallTime
+
 	buf  sync.Pool // *[]byte
 	gzip sync.Pool // *gzip.Reader
 	zstd sync.Pool // *zstd.Decoder
@@ -47,7 +52,7 @@ func (p *bodyPool) read(ctx context.Context, w http.ResponseWriter, req *http.Re
 	if req.ContentLength > limit {
 		return nil, refuse(tooLarge, "the body has %d bytes, more than %d: send smaller batches", req.ContentLength, limit)
 	}
-	wire := http.MaxBytesReader(w, req.Body, limit)
+	wire := http.MaxBytesReader(w, &movingBody{ReadCloser: req.Body, rc: http.NewResponseController(w), stall: p.stall, end: time.Now().Add(p.total)}, limit)
 	switch enc := req.Header.Get("Content-Encoding"); enc {
 	case "", "identity":
 		return p.readAll(ctx, wire, limit, sh)
@@ -58,6 +63,41 @@ func (p *bodyPool) read(ctx context.Context, w http.ResponseWriter, req *http.Re
 	default:
 		return nil, refuse(badMedia, "Content-Encoding %q is not supported: use gzip, zstd or none", enc)
 	}
+}
+
+const (
+	// bodyTime is how long a body may take: 16 MiB in 30 s ask for 4.5 Mbit/s;
+	// slower senders send smaller batches.
+	bodyTime = 30 * time.Second
+	// stallTime is how long it may stop coming: what has come takes memory that
+	// others wait for.
+	stallTime = 5 * time.Second
+)
+
+// movingBody is a body that must keep coming.
+type movingBody struct {
+	io.ReadCloser
+	rc    *http.ResponseController
+	stall time.Duration
+	end   time.Time
+	set   time.Time // when the deadline was moved last
+}
+
+func (b *movingBody) Read(p []byte) (int, error) {
+	if now := time.Now(); now.Sub(b.set) > b.stall/5 {
+		b.set = now
+		by := now.Add(b.stall)
+		if by.After(b.end) {
+			by = b.end
+		}
+		_ = b.rc.SetReadDeadline(by) // what has no deadline does not stall
+	}
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		// The server reads on, to see the sender leave: that may take longer.
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 func (p *bodyPool) readGzip(ctx context.Context, wire io.Reader, limit int64, sh *share) ([]byte, error) {
@@ -118,10 +158,11 @@ func (p *bodyPool) readAll(ctx context.Context, rd io.Reader, limit int64, sh *s
 			return nil, readError("body", err)
 		}
 		if len(b) == cap(b) {
-			if err := sh.grow(ctx, int64(2*cap(b))); err != nil {
+			size := min(2*int64(cap(b)), limit+1) // one more, to see that it is too much
+			if err := sh.grow(ctx, size); err != nil {
 				return nil, err
 			}
-			b = append(make([]byte, 0, 2*cap(b)), b...)
+			b = append(make([]byte, 0, size), b...)
 		}
 	}
 }
@@ -133,6 +174,9 @@ func readError(what string, err error) error {
 	}
 	if errors.Is(err, context.Canceled) {
 		return err
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &refusal{reason: gone, retry: time.Second, err: fmt.Errorf("the body did not come for %s, or not all of it within %s: %w", stallTime, bodyTime, err)}
 	}
 	return refuse(badRequest, "the %s cannot be read: %w", what, err)
 }

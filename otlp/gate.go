@@ -14,6 +14,7 @@ type gate struct {
 	max      int64
 	inFlight atomic.Int64
 
+	busy    *busyMeters
 	soft    uint64 // bytes of live heap; 0 is no limit
 	checked atomic.Int64
 	short   atomic.Bool
@@ -24,8 +25,8 @@ type gate struct {
 // a microsecond, but the figure only moves with garbage collections.
 const memoryInterval = 100 * time.Millisecond
 
-func newGate(maxInFlight int, soft int64) *gate {
-	g := &gate{max: int64(maxInFlight), live: liveHeap}
+func newGate(maxInFlight int, soft int64, busy *busyMeters) *gate {
+	g := &gate{max: int64(maxInFlight), live: liveHeap, busy: busy}
 	switch {
 	case soft > 0:
 		g.soft = uint64(soft)
@@ -51,8 +52,8 @@ func liveHeap() uint64 {
 // enter admits a request or refuses it as retryable. leave must follow an
 // admission.
 func (g *gate) enter() error {
-	if g.memoryShort() {
-		return refuseBusy("memory is short (more than %d bytes in use): try again", g.soft)
+	if err := g.memory(); err != nil {
+		return err
 	}
 	if g.inFlight.Add(1) > g.max {
 		g.inFlight.Add(-1)
@@ -64,8 +65,8 @@ func (g *gate) enter() error {
 // check is enter for gRPC, which counts its calls elsewhere: it refuses, and
 // admits without counting.
 func (g *gate) check() error {
-	if g.memoryShort() {
-		return refuseBusy("memory is short (more than %d bytes in use): try again", g.soft)
+	if err := g.memory(); err != nil {
+		return err
 	}
 	if g.inFlight.Load() >= g.max {
 		return g.full()
@@ -73,7 +74,17 @@ func (g *gate) check() error {
 	return nil
 }
 
+// memory refuses while memory is short.
+func (g *gate) memory() error {
+	if !g.memoryShort() {
+		return nil
+	}
+	g.busy.memory.Inc()
+	return refuseBusy("memory is short (more than %d bytes in use): try again", g.soft)
+}
+
 func (g *gate) full() error {
+	g.busy.inFlight.Inc()
 	return refuseBusy("%d requests are in work already: try again", g.max)
 }
 

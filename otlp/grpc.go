@@ -22,10 +22,12 @@ import (
 	"github.com/binnacle-project/binnacle"
 )
 
-// An interceptor of gRPC runs after decoding, so guards that stand there
-// protect nothing. Ours stand in the tap handle, which sees the headers before
-// the stream exists, and in the codec, which is given the bytes: generated
-// services are not used, the request type is our own.
+// An interceptor of gRPC runs after decoding, and the handler of a unary method
+// after its message was read and inflated, so guards that stand there protect
+// nothing. Ours stand in the tap handle, which sees the headers before the stream
+// exists; before the reading of the message, for which the methods are registered
+// as streams (on the wire there is no difference); and in the codec, which is
+// given the bytes: generated services are not used, the request type is our own.
 
 // GRPCServer returns a server of the OTLP services for senders that identify
 // knows. extra adds options such as credentials; the caller serves and stops
@@ -37,6 +39,10 @@ func (r *Receiver) GRPCServer(identify Identify, extra ...grpc.ServerOption) *gr
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
 		grpc.MaxRecvMsgSize(int(r.o.MaxBytes)), // on the wire and inflated
 		grpc.MaxConcurrentStreams(100),
+		// What of a message may come before it has its place in reading. Where
+		// it has one, gRPC opens the window for all of the message.
+		grpc.StaticStreamWindowSize(64 << 10),
+		grpc.StaticConnWindowSize(1 << 20),
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
@@ -49,8 +55,13 @@ func (r *Receiver) GRPCServer(identify Identify, extra ...grpc.ServerOption) *gr
 	return s
 }
 
-// originKey is the context key of what the tap handle found out.
+// originKey is the context key of what the tap handle found out, an admitted.
 type originKey struct{}
+
+type admitted struct {
+	origin binnacle.Origin
+	done   context.CancelFunc // ends the time that the message may take
+}
 
 // tap identifies the sender and turns it away before the stream exists.
 func (r *Receiver) tap(identify Identify) tap.ServerInHandle {
@@ -79,7 +90,8 @@ func (r *Receiver) tap(identify Identify) tap.ServerInHandle {
 			}
 			return ctx, ref.grpc()
 		}
-		return context.WithValue(ctx, originKey{}, o), nil
+		ctx, cancel := context.WithTimeout(ctx, r.bodies.total)
+		return context.WithValue(ctx, originKey{}, admitted{o, cancel}), nil
 	}
 }
 
@@ -110,17 +122,11 @@ func addrPort(a net.Addr) netip.AddrPort {
 
 // serviceDesc describes a service with the one method Export.
 func (r *Receiver) serviceDesc(name string, sig signal) *grpc.ServiceDesc {
-	full := "/" + servicePrefix + name + "/Export"
-	handle := func(srv any, ctx context.Context, dec func(any) error, ic grpc.UnaryServerInterceptor) (any, error) {
-		export := func(ctx context.Context, _ any) (any, error) { return r.export(ctx, sig, dec) }
-		if ic == nil {
-			return export(ctx, nil)
-		}
-		return ic(ctx, nil, &grpc.UnaryServerInfo{Server: srv, FullMethod: full}, export)
-	}
 	return &grpc.ServiceDesc{
 		ServiceName: servicePrefix + name,
-		Methods:     []grpc.MethodDesc{{MethodName: "Export", Handler: handle}},
+		Streams: []grpc.StreamDesc{{StreamName: "Export", Handler: func(_ any, stream grpc.ServerStream) error {
+			return r.export(stream, sig)
+		}}},
 	}
 }
 
@@ -166,15 +172,19 @@ func (watch) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context 
 // HandleConn implements stats.Handler.
 func (watch) HandleConn(context.Context, stats.ConnStats) {}
 
-// export takes one request. dec gives the bytes of the message to the codec,
-// which gives them to grpcRequest.take.
-func (r *Receiver) export(ctx context.Context, sig signal, dec func(any) error) (any, error) {
+// export takes one request and answers it.
+func (r *Receiver) export(stream grpc.ServerStream, sig signal) error {
 	start := time.Now()
-	if c, ok := ctx.Value(callKey{}).(*call); ok {
+	if c, ok := stream.Context().Value(callKey{}).(*call); ok {
 		c.handled = true
 	}
-	resp, res, err := r.serveGRPC(ctx, sig, dec)
+	resp, res, err := r.serveGRPC(stream, sig)
 	why := accepted
+	if err == nil {
+		if err = stream.SendMsg(resp); err != nil {
+			err = classifyReceive(err) // the sender has left
+		}
+	}
 	if err != nil {
 		ref := classify(err)
 		why = ref.reason
@@ -184,24 +194,32 @@ func (r *Receiver) export(ctx context.Context, sig signal, dec func(any) error) 
 		err = ref.grpc()
 	}
 	r.meters.done(sig, overGRPC, start, res, why)
-	return resp, err
+	return err
 }
 
-func (r *Receiver) serveGRPC(ctx context.Context, sig signal, dec func(any) error) (*grpcResponse, Result, error) {
+func (r *Receiver) serveGRPC(stream grpc.ServerStream, sig signal) (*grpcResponse, Result, error) {
 	var none Result
 	if sig == logsSignal {
 		return nil, none, errLogs
 	}
-	origin, ok := ctx.Value(originKey{}).(binnacle.Origin)
+	ctx := stream.Context()
+	from, ok := ctx.Value(originKey{}).(admitted)
 	if !ok {
 		return nil, none, refuse(unauthenticated, "the sender was not identified")
 	}
-	sh := r.budget.reserve()
+	defer from.done()
+	if err := r.enterReading(ctx); err != nil {
+		return nil, none, err
+	}
+	defer func() { <-r.reading }()
+	sh := r.budget.reserve(from.origin.Peer)
 	defer sh.release()
 	b := newBatch(sig)
 	defer b.release()
-	req := &grpcRequest{ctx: ctx, r: r, sig: sig, origin: origin, b: b, sh: sh}
-	if err := dec(req); err != nil {
+	req := &grpcRequest{ctx: ctx, r: r, sig: sig, origin: from.origin, b: b, sh: sh}
+	// RecvMsg gives the bytes of the message to the codec, which gives them to
+	// grpcRequest.take.
+	if err := stream.RecvMsg(req); err != nil {
 		return nil, none, classifyReceive(err)
 	}
 	if req.err != nil {
@@ -209,6 +227,29 @@ func (r *Receiver) serveGRPC(ctx context.Context, sig signal, dec func(any) erro
 	}
 	body, err := req.b.response(req.res, false)
 	return &grpcResponse{body}, req.res, err
+}
+
+// enterReading waits for a place among the messages that are read, as long as
+// a request waits for its share of the budget. The caller leaves it.
+func (r *Receiver) enterReading(ctx context.Context) error {
+	select {
+	case r.reading <- struct{}{}:
+		return nil
+	default:
+	}
+	start := time.Now()
+	defer r.meters.waits.UpdateDuration(start)
+	wait := time.NewTimer(r.o.DecodeWait)
+	defer wait.Stop()
+	select {
+	case r.reading <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-wait.C:
+		r.meters.busy.reading.Inc()
+		return refuseBusy("%d messages are being read already: try again", cap(r.reading))
+	}
 }
 
 // classifyReceive classes an error of gRPC's own reading of a message. The

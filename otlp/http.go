@@ -1,11 +1,13 @@
 package otlp
 
 import (
+	"errors"
 	"log/slog"
 	"math"
 	"mime"
 	"net/http"
 	"net/netip"
+	"os"
 	"strconv"
 	"time"
 
@@ -37,13 +39,11 @@ func (r *Receiver) HTTPServer(identify Identify) *http.Server {
 	return &http.Server{
 		Handler:           r.HTTPHandler(identify),
 		ReadHeaderTimeout: 5 * time.Second,
-		// A body of 16 MiB in 30 s asks for 4.5 Mbit/s; slower senders send
-		// smaller batches.
-		ReadTimeout:    30 * time.Second,
-		WriteTimeout:   60 * time.Second,
-		IdleTimeout:    2 * time.Minute,
-		MaxHeaderBytes: 16 << 10,
-		ErrorLog:       slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
+		ReadTimeout:       bodyTime + 5*time.Second, // bodies have their own, see movingBody
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
 	}
 }
 
@@ -103,10 +103,13 @@ func (h *httpHandler) serve(w http.ResponseWriter, req *http.Request, json bool)
 		return nil, none, err
 	}
 	defer h.r.gate.leave()
-	sh := h.r.budget.reserve()
+	sh := h.r.budget.reserve(origin.Peer)
 	defer sh.release()
 	body, err := h.r.bodies.read(ctx, w, req, h.r.o.MaxBytes, sh)
 	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			h.r.meters.busy.stalled.Inc()
+		}
 		return nil, none, err
 	}
 	defer h.r.bodies.put(body)

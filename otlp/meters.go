@@ -12,7 +12,30 @@ import (
 type meters struct {
 	set    *metrics.Set
 	panics *metrics.Counter
+	busy   busyMeters
+	waits  *metrics.Histogram
 	by     map[signal]*signalMeters
+}
+
+// busyMeters count what was refused as retryable by the receiver itself, by its
+// cause.
+type busyMeters struct {
+	memory   *metrics.Counter // soft memory limit
+	inFlight *metrics.Counter // requests in work
+	reading  *metrics.Counter // gRPC messages being read
+	decoding *metrics.Counter // bytes being decoded
+	peer     *metrics.Counter // bytes of one address
+	stalled  *metrics.Counter // the body stopped coming
+}
+
+func newBusyMeters(set *metrics.Set) busyMeters {
+	one := func(cause string) *metrics.Counter {
+		return set.GetOrCreateCounter(fmt.Sprintf("binnacle_otlp_busy_total{cause=%q}", cause))
+	}
+	return busyMeters{
+		memory: one("memory"), inFlight: one("in_flight"), reading: one("reading"),
+		decoding: one("decoding"), peer: one("peer"), stalled: one("stalled"),
+	}
 }
 
 type signalMeters struct {
@@ -36,14 +59,14 @@ func (t transport) String() string {
 	return "http"
 }
 
-func newMeters(set *metrics.Set, r *Receiver) *meters {
+func newMeters(set *metrics.Set) *meters {
 	m := &meters{
 		set:    set,
 		panics: set.GetOrCreateCounter("binnacle_otlp_panics_total"),
+		busy:   newBusyMeters(set),
+		waits:  set.GetOrCreateHistogram("binnacle_otlp_decode_wait_seconds"),
 		by:     map[signal]*signalMeters{},
 	}
-	set.GetOrCreateGauge("binnacle_otlp_requests_in_flight", func() float64 { return float64(r.gate.inFlight.Load()) })
-	set.GetOrCreateGauge("binnacle_otlp_decoding_bytes", func() float64 { return float64(r.budget.used.Load()) })
 	for _, s := range []signal{metricsSignal, tracesSignal, logsSignal} {
 		sm := &signalMeters{
 			bytes:    set.GetOrCreateCounter(fmt.Sprintf("binnacle_otlp_received_bytes_total{signal=%q}", s)),
@@ -63,6 +86,18 @@ func newMeters(set *metrics.Set, r *Receiver) *meters {
 		m.by[s] = sm
 	}
 	return m
+}
+
+// watch adds what is read when asked for.
+func (m *meters) watch(r *Receiver) {
+	m.set.GetOrCreateGauge("binnacle_otlp_requests_in_flight", func() float64 { return float64(r.gate.inFlight.Load()) })
+	m.set.GetOrCreateGauge("binnacle_otlp_decoding_bytes", func() float64 { return float64(r.budget.used.Load()) })
+	m.set.GetOrCreateGauge("binnacle_otlp_memory_short", func() float64 {
+		if r.gate.memoryShort() {
+			return 1
+		}
+		return 0
+	})
 }
 
 func (m *meters) bytes(s signal, n int) { m.by[s].bytes.Add(n) }

@@ -41,8 +41,8 @@ type Options struct {
 	MaxDepth int
 	// DecodeBytes bounds the memory that requests in decoding take together,
 	// by estimate. A request that does not get its share within DecodeWait is
-	// refused as retryable. Default 256 MiB; a request that alone would cost
-	// more waits for all of it.
+	// refused as retryable, one that alone would cost more for good. One peer
+	// gets half of it at most. Default 256 MiB.
 	DecodeBytes int64
 	// DecodeWait is how long a request may wait for its share. Default 2 s.
 	DecodeWait time.Duration
@@ -100,6 +100,9 @@ type Receiver struct {
 	budget *budget
 	meters *meters
 	bodies bodyPool
+	// reading holds an element for each gRPC message being read and inflated,
+	// which gRPC does in memory of its own, before it can be counted.
+	reading chan struct{}
 }
 
 // New makes a Receiver. It panics where Options.Sink is nil.
@@ -118,10 +121,13 @@ func New(o Options) *Receiver {
 			depth:      o.MaxDepth,
 			cost:       o.DecodeBytes,
 		},
-		gate:   newGate(o.MaxInFlight, o.SoftMemory),
-		budget: newBudget(o.DecodeBytes, o.DecodeWait),
+		meters:  newMeters(o.Metrics),
+		bodies:  bodyPool{total: bodyTime, stall: stallTime},
+		reading: make(chan struct{}, max(4, o.DecodeBytes/o.MaxBytes)),
 	}
-	r.meters = newMeters(o.Metrics, r)
+	r.gate = newGate(o.MaxInFlight, o.SoftMemory, &r.meters.busy)
+	r.budget = newBudget(o.DecodeBytes, o.DecodeWait, &r.meters.busy, r.meters.waits.UpdateDuration)
+	r.meters.watch(r)
 	return r
 }
 

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 	"go.opentelemetry.io/collector/pdata/ptrace"
@@ -399,29 +401,56 @@ func TestEveryRequestIsCounted(t *testing.T) {
 }
 
 func TestBudget(t *testing.T) {
-	b := newBudget(100, 20*time.Millisecond)
-	one := b.reserve()
-	if err := one.grow(t.Context(), 80); err != nil {
+	busy := newBusyMeters(metrics.NewSet())
+	waits := 0
+	b := newBudget(100<<20, 20*time.Millisecond, &busy, func(time.Time) { waits++ })
+	peer := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, n}) }
+	one := b.reserve(peer(1))
+	if err := one.grow(t.Context(), 80<<20); err != nil {
 		t.Fatal(err)
 	}
-	two := b.reserve()
-	err := two.grow(t.Context(), 30)
-	if ref := classify(err); ref.reason != busy || ref.retry == 0 {
-		t.Errorf("over the budget: got %v; want a retryable refusal", err)
+	two := b.reserve(peer(2))
+	err := two.grow(t.Context(), 30<<20)
+	if ref := classify(err); ref.retry == 0 || busy.decoding.Get() != 1 || waits != 1 {
+		t.Errorf("over the budget: got %v, counted %d, %d waits; want a retryable refusal, counted once", err, busy.decoding.Get(), waits)
 	}
 	one.release()
 	one.release()
-	if err := two.grow(t.Context(), 1000); err != nil || two.held != 100 {
+	if err := two.grow(t.Context(), 1000<<20); err != nil || two.held != 100<<20 {
 		t.Errorf("more than the budget: got %v, held %d; want all of it", err, two.held)
 	}
 	two.release()
 	if b.used.Load() != 0 {
 		t.Errorf("used is %d; want 0", b.used.Load())
 	}
+	// One peer gets half, in requests of any number.
+	var shares []*share
+	for err = nil; err == nil && len(shares) < 10; {
+		s := b.reserve(peer(3))
+		shares = append(shares, s)
+		err = s.grow(t.Context(), 20<<20)
+	}
+	if waits != 2 {
+		t.Errorf("%d waits; want the third request to have waited for the first two", waits)
+	}
+	if len(shares) != 3 || classify(err).retry == 0 || busy.peer.Get() != 1 {
+		t.Errorf("request %d of one peer: %v, counted %d; want the third refused, as retryable", len(shares), err, busy.peer.Get())
+	}
+	other := b.reserve(peer(4))
+	if err := other.grow(t.Context(), 20<<20); err != nil {
+		t.Errorf("another peer: %v", err)
+	}
+	for _, s := range append(shares, other) {
+		s.release()
+	}
+	if len(b.peers) != 0 || b.used.Load() != 0 {
+		t.Errorf("after all: peers %v, used %d; want none", b.peers, b.used.Load())
+	}
 }
 
 func TestTooManyInFlight(t *testing.T) {
-	g := newGate(1, -1)
+	busyMeters := newBusyMeters(metrics.NewSet())
+	g := newGate(1, -1, &busyMeters)
 	if err := g.enter(); err != nil {
 		t.Fatal(err)
 	}

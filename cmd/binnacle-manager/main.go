@@ -79,6 +79,7 @@ join.token, admin.token, reader.token and otlp.token.`,
 				return err
 			}
 			o.Log = log
+			manager.LimitMemory(o.Log)
 			m, err := manager.New(o)
 			if err != nil {
 				return err

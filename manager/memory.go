@@ -1,0 +1,30 @@
+package manager
+
+import (
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+)
+
+// memoryShare is how much of the container's or the machine's memory the Go
+// runtime may use before its collector works harder. The rest is for the kernel:
+// the stores read their files through its cache.
+const memoryShare = 0.8
+
+// LimitMemory gives the Go runtime a soft memory limit, from the control group or
+// else the machine, unless GOMEMLIMIT says it. Receivers refuse telemetry, as
+// retryable, when four fifths of it are in use (otlp.Options.SoftMemory).
+func LimitMemory(log *slog.Logger) {
+	before := debug.SetMemoryLimit(-1)
+	if _, err := memlimit.Set(
+		memlimit.WithRatio(memoryShare),
+		memlimit.WithProvider(memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)),
+	); err != nil {
+		log.Warn("memory is not limited: set GOMEMLIMIT, or a flood of telemetry may end the process", "error", err)
+		return
+	}
+	if limit := debug.SetMemoryLimit(-1); limit != before {
+		log.Info("memory is limited", "soft_limit_bytes", limit, "telemetry_refused_from", limit/5*4)
+	}
+}
