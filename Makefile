@@ -76,8 +76,10 @@ load-restart: ## 10 restart orders to a node under 200 strict clients.
 	@scripts/load ./gateway/agent TestLoadRestart
 
 .PHONY: bench-node
-bench-node: ## CPU per request of a whole gateway process, against a plain reverse proxy, by telemetry.
-	@scripts/load ./gateway/worker TestNodeCPU
+bench-node: ## CPU per request of a whole gateway process by telemetry, beside a plain reverse proxy and krakend-otel.
+	@mkdir -p $(BIN)
+	cd bench/krakendotel && $(GO) build -o ../../$(BIN)/krakendotel .
+	@BINNACLE_KRAKENDOTEL=$(CURDIR)/$(BIN)/krakendotel scripts/load ./gateway/worker TestNodeCPU
 
 .PHONY: bench-traces
 bench-traces: ## Ten million spans into a real manager: CPU, bytes on disk, query times.

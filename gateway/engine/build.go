@@ -44,6 +44,7 @@ var buildMu sync.Mutex
 type buildOptions struct {
 	log       *slog.Logger
 	telemetry *telemetry.Telemetry
+	other     *Instrumentation // nil is none
 	accessLog io.Writer
 	draining  *atomic.Bool
 	ref       api.RevisionRef

@@ -36,6 +36,8 @@ type Options struct {
 	// Telemetry instruments every generation; nil is off, and then costs
 	// nothing per request.
 	Telemetry *telemetry.Telemetry
+	// Instrumentation is another library's telemetry; nil is none.
+	Instrumentation *Instrumentation
 	// Metrics takes the engine's own counters; nil makes a private set.
 	Metrics *metrics.Set
 	// AccessLog takes one line per request in gin's form, as KrakenD prints
@@ -112,7 +114,7 @@ func (e *Engine) Apply(ctx context.Context, raw []byte, ref api.RevisionRef) err
 	bctx, cancel := context.WithTimeout(ctx, e.opts.BuildTimeout)
 	defer cancel()
 	g, err := build(bctx, raw, buildOptions{
-		log: e.log, telemetry: e.opts.Telemetry, accessLog: e.opts.AccessLog, draining: &e.draining, ref: ref, shared: &e.shared,
+		log: e.log, telemetry: e.opts.Telemetry, other: e.opts.Instrumentation, accessLog: e.opts.AccessLog, draining: &e.draining, ref: ref, shared: &e.shared,
 	})
 	if err != nil {
 		e.refused.Inc()

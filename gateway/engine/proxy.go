@@ -24,9 +24,16 @@ const maxDrainBytes = 64 << 10
 // Each backend in it has its script, rate limit and circuit breaker, outermost.
 func (b *builder) proxyFactory() proxy.Factory {
 	backends := b.backendLimits(b.luaBackend(b.backendFactory))
+	if b.other != nil {
+		backends = b.other.Backend(backends)
+	}
 	factory := proxy.NewShadowFactory(
 		proxy.NewDefaultFactoryWithSubscriber(backends, b.lura, b.subscriber))
-	return b.luaEndpointProxy(b.validated(factory))
+	factory = b.luaEndpointProxy(b.validated(factory))
+	if b.other != nil {
+		factory = b.other.Proxy(factory)
+	}
+	return factory
 }
 
 // detached gives p a context whose values are those of the request, and not
@@ -73,8 +80,14 @@ func (b *builder) backendFactory(remote *config.Backend) proxy.Proxy {
 // once: Lura's default asks for one per request.
 func (b *builder) executor(remote *config.Backend) client.HTTPRequestExecutor {
 	c := b.client(remote)
+	send := func(ctx context.Context, req *http.Request) (*http.Response, error) {
+		return c.Do(req.WithContext(ctx))
+	}
+	if b.other != nil {
+		send = b.other.Executor(func(context.Context) *http.Client { return c }, remote)
+	}
 	return func(ctx context.Context, req *http.Request) (*http.Response, error) {
-		resp, err := c.Do(req.WithContext(ctx))
+		resp, err := send(ctx, req)
 		if err == nil && ctx.Err() != nil {
 			// Lura drops the answer of an ended context without closing it.
 			resp.Body.Close()

@@ -92,6 +92,9 @@ func (b *builder) outer() func(http.Handler) http.Handler {
 		if b.router.HideVersionHeader {
 			h = hideVersion(h)
 		}
+		if b.other != nil {
+			h = b.other.Handler(h)
+		}
 		if b.scope != nil {
 			h = b.scope.Handler(h)
 		}
@@ -197,6 +200,9 @@ func (b *builder) endpointHandlers(path string, e *config.EndpointConfig, p prox
 	factory = b.routerLimit(path, factory)
 	factory = b.luaHandler(path, factory)
 	factory = b.validator(path, factory)
+	if b.other != nil {
+		factory = b.other.Endpoint(factory)
+	}
 	return append(chain, factory(e, detached(p)))
 }
 

@@ -51,7 +51,10 @@ func TestMain(m *testing.M) {
 type roleOptions struct {
 	// Mode is backend, sink, proxy (the standard library's), off (telemetry),
 	// metrics, ten, all.
-	Mode     string
+	Mode string
+	// Program is started in the place of this one, with Mode's configuration:
+	// the engine with another library's telemetry, see bench/krakendotel.
+	Program  string
 	GOGC     int // 0 is the default of the runtime
 	Backend  string
 	Sink     string
@@ -93,20 +96,44 @@ func (o roleOptions) run() error {
 		return http.Serve(ln, p)
 	}
 	to := TrafficOptions{Log: slog.New(slog.DiscardHandler)}
-	ratio := map[string]float64{"metrics": 0, "ten": 0.1, "all": 1}
-	if r, ok := ratio[o.Mode]; ok {
+	if r, ok := sampled[o.Mode]; ok {
 		to.Telemetry = &telemetry.Options{Endpoint: o.Sink, Managed: true, Interval: o.Interval, SampleRatio: r}
 	}
-	raw := fmt.Appendf(nil, `{ "version": 3, "port": 8080, "timeout": "10s",
-  "extra_config": {"router": {"disable_access_log": true}, "telemetry/opentelemetry": {"trace_sample_rate": %v}},
-  "endpoints": [ { "endpoint": "/doc/{id}", "output_encoding": "no-op", "backend": [ { "host": [%q], "url_pattern": "/{id}", "encoding": "no-op" } ] } ] }`,
-		ratio[o.Mode], o.Backend)
 	t := NewTraffic(to, []net.Listener{ln})
-	if err := t.Apply(context.Background(), raw, api.RevisionRef{Number: 1}); err != nil {
+	if err := t.Apply(context.Background(), o.configuration(), api.RevisionRef{Number: 1}); err != nil {
 		return err
 	}
 	ready()
 	select {}
+}
+
+// sampled is the share of traces by mode.
+var sampled = map[string]float64{"metrics": 0, "ten": 0.1, "all": 1}
+
+// configuration is the gateway's: one endpoint that changes nothing.
+func (o roleOptions) configuration() []byte {
+	return fmt.Appendf(nil, `{ "version": 3, "port": 8080, "timeout": "10s",
+  "extra_config": {"router": {"disable_access_log": true}},
+  "endpoints": [ { "endpoint": "/doc/{id}", "output_encoding": "no-op", "backend": [ { "host": [%q], "url_pattern": "/{id}", "encoding": "no-op" } ] } ] }`, o.Backend)
+}
+
+// command starts this test's binary in the role, or the other program.
+func (o roleOptions) command(t *testing.T) *exec.Cmd {
+	t.Helper()
+	if o.Program == "" {
+		b, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), envRole+"="+string(b))
+		return cmd
+	}
+	file := filepath.Join(t.TempDir(), "krakend.json")
+	if err := os.WriteFile(file, o.configuration(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return exec.Command(o.Program, "-config", file, "-sink", o.Sink, "-interval", o.Interval.String(), "-sample", fmt.Sprint(sampled[o.Mode]))
 }
 
 // role is a process in a role.
@@ -117,12 +144,7 @@ type role struct {
 
 func startRole(t *testing.T, o roleOptions) role {
 	t.Helper()
-	b, err := json.Marshal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), envRole+"="+string(b))
+	cmd := o.command(t)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
@@ -199,16 +221,25 @@ func ask(t *testing.T, url string, conns int, d time.Duration) int {
 // TestNodeCPU measures what a whole gateway process costs: CPU per request
 // against the same gateway with telemetry off, all the same otherwise, and
 // against the standard library's reverse proxy, in interleaved rounds, so that
-// what else the machine does meets all alike. `make bench-node` runs it in full;
-// a test run only shows that it works.
+// what else the machine does meets all alike. `make bench-node` runs it in full,
+// with krakend-otel in the same engine beside it; a test run only shows that it
+// works.
 func TestNodeCPU(t *testing.T) {
-	compareCPU(t, "off", []contender{
+	cs := []contender{
 		{"reverse proxy", roleOptions{Mode: "proxy"}},
 		{"off", roleOptions{Mode: "off"}},
 		{"metrics", roleOptions{Mode: "metrics"}},
 		{"metrics, 10 % of traces", roleOptions{Mode: "ten"}},
 		{"metrics, all traces", roleOptions{Mode: "all"}},
-	})
+	}
+	if other := os.Getenv("BINNACLE_KRAKENDOTEL"); other != "" {
+		cs = append(cs,
+			contender{"krakend-otel, no traces", roleOptions{Mode: "metrics", Program: other}},
+			contender{"krakend-otel, 10 %", roleOptions{Mode: "ten", Program: other}},
+			contender{"krakend-otel, all traces", roleOptions{Mode: "all", Program: other}},
+		)
+	}
+	compareCPU(t, "off", cs)
 }
 
 // TestNodeGC measures what the garbage collector's pace costs, with telemetry as
@@ -237,7 +268,7 @@ func compareCPU(t *testing.T, base string, cs []contender) {
 	if fullLoad {
 		// Each window has one export of metrics in it, which in production is
 		// one in two.
-		rounds, window, warm = 12, 2500*time.Millisecond, time.Second
+		rounds, window, warm = 12, 2*time.Second, time.Second
 	}
 	backend := startRole(t, roleOptions{Mode: "backend"})
 	sink := startRole(t, roleOptions{Mode: "sink"})

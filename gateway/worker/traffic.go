@@ -28,6 +28,8 @@ type TrafficOptions struct {
 	// Telemetry is completed with what the first configuration says of it. Nil,
 	// with a configuration that names no exporter, is off.
 	Telemetry *telemetry.Options
+	// Instrumentation is the engine's; nil is none.
+	Instrumentation *engine.Instrumentation
 	// BuildTimeout bounds one build, 0 is the engine's default.
 	BuildTimeout time.Duration
 }
@@ -138,7 +140,7 @@ func (t *Traffic) first(ctx context.Context, raw []byte, ref api.RevisionRef, se
 		}
 	}
 	eng = engine.New(engine.Options{
-		Log: t.opts.Log, Telemetry: tel, Metrics: t.opts.Metrics, BuildTimeout: t.opts.BuildTimeout,
+		Log: t.opts.Log, Telemetry: tel, Instrumentation: t.opts.Instrumentation, Metrics: t.opts.Metrics, BuildTimeout: t.opts.BuildTimeout,
 	})
 	if err := eng.Apply(ctx, raw, ref); err != nil {
 		return refused(err)
