@@ -24,15 +24,17 @@ import (
 	"github.com/binnacle-project/binnacle/telemetry/traces"
 )
 
-// metricsSink gives each batch to the live activity and to the store.
+// metricsSink gives each batch to the store and to the live activity, which thereby
+// finds its streams in the store's cache, and counts also what the store cannot
+// take now.
 type metricsSink struct {
 	activity *activity.Aggregator
 	store    *tsmetrics.Store
 }
 
 func (s metricsSink) WriteMetrics(ctx context.Context, o binnacle.Origin, m *wire.Metrics) (otlp.Result, error) {
-	s.activity.WriteMetrics(ctx, o, m)
 	rejected, message, err := s.store.WriteMetrics(ctx, o, m)
+	s.activity.WriteMetrics(ctx, o, m)
 	return otlp.Result{Rejected: rejected, Message: message}, err
 }
 

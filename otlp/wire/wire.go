@@ -117,8 +117,9 @@ type Point struct {
 }
 
 // A Cell carries what one reader of points knows of a series from request to
-// request, in an entry of another that finds the series by its bytes. Whoever
-// lends it out makes sure that one request at a time has it.
+// request, in an entry of another that finds the series by its bytes, for senders
+// of one origin and equal resource attributes, scope, metric and type. Who
+// reads and writes Of guards it by a lock of its own: requests may share a cell.
 type Cell struct{ Of any }
 
 // Buckets is one side of an exponential histogram.

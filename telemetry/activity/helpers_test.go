@@ -2,6 +2,7 @@ package activity
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -363,9 +364,42 @@ func total(a *api.Activity) uint64 {
 	return a.RequestsTotal
 }
 
-// feed gives a batch to the aggregator as it would come off the wire. Its bytes
-// are overwritten afterwards, as those of a request are.
+// cells lends out cells as the metrics store does: one for each point of a series,
+// by its bytes.
+type cells map[string]*wire.Cell
+
+func (c cells) lend(o binnacle.Origin, m *wire.Metrics) {
+	for _, res := range m.Resources {
+		who := fmt.Sprint(o.Managed, o.Node, o.Group)
+		for _, a := range res.Attrs {
+			who += fmt.Sprintf("|%q=%d%q", a.Key, a.Value.Type, a.Value.View())
+		}
+		for _, met := range res.Metrics {
+			for j := range met.Points {
+				key := fmt.Sprintf("%s|%q%q%q%d%d|%x", who, met.Scope, met.Name, met.Unit, met.Type, met.Temporality, []byte(met.Points[j].Key))
+				if c[key] == nil {
+					c[key] = &wire.Cell{}
+				}
+				met.Points[j].Cell = c[key]
+			}
+		}
+	}
+}
+
+// lent are the cells of each aggregator that is fed.
+var lent sync.Map // *Aggregator -> cells
+
+// feed gives a batch to the aggregator as it would come off the wire and by way
+// of the store.
 func feed(t testing.TB, a *Aggregator, o binnacle.Origin, md pmetric.Metrics) {
+	t.Helper()
+	mine, _ := lent.LoadOrStore(a, cells{})
+	feedBytes(t, a, o, md, mine.(cells))
+}
+
+// feedBytes feeds with cells, or without any if they are nil. The bytes of the
+// batch are overwritten afterwards, as those of a request are.
+func feedBytes(t testing.TB, a *Aggregator, o binnacle.Origin, md pmetric.Metrics, c cells) {
 	t.Helper()
 	body, err := pmetricotlp.NewExportRequestFromMetrics(md).MarshalProto()
 	if err != nil {
@@ -374,6 +408,9 @@ func feed(t testing.TB, a *Aggregator, o binnacle.Origin, md pmetric.Metrics) {
 	var m wire.Metrics
 	if err := m.Read(body, wire.Limits{Elements: 1 << 30, Attributes: 1 << 30, Depth: 100}); err != nil {
 		t.Fatal(err)
+	}
+	if c != nil {
+		c.lend(o, &m)
 	}
 	a.WriteMetrics(t.Context(), o, &m)
 	for i := range body {

@@ -2,29 +2,86 @@ package activity
 
 import "github.com/binnacle-project/binnacle/otlp/wire"
 
-// point books in.cur.
-func (a *Aggregator) point(how metric, m *wire.Metric, dp *wire.Point) {
+// known returns the stream of a point that the cell of another reader remembers,
+// or nil. The aggregator's mutex guards what is in cells, too.
+func (in *ingest) known(dp *wire.Point) *stream {
+	if dp.Cell == nil {
+		return nil
+	}
+	if st, ok := dp.Cell.Of.(*stream); ok && st.sender == in.sender {
+		return st
+	}
+	return nil
+}
+
+// advance books the next point of an explicit cumulative stream where it is what
+// nearly all are: newer than the one before, in the same life and layout, and no
+// count lower. It returns false, having done nothing, for all others.
+func (a *Aggregator) advance(how metric, st *stream, dp *wire.Point) bool {
 	in := &a.in
-	a.self.points.Inc()
-	// A stream that changes its kind or temporality is another stream.
-	form, delta := byte(0), m.Temporality == wire.Delta
-	if in.cur.bounds == nil {
-		form |= 1
+	n := dp.Counts.Len()
+	if st.bounds == nil || len(st.n) != n || n < 2 || n != dp.Bounds.Len()+1 || st.target == nil || st.revision != in.origin.Revision {
+		return false
 	}
-	if delta {
-		form |= 2
+	if b, ok := a.layouts.get(dp.Bounds, how.factor); !ok || b != st.bounds {
+		return false
 	}
-	var hash uint64
-	hash, in.buf = streamHash(in.procID, m.Scope, m.Name, form, dp.Key, in.buf)
-	st, known := in.sender.streams[hash], true
-	if st == nil {
-		if len(in.sender.streams) >= a.o.MaxStreamsPerSender || a.streams >= a.o.MaxStreams {
-			a.self.overStreams.Inc()
-			return
+	in.times(dp.Start, dp.Time)
+	if in.cur.t <= st.t || in.cur.start != st.start {
+		return false
+	}
+	for j, before := range st.n {
+		if c := dp.Counts.Uint64(j); c < before || c > maxCount {
+			return false
 		}
-		st, known = &stream{}, false
-		in.sender.streams[hash] = st
-		a.streams++
+	}
+	sum := seconds(dp.Sum, how.factor)
+	inc := increase{buckets: in.scratch.buckets[:0], sum: max(0, sum-st.sum)}
+	for j, before := range st.n {
+		if c := dp.Counts.Uint64(j); c > before {
+			st.n[j] = c
+			st.bounds.spread[j].tell(c-before, &inc)
+		}
+	}
+	in.scratch.buckets = inc.buckets[:0]
+	from := st.t
+	st.t, st.sum = in.cur.t, sum
+	in.newest = max(in.newest, in.cur.t)
+	a.fed(st.target)
+	if inc.count > 0 {
+		a.increase(st.target, &inc, from)
+	}
+	return true
+}
+
+// point books in.cur, the point dp of the stream st, if that is known already.
+func (a *Aggregator) point(how metric, m *wire.Metric, dp *wire.Point, st *stream) {
+	in := &a.in
+	delta, known := m.Temporality == wire.Delta, true
+	if st == nil {
+		// A stream that changes its kind or temporality is another stream.
+		form := byte(0)
+		if in.cur.bounds == nil {
+			form |= 1
+		}
+		if delta {
+			form |= 2
+		}
+		var hash uint64
+		hash, in.buf = streamHash(in.procID, m.Scope, m.Name, form, dp.Key, in.buf)
+		if st = in.sender.streams[hash]; st == nil {
+			if len(in.sender.streams) >= a.o.MaxStreamsPerSender || a.streams >= a.o.MaxStreams {
+				a.self.overStreams.Inc()
+				return
+			}
+			st, known = &stream{}, false
+			in.sender.streams[hash] = st
+			a.streams++
+		}
+		st.sender = in.sender
+		if dp.Cell != nil {
+			dp.Cell.Of = st
+		}
 	}
 	if st.place == nil {
 		p := placeOf(how, dp.Key)

@@ -130,13 +130,18 @@ func (a *Aggregator) metric(how metric, m *wire.Metric) {
 		a.self.malformed.Inc()
 		return
 	}
+	a.self.points.Add(len(m.Points))
 	for i := range m.Points {
 		dp := &m.Points[i]
+		st := a.in.known(dp)
 		switch {
 		case dp.NoValue:
+			a.self.points.Dec()
+		case st != nil && m.Type == wire.Histogram && m.Temporality != wire.Delta && a.advance(how, st, dp):
 		case read(how, dp):
-			a.point(how, m, dp)
+			a.point(how, m, dp, st)
 		default:
+			a.self.points.Dec()
 			a.self.malformed.Inc()
 		}
 	}

@@ -170,6 +170,7 @@ func (a *Aggregator) sweep(now time.Time) {
 		for hash, st := range s.streams {
 			if st.t < old {
 				delete(s.streams, hash)
+				st.sender = nil
 				a.streams--
 			}
 		}

@@ -98,7 +98,8 @@ func (p *process) exported(t int64) {
 // stream is one set of attributes of one metric of one process.
 type stream struct {
 	point
-	place *place // nil until the first point after a restart
+	sender *sender // nil once it was forgotten, or until the first point
+	place  *place  // nil until the first point after a restart
 	// target is where increases go while the sender runs revision.
 	target   *target
 	revision binnacle.Revision

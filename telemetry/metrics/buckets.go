@@ -106,8 +106,9 @@ type layout struct {
 // bucketEncoder turns rows of buckets into Prometheus's spans and deltas. It is
 // scratch memory; not safe for concurrent use.
 type bucketEncoder struct {
-	spans  []histogram.Span
-	deltas []int64
+	spans    []histogram.Span
+	deltas   []int64
+	recycler recycler
 }
 
 // maxGap is how many empty buckets are written out rather than begin another
@@ -157,32 +158,24 @@ func (e *bucketEncoder) side(d dense, shift int32, known []histogram.Span) ([]hi
 	return slices.Clone(e.spans), n, nil
 }
 
-// smallHistogram is a histogram with room for the deltas of most, in one
-// allocation. The TSDB keeps a sample until the next one of the series comes,
-// so they cannot be pooled.
-type smallHistogram struct {
-	histogram.Histogram
-	room [16]int64
-}
-
 // encode makes the stored form of rows at the given schema and remembers its
-// layout in l.
-func (e *bucketEncoder) encode(schema int32, pos, neg dense, shift int32, l *layout) (*histogram.Histogram, error) {
+// layout in l. It lies in small, unless it is too large for one: then small is
+// nil.
+func (e *bucketEncoder) encode(schema int32, pos, neg dense, shift int32, l *layout) (h *histogram.Histogram, small *smallHistogram, err error) {
 	e.deltas = e.deltas[:0]
 	ps, np, err := e.side(pos, shift, l.pos)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ns, nn, err := e.side(neg, shift, l.neg)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	l.pos, l.neg = ps, ns
 
-	var h *histogram.Histogram
 	var room []int64
-	if n := np + nn; n <= len(smallHistogram{}.room) {
-		small := &smallHistogram{}
+	if n := np + nn; n <= len(small.room) {
+		small = e.recycler.get()
 		h, room = &small.Histogram, small.room[:n:n]
 	} else {
 		h, room = &histogram.Histogram{}, make([]int64, n)
@@ -196,5 +189,5 @@ func (e *bucketEncoder) encode(schema int32, pos, neg dense, shift int32, l *lay
 	if nn > 0 {
 		h.NegativeBuckets = room[np:]
 	}
-	return h, nil
+	return h, small, nil
 }

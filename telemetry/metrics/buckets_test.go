@@ -97,7 +97,7 @@ func TestEncode(t *testing.T) {
 	var l layout
 	for range 2000 {
 		pos, neg := randomRow(r), randomRow(r)
-		h, err := enc.encode(0, pos, neg, 1, &l)
+		h, _, err := enc.encode(0, pos, neg, 1, &l)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +126,7 @@ func TestEncode(t *testing.T) {
 			t.Fatalf("negative: got %v; want %v", got, want)
 		}
 		// A second sample of the same layout shares the spans.
-		again, err := enc.encode(0, pos, neg, 1, &l)
+		again, _, err := enc.encode(0, pos, neg, 1, &l)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +139,7 @@ func TestEncode(t *testing.T) {
 func TestEncodeOutOfRange(t *testing.T) {
 	var enc bucketEncoder
 	for _, d := range []dense{{offset: math.MaxInt32, counts: []uint64{1}}, {counts: []uint64{math.MaxUint64}}} {
-		if h, err := enc.encode(0, d, dense{}, 1, &layout{}); err == nil {
+		if h, _, err := enc.encode(0, d, dense{}, 1, &layout{}); err == nil {
 			t.Errorf("encode of %v: got %v; want an error", d, h)
 		}
 	}

@@ -24,7 +24,7 @@ import (
 // after it the last time, and a comparison of bytes shows that it is the one
 // again. Keys are compared whole: two identities never meet by a hash. The key of
 // a point is its attributes as they were encoded; another order or encoding is
-// another key to the same Series (see table). The scope is in no key, because it
+// another key to the same Series (see table), and so is another scope, because it
 // is in no label.
 //
 // The top level is sharded; below it a resource is its own shard. Its lock is
@@ -58,7 +58,8 @@ type resource struct {
 
 	mu       sync.Mutex // guards the rest, while a batch is appended
 	families map[familyKey]*family
-	points   int // of all families
+	first    *family // the first of the newest batch
+	points   int     // of all families
 	infoTo   *Series
 	infoAt   int64 // time of the last target_info sample, Unix ms
 	used     time.Time
@@ -68,8 +69,8 @@ type resource struct {
 // familyKey is what makes a metric another family of series. Its strings are
 // the payload's, copied when the family is made.
 type familyKey struct {
-	name, unit string
-	kind       kind
+	scope, name, unit string
+	kind              kind
 }
 
 // kind is a metric's type with what changes its meaning.
@@ -126,9 +127,11 @@ func kindOf(m *wire.Metric) (kind, bool) {
 
 // A family is one metric of one resource.
 type family struct {
-	kind   kind
+	key    familyKey
 	name   string // Prometheus name, with unit and type suffixes
 	points pointSet
+	first  *point  // the first of the newest batch
+	after  *family // what came after this one in a batch
 
 	// bounds are those of the newest histogram point: points of one metric
 	// mostly share them.
@@ -146,9 +149,12 @@ type family struct {
 // A point is one attribute set of a family. What it holds beside the series
 // spares work on the next sample of the same shape.
 type point struct {
-	next *point // of the family's pointSet, as are hash and key
+	next *point // of the family's pointSet, as are hash, key and in
 	hash uint64
 	key  string
+	in   bool
+
+	after *point // what came after this one in a batch
 
 	series   *Series
 	shape    *shape // of histograms and summaries; nil for numbers
@@ -161,10 +167,13 @@ type point struct {
 
 // A shape is what a point of several values looked like the last time.
 type shape struct {
-	layout    layout    // native histograms
-	bounds    *bounds   // of explicit histograms
-	quantiles []float64 // of summaries
-	classic   []*Series // classic series: see classicSeries, summarySeries
+	layout    layout          // native histograms
+	held      *smallHistogram // the newest sample, see native
+	newest    int64           // its time, Unix ms
+	cell      wire.Cell       // of whoever reads the same points
+	bounds    *bounds         // of explicit histograms
+	quantiles []float64       // of summaries
+	classic   []*Series       // classic series: see classicSeries, summarySeries
 }
 
 // alive says whether all the point's series are still those of the table.
@@ -261,11 +270,24 @@ func (c *cache) sweepResource(r *resource, idleSince time.Time) bool {
 			delete(r.families, fk)
 		}
 	}
+	if dropped > 0 {
+		r.forgetOrder()
+	}
 	c.points.Add(-int64(dropped))
 	r.owner.points.Add(-int64(dropped))
 	r.points -= dropped
 	r.gone = r.points == 0
 	return r.gone
+}
+
+// forgetOrder drops what is known of the order in which things come, which may
+// lead to what was dropped.
+func (r *resource) forgetOrder() {
+	r.first = nil
+	for _, f := range r.families {
+		f.first, f.after = nil, nil
+		f.points.each(func(p *point) { p.after = nil })
+	}
 }
 
 const (

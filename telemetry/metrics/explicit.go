@@ -127,20 +127,20 @@ func (e *explicit) clone() *explicit {
 }
 
 // encode returns the stored form: a native histogram with custom buckets.
-func (e *explicit) encode(enc *bucketEncoder, l *layout) (*histogram.Histogram, error) {
+func (e *explicit) encode(enc *bucketEncoder, l *layout) (*histogram.Histogram, *smallHistogram, error) {
 	row := dense{counts: e.counts}
 	for len(row.counts) > 0 && row.counts[0] == 0 {
 		row.counts = row.counts[1:]
 		row.offset++
 	}
-	h, err := enc.encode(histogram.CustomBucketsSchema, row, dense{}, 0, l)
+	h, small, err := enc.encode(histogram.CustomBucketsSchema, row, dense{}, 0, l)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	h.CustomValues = e.bounds.upper
 	h.Count = e.count
 	h.Sum = e.sum
-	return h, nil
+	return h, small, nil
 }
 
 // formatBound writes a bound as the le label has it.

@@ -109,14 +109,14 @@ func (e *expo) clone() *expo {
 // encode returns the stored form. The reset hint stays unknown, which is
 // always safe: the TSDB does not check a claim of "no reset" and breaks on a
 // false one.
-func (e *expo) encode(enc *bucketEncoder, l *layout) (*histogram.Histogram, error) {
-	h, err := enc.encode(e.scale, e.pos, e.neg, 1, l)
+func (e *expo) encode(enc *bucketEncoder, l *layout) (*histogram.Histogram, *smallHistogram, error) {
+	h, small, err := enc.encode(e.scale, e.pos, e.neg, 1, l)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	h.ZeroThreshold = e.threshold
 	h.ZeroCount = e.zero
 	h.Count = e.count
 	h.Sum = e.sum
-	return h, nil
+	return h, small, nil
 }

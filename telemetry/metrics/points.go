@@ -14,7 +14,7 @@ func (w *writer) number(res *resource, fam *family, dp *wire.Point) error {
 	if err != nil {
 		return err
 	}
-	p, err := w.one(res, fam, dp.Key)
+	p, err := w.one(res, fam, dp)
 	if err != nil {
 		return err
 	}
@@ -24,12 +24,12 @@ func (w *writer) number(res *resource, fam *family, dp *wire.Point) error {
 	switch {
 	case dp.NoValue:
 		return w.float(fam, s, t, staleNaN, storage.AppendV2Options{})
-	case fam.kind.delta():
+	case fam.key.kind.delta():
 		if v, start, err = s.addDelta(v, start, dp.Time); err != nil {
 			return err
 		}
 	}
-	if fam.kind == kindCounter || fam.kind == kindCounterDelta {
+	if fam.key.kind == kindCounter || fam.key.kind == kindCounterDelta {
 		if zero, ok := fam.zeroAt(s, start, t); ok {
 			if err := s.appendZeroFloat(w.app, zero); err != nil {
 				return err
@@ -66,7 +66,7 @@ func (w *writer) exponential(res *resource, fam *family, dp *wire.Point) error {
 	if err != nil {
 		return err
 	}
-	p, err := w.one(res, fam, dp.Key)
+	p, err := w.one(res, fam, dp)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (w *writer) exponential(res *resource, fam *family, dp *wire.Point) error {
 	if err := w.expo.load(dp); err != nil {
 		return err
 	}
-	if !fam.kind.delta() {
+	if !fam.key.kind.delta() {
 		return w.native(fam, p, t, dp.Start, &w.expo, dp.Exemplars)
 	}
 	s := p.series
@@ -103,7 +103,7 @@ func (w *writer) explicitPoint(res *resource, fam *family, dp *wire.Point) error
 	attrs := dp.Key
 	// The series of the fam.name itself exists in every form: as the native
 	// histogram, or, when only classic series are stored, as the _count.
-	p, err := w.point(res, fam, attrs, func(p *point) (err error) {
+	p, err := w.point(res, fam, dp, func(p *point) (err error) {
 		p.shape = &shape{}
 		name := fam.name
 		if w.s.opts.Histograms == Classic {
@@ -125,7 +125,7 @@ func (w *writer) explicitPoint(res *resource, fam *family, dp *wire.Point) error
 		return err
 	}
 	p.shape.bounds, fam.bounds = w.explicit.bounds, w.explicit.bounds
-	if !fam.kind.delta() {
+	if !fam.key.kind.delta() {
 		return w.storeExplicit(fam, p, t, dp.Start, &w.explicit, dp)
 	}
 	s := p.series
@@ -162,12 +162,12 @@ func (w *writer) storeExplicit(fam *family, p *point, t int64, start uint64, e *
 
 // nativeForm is what native asks of a histogram that was read.
 type nativeForm interface {
-	encode(*bucketEncoder, *layout) (*histogram.Histogram, error)
+	encode(*bucketEncoder, *layout) (*histogram.Histogram, *smallHistogram, error)
 }
 
 // native appends one native histogram sample, with a zero before a new one.
 func (w *writer) native(fam *family, p *point, t int64, start uint64, e nativeForm, exs []wire.Exemplar) error {
-	h, err := e.encode(&w.buckets, &p.shape.layout)
+	h, small, err := e.encode(&w.buckets, &p.shape.layout)
 	if err != nil {
 		return err
 	}
@@ -180,6 +180,7 @@ func (w *writer) native(fam *family, p *point, t int64, start uint64, e nativeFo
 	if err := w.stored(err); err != nil {
 		return err
 	}
+	w.buckets.recycler.hold(p, t, small)
 	fam.stamp(t)
 	return nil
 }
@@ -189,6 +190,7 @@ func (w *writer) stale(fam *family, p *point, t int64) error {
 	if err := p.series.appendHistogram(w.app, t, staleHistogram(), storage.AppendV2Options{}); err != nil {
 		return err
 	}
+	w.buckets.recycler.hold(p, t, nil)
 	fam.stamp(t)
 	return nil
 }
@@ -300,7 +302,7 @@ func (w *writer) summary(res *resource, fam *family, dp *wire.Point) error {
 		return err
 	}
 	attrs := dp.Key
-	p, err := w.point(res, fam, attrs, func(p *point) (err error) {
+	p, err := w.point(res, fam, dp, func(p *point) (err error) {
 		p.shape = &shape{}
 		p.series, err = w.series(&p.own, res, fam, fam.name+"_count", attrs)
 		return err

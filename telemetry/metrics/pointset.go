@@ -30,6 +30,7 @@ func (ps *pointSet) add(p *point) {
 	}
 	b := &ps.buckets[p.hash&uint64(len(ps.buckets)-1)]
 	p.next, *b = *b, p
+	p.in = true
 	ps.n++
 }
 
@@ -53,6 +54,7 @@ func (ps *pointSet) drop(f func(*point) bool) (dropped int) {
 		for p := *at; p != nil; p = p.next {
 			if f(p) {
 				*at = p.next
+				p.in = false
 				dropped++
 			} else {
 				at = &p.next
@@ -63,4 +65,13 @@ func (ps *pointSet) drop(f func(*point) bool) (dropped int) {
 		ps.buckets = nil
 	}
 	return dropped
+}
+
+// each calls f for all points.
+func (ps *pointSet) each(f func(*point)) {
+	for _, p := range ps.buckets {
+		for ; p != nil; p = p.next {
+			f(p)
+		}
+	}
 }

@@ -27,11 +27,12 @@ type Series struct {
 	start atomic.Int64
 
 	// The rest is for series in the table: those made by senders.
-	owner *owner
-	dead  atomic.Bool // the TSDB dropped it; points must ask the table again
-	next  *Series     // of the table's chain, guarded by the table
-	hash  uint64      // of lbls
-	aged  bool        // survived a sweep without a sample, guarded by the table
+	owner  *owner
+	dead   atomic.Bool // the TSDB dropped it; points must ask the table again
+	shared atomic.Bool // more than one point leads to it
+	next   *Series     // of the table's chain, guarded by the table
+	hash   uint64      // of lbls
+	aged   bool        // survived a sweep without a sample, guarded by the table
 
 	mu    sync.Mutex
 	delta *deltaState // guarded by mu; nil until a delta point came

@@ -34,21 +34,24 @@ import (
 
 // Store is the metrics store. It is safe for concurrent use.
 type Store struct {
-	opts    Options
-	log     *slog.Logger
-	lock    fileutil.Releaser
-	db      *tsdb.DB
-	reg     *prometheus.Registry // the TSDB's and the engine's own metrics
-	parser  parser.Parser
-	engine  *promql.Engine
-	cache   *cache
-	table   *table
-	meta    *metaStore
-	bounds  boundsTable
-	scraped *scrapeCache
-	self    *selfMetrics
-	space   *space
-	started time.Time
+	opts   Options
+	log    *slog.Logger
+	lock   fileutil.Releaser
+	db     *tsdb.DB
+	reg    *prometheus.Registry // the TSDB's and the engine's own metrics
+	parser parser.Parser
+	engine *promql.Engine
+	cache  *cache
+	table  *table
+	meta   *metaStore
+	bounds boundsTable
+	// knownSince is the time (Unix ms) beyond which the log that was replayed holds
+	// no sample: all younger ones came by this process.
+	knownSince int64
+	scraped    *scrapeCache
+	self       *selfMetrics
+	space      *space
+	started    time.Time
 
 	closeOnce sync.Once
 	closeErr  error
@@ -80,6 +83,9 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("open metrics store in %s: %w", o.Dir, err)
 	}
 	s.table.head = s.db.Head()
+	if s.db.Head().NumSeries() > 0 {
+		s.knownSince = s.db.Head().MaxTime()
+	}
 	if err := s.meta.load(o.Dir); err != nil {
 		s.log.Warn("what metrics are is not known until their senders tell it again", "error", err)
 	}

@@ -149,6 +149,7 @@ func (t *table) intern(room *Series, lbls labels.Labels, o *owner) (*Series, err
 	defer sh.mu.Unlock()
 	for s := *sh.at(hash); s != nil; s = s.next {
 		if s.hash == hash && labels.Equal(s.lbls, lbls) {
+			s.shared.Store(true)
 			return s, nil
 		}
 	}

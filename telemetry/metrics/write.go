@@ -39,10 +39,18 @@ func (s *Store) WriteMetrics(ctx context.Context, o binnacle.Origin, md *wire.Me
 	w := writers.Get().(*writer)
 	defer w.release()
 	w.begin(s, o, now)
+	// A batch of one resource, as nearly all are, stays locked until it is stored.
+	w.buckets.recycler.begin(len(md.Resources) == 1, now, s.knownSince)
 	for i := range md.Resources {
+		w.unlockResource()
 		w.resource(&md.Resources[i])
 	}
-	if err := w.commit(); err != nil {
+	if len(md.Resources) > 1 {
+		w.unlockResource()
+	}
+	err = w.commit()
+	w.buckets.recycler.settle(err == nil)
+	if err != nil {
 		return 0, "", err
 	}
 	if rejected = w.rejected.total(); rejected > 0 {
@@ -68,6 +76,9 @@ type writer struct {
 	exemplarsLost int
 
 	resKey   []byte // of the resource being written
+	locked   *resource
+	family0  *family // the family before, in the resource
+	point0   *point  // the point before, in the family
 	labels   labelBuilder
 	buckets  bucketEncoder
 	expo     expo
@@ -87,11 +98,13 @@ func (w *writer) begin(s *Store, o binnacle.Origin, now time.Time) {
 // release gives the scratch memory back, and ends an appender that a panic
 // would leave open: the TSDB waits for all of them.
 func (w *writer) release() {
+	w.unlockResource()
 	w.s.cache.points.Add(int64(w.added))
 	if w.app != nil {
 		_ = w.app.Rollback()
 	}
 	clear(w.exs)
+	w.buckets.recycler.settle(false)
 	*w = writer{resKey: w.resKey[:0], labels: w.labels, buckets: w.buckets, expo: w.expo, explicit: explicit{counts: w.explicit.counts}, exs: w.exs[:0]}
 	w.labels.truncated = 0
 	clear(w.labels.list)
@@ -121,13 +134,14 @@ func (w *writer) commit() error {
 	return nil
 }
 
-// resource appends all of one resource, under its lock.
+// resource appends all of one resource and leaves it locked.
 func (w *writer) resource(rm *wire.Resource) {
 	res := w.lockResource(rm.Attrs)
-	defer w.unlockResource(res)
+	w.locked = res
 	res.used = w.now
 
 	newest := int64(math.MinInt64)
+	w.family0 = nil
 	for i := range rm.Metrics {
 		newest = max(newest, w.metric(res, &rm.Metrics[i]))
 	}
@@ -153,9 +167,15 @@ func (w *writer) lockResource(attrs wire.Attrs) *resource {
 	}
 }
 
-// unlockResource drops the resource from the cache again if none of its points
-// could be stored: refused senders cost no memory.
-func (w *writer) unlockResource(res *resource) {
+// unlockResource unlocks the resource that is locked, if one is. It drops it from
+// the cache again if none of its points could be stored: refused senders cost no
+// memory.
+func (w *writer) unlockResource() {
+	res := w.locked
+	if res == nil {
+		return
+	}
+	w.locked = nil
 	if res.points == 0 {
 		res.gone = true
 		w.s.cache.forget(w.resKey, res)
@@ -189,12 +209,13 @@ func (w *writer) metric(res *resource, m *wire.Metric) int64 {
 		w.rejected.add(n, m.Name, errors.New("metric has no aggregation temporality: want cumulative or delta"))
 		return math.MinInt64
 	}
-	fam, err := w.family(res, familyKey{m.Name, m.Unit, k}, m.Description)
+	fam, err := w.family(res, familyKey{m.Scope, m.Name, m.Unit, k}, m.Description)
 	if err != nil {
 		w.rejected.add(n, m.Name, err)
 		return math.MinInt64
 	}
 	before := fam.at
+	w.point0 = nil
 	store := (*writer).number
 	switch m.Type {
 	case wire.Histogram:
@@ -217,10 +238,19 @@ func (w *writer) metric(res *resource, m *wire.Metric) int64 {
 
 // family returns the family of key, making it at need.
 func (w *writer) family(res *resource, key familyKey, help string) (*family, error) {
+	likely := res.first
+	if w.family0 != nil {
+		likely = w.family0.after
+	}
+	if likely != nil && likely.key == key {
+		w.family0 = likely
+		return likely, nil
+	}
 	if f := res.families[key]; f != nil {
+		w.follows(res, f)
 		return f, nil
 	}
-	key.name, key.unit = strings.Clone(key.name), strings.Clone(key.unit)
+	key.scope, key.name, key.unit = strings.Clone(key.scope), strings.Clone(key.name), strings.Clone(key.unit)
 	name, err := metricName(key)
 	if err != nil {
 		return nil, err
@@ -228,9 +258,10 @@ func (w *writer) family(res *resource, key familyKey, help string) (*family, err
 	if len(name) > maxNameBytes {
 		return nil, fmt.Errorf("metric name is longer than %d bytes", maxNameBytes)
 	}
-	f := &family{kind: key.kind, name: name}
+	f := &family{key: key, name: name}
 	if len(res.families) < maxFamilies {
 		res.families[key] = f
+		w.follows(res, f)
 	} else {
 		f.passing = true
 	}
@@ -238,17 +269,40 @@ func (w *writer) family(res *resource, key familyKey, help string) (*family, err
 	return f, nil
 }
 
+// follows notes that f came after the family before.
+func (w *writer) follows(res *resource, f *family) {
+	if w.family0 == nil {
+		res.first = f
+	} else {
+		w.family0.after = f
+	}
+	w.family0 = f
+}
+
 // maxFamilies bounds the metrics of one resource that are cached.
 const maxFamilies = 10_000
 
-// point returns the cached point of attrs, making it at need by resolve, which
+// point returns the cached point of dp, making it at need by resolve, which
 // fills in its series. It is valid until the next call at least.
-func (w *writer) point(res *resource, fam *family, attrs wire.PointAttrs, resolve func(*point) error) (*point, error) {
-	h := w.s.cache.hash(attrs)
-	p := fam.points.get(h, attrs)
-	if p != nil && p.alive() {
-		w.hits++
-		return p, nil
+func (w *writer) point(res *resource, fam *family, dp *wire.Point, resolve func(*point) error) (*point, error) {
+	p := fam.first
+	if w.point0 != nil {
+		p = w.point0.after
+	}
+	var h uint64
+	if p == nil || p.key != string(dp.Key) {
+		h = w.s.cache.hash(dp.Key)
+		p = fam.points.get(h, dp.Key)
+	}
+	if p != nil {
+		w.comes(fam, p)
+		if p.alive() {
+			w.hits++
+			if p.shape != nil {
+				dp.Cell = &p.shape.cell
+			}
+			return p, nil
+		}
 	}
 	w.misses++
 	fresh := &point{hash: h}
@@ -262,21 +316,35 @@ func (w *writer) point(res *resource, fam *family, attrs wire.PointAttrs, resolv
 	case fam.passing:
 		w.uncached++
 	case res.owner.points.Load() < pointsPerSeries*res.owner.max:
-		fresh.key = string(attrs)
+		fresh.key = string(dp.Key)
 		fam.points.add(fresh)
+		w.comes(fam, fresh)
 		res.points++
 		w.added++
 		res.owner.points.Add(1)
+		if fresh.shape != nil {
+			dp.Cell = &fresh.shape.cell
+		}
 	default:
 		w.uncached++
 	}
 	return fresh, nil
 }
 
+// comes notes that p came after the point before.
+func (w *writer) comes(fam *family, p *point) {
+	if w.point0 == nil {
+		fam.first = p
+	} else {
+		w.point0.after = p
+	}
+	w.point0 = p
+}
+
 // one resolves a point that has a single series.
-func (w *writer) one(res *resource, fam *family, attrs wire.PointAttrs) (*point, error) {
-	return w.point(res, fam, attrs, func(p *point) (err error) {
-		p.series, err = w.series(&p.own, res, fam, fam.name, attrs)
+func (w *writer) one(res *resource, fam *family, dp *wire.Point) (*point, error) {
+	return w.point(res, fam, dp, func(p *point) (err error) {
+		p.series, err = w.series(&p.own, res, fam, fam.name, dp.Key)
 		return err
 	})
 }
@@ -284,7 +352,7 @@ func (w *writer) one(res *resource, fam *family, attrs wire.PointAttrs) (*point,
 // series interns the series of a point under the given name. It lies in room if
 // it is new.
 func (w *writer) series(room *Series, res *resource, fam *family, name string, attrs wire.PointAttrs, extra ...label) (*Series, error) {
-	lbls, err := w.labels.series(name, res.base, attrs, fam.kind, extra...)
+	lbls, err := w.labels.series(name, res.base, attrs, fam.key.kind, extra...)
 	if err != nil {
 		return nil, err
 	}
