@@ -62,9 +62,9 @@ func nodeAPI(t *testing.T, c *cluster) string {
 			return
 		}
 		if r.URL.Query().Has("hold") {
-			_, end := c.reg.Polling(r.Context(), rec.ID, testPeer)
-			defer end()
+			end := c.reg.Polling(rec.ID, testPeer, nil)
 			<-r.Context().Done()
+			end(true)
 			return
 		}
 		answer(w, rec.ID, nil)
@@ -211,7 +211,7 @@ func TestNodeOverTLS(t *testing.T) {
 	eventually(t, "the poll is held", func() bool {
 		c.reg.mu.RLock()
 		defer c.reg.mu.RUnlock()
-		return c.reg.nodes[er.NodeID].polls == 1
+		return len(c.reg.nodes[er.NodeID].polls) == 1
 	})
 	kill()
 	<-done

@@ -72,6 +72,7 @@ type Registry struct {
 	nodes   map[binnacle.NodeID]*node
 	byKey   map[string]*node // by fingerprint of the key
 	changed chan struct{}    // closed and replaced when a state or readiness changes
+	touched []*node          // those of whom a sign came since Run looked last
 }
 
 // node is one registered node. Registry.mu guards it.
@@ -79,16 +80,15 @@ type node struct {
 	rec     Record
 	version int64 // of rec in control state
 	signs   Signs
-	noted   api.NodeState   // the state that was told last
-	ready   bool            // the readiness that was told last
-	joined  bool            // it polled since it enrolled
-	told    bool            // that it joined was told
-	flaps   bool            // flapping was told
-	dirty   bool            // its life is to be written
-	polls   int             // polls that are held
-	doubted context.Context // of those, ended by doubt; nil for none yet
-	doubt   context.CancelFunc
-	peer    netip.Addr // where it spoke from last
+	noted   api.NodeState // the state that was told last
+	ready   bool          // the readiness that was told last
+	joined  bool          // it polled since it enrolled
+	told    bool          // that it joined was told
+	flaps   bool          // flapping was told
+	dirty   bool          // its life is to be written
+	touched bool          // it is in Registry.touched
+	polls   []*heldPoll   // those that are held
+	peer    netip.Addr    // where it spoke from last
 	// seatSince is when it took the seat that it holds or held, seatPromised when
 	// it was promised one, with a lease that it has not shown yet.
 	seatSince, seatPromised time.Time

@@ -198,22 +198,19 @@ func TestLifeOfANode(t *testing.T) {
 		if n, _ := c.reg.Get(rec.ID, time.Now()); n.Address != "10.0.0.7:8080" || !n.Managed || n.Group != binnacle.DefaultGroup {
 			t.Errorf("enrolled as %+v", n)
 		}
-		_, end := c.reg.Polling(t.Context(), rec.ID, testPeer)
+		end := c.reg.Polling(rec.ID, testPeer, nil)
 		c.told(events.NodeEnrolled, events.NodeJoined)
 		for range 20 { // ten minutes of long polls
 			time.Sleep(30 * time.Second)
-			end()
-			_, end = c.reg.Polling(t.Context(), rec.ID, testPeer)
+			end(false)
+			end = c.reg.Polling(rec.ID, testPeer, nil)
 			c.want(rec.ID, api.Alive)
 		}
 		c.ready("gw-1")
 
 		// kill -9: the connection breaks.
-		end()
-		ctx, kill := context.WithCancel(t.Context())
-		_, end = c.reg.Polling(ctx, rec.ID, testPeer)
-		kill()
-		end()
+		end(false)
+		c.reg.Polling(rec.ID, testPeer, nil)(true)
 		c.want(rec.ID, api.Alive)
 		time.Sleep(1500 * time.Millisecond)
 		c.want(rec.ID, api.Suspect)
@@ -235,18 +232,16 @@ func TestLifeOfANode(t *testing.T) {
 		}
 
 		// It comes back with its identity, serving at once.
-		_, end = c.reg.Polling(t.Context(), rec.ID, testPeer)
+		end = c.reg.Polling(rec.ID, testPeer, nil)
 		c.want(rec.ID, api.Alive)
 		c.ready("gw-1")
 		c.told(events.NodeAlive)
 
 		// A clean stop: left at once, whatever its connections do.
-		ctx, kill = context.WithCancel(t.Context())
-		end()
-		_, end = c.reg.Polling(ctx, rec.ID, testPeer)
+		end(false)
+		end = c.reg.Polling(rec.ID, testPeer, nil)
 		c.report(rec.ID, func(s *api.Status) { s.Leaving, s.Serving = true, false })
-		kill()
-		end()
+		end(true)
 		c.want(rec.ID, api.Left)
 		c.ready()
 		c.told(events.NodeLeft)
@@ -281,13 +276,14 @@ func TestGossipIsAHint(t *testing.T) {
 		hint(GossipSuspect)
 		c.want(rec.ID, api.Suspect)
 		c.ready("gw-1")
-		doubted, end := c.reg.Polling(t.Context(), rec.ID, testPeer)
+		doubted := false
+		end := c.reg.Polling(rec.ID, testPeer, func() { doubted = true })
 		time.Sleep(time.Second)
 		hint(GossipDead)
-		if doubted.Err() == nil {
+		if !doubted {
 			t.Error("gossip says dead: the held poll is not ended, for the node to deny it")
 		}
-		end()
+		end(false)
 		c.want(rec.ID, api.Suspect)
 		c.ready("gw-1")
 		time.Sleep(DefaultPeriods().GossipLost)
@@ -328,11 +324,12 @@ func TestNodeThatGossipCannotReach(t *testing.T) {
 		rec, _ := c.enroll("gw-1")
 		c.reg.Polled(rec.ID, testPeer)
 		c.told(events.NodeEnrolled, events.NodeJoined)
-		doubted, end := c.reg.Polling(t.Context(), rec.ID, testPeer)
+		doubted := make(chan struct{})
+		end := c.reg.Polling(rec.ID, testPeer, func() { close(doubted) })
 		time.Sleep(10 * time.Second)
 		c.reg.SetGossip(GossipEvent{Kind: GossipDead, Member: Member{ID: rec.ID}, At: time.Now()})
-		<-doubted.Done()
-		end()
+		<-doubted
+		end(false)
 		time.Sleep(time.Second) // as a node that asks again
 		c.reg.Polled(rec.ID, testPeer)
 		c.want(rec.ID, api.Alive)
@@ -354,10 +351,7 @@ func TestFlappingIsDamped(t *testing.T) {
 		c.reg.Polled(rec.ID, testPeer)
 		c.told(events.NodeEnrolled, events.NodeJoined)
 		flap := func() {
-			ctx, kill := context.WithCancel(t.Context())
-			_, end := c.reg.Polling(ctx, rec.ID, testPeer)
-			kill()
-			end()
+			c.reg.Polling(rec.ID, testPeer, nil)(true)
 			time.Sleep(10 * time.Second)
 			c.reg.Polled(rec.ID, testPeer)
 			time.Sleep(10 * time.Second)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/binnacle-project/binnacle"
@@ -14,8 +15,7 @@ import (
 // Polled takes note of a poll that is answered at once. Use Polling for polls
 // that are held.
 func (r *Registry) Polled(id binnacle.NodeID, peer netip.Addr) {
-	_, end := r.Polling(context.Background(), id, peer)
-	end()
+	r.Polling(id, peer, nil)(false)
 }
 
 // lingering is how long after its good-bye a node's polls do not bring it back:
@@ -23,16 +23,23 @@ func (r *Registry) Polled(id binnacle.NodeID, peer netip.Addr) {
 // started again so soon says so with its first status.
 const lingering = 10 * time.Second
 
-// Polling takes note that a node's poll is held from now on. ctx is the
-// request's: the caller calls end, once, when it answers, and if ctx has ended
-// by then, the connection broke, which is the fastest sign of a killed node.
+// heldPoll is a poll from its begin to its end.
+type heldPoll struct {
+	doubt   func() // may be nil
+	doubted bool   // gossip called the node dead meanwhile
+}
+
+// Polling takes note that a node's poll is held from now on. The caller calls
+// end, once, and says whether the poll's connection broke, which is the fastest
+// sign of a killed node.
 //
-// doubted ends when gossip calls the node dead meanwhile: the caller then answers
-// at once, which proves nothing, and a living node, which gossip cannot reach, asks
-// again and proves it.
-func (r *Registry) Polling(ctx context.Context, id binnacle.NodeID, peer netip.Addr) (doubted context.Context, end func()) {
+// doubt, if not nil, is called when gossip calls the node dead meanwhile, once,
+// and must not block or call back: the caller then answers at once, which proves
+// nothing, and a living node, which gossip cannot reach, asks again and proves it.
+func (r *Registry) Polling(id binnacle.NodeID, peer netip.Addr, doubt func()) (end func(broken bool)) {
 	now := time.Now()
-	var held *node
+	var of *node
+	p := &heldPoll{doubt: doubt}
 	r.sign(id, func(n *node) {
 		switch {
 		case !n.signs.LeaseEnded.IsZero():
@@ -42,25 +49,25 @@ func (r *Registry) Polling(ctx context.Context, id binnacle.NodeID, peer netip.A
 		}
 		n.peer = peer
 		n.joined = true
-		n.polls++
-		if n.doubted == nil {
-			n.doubted, n.doubt = context.WithCancel(context.Background())
-		}
-		held, doubted = n, n.doubted
+		n.polls = append(n.polls, p)
+		of = n
 	})
-	if held == nil {
-		return context.Background(), func() {}
+	if of == nil {
+		return func(bool) {}
 	}
-	return doubted, func() {
+	return func(broken bool) {
 		at := time.Now()
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		held.polls--
-		switch s := &held.signs; {
-		case ctx.Err() == nil && doubted.Err() == nil && s.LeftAt.IsZero():
+		if i := slices.Index(of.polls, p); i >= 0 {
+			of.polls = slices.Delete(of.polls, i, i+1)
+		}
+		switch s := &of.signs; {
+		case !broken && !p.doubted && s.LeftAt.IsZero():
 			s.LastPoll = at
-		case ctx.Err() != nil && held.polls == 0:
+		case broken && len(of.polls) == 0:
 			s.PollBroken = at
+			r.touchLocked(of)
 		}
 	}
 }
@@ -123,9 +130,8 @@ func (r *Registry) SetGossip(e GossipEvent) {
 			if e.Kind != s.Gossip || e.Kind != GossipAlive {
 				s.Gossip, s.GossipAt = e.Kind, e.At
 			}
-			if e.Kind == GossipDead && n.doubt != nil {
-				n.doubt()
-				n.doubted, n.doubt = nil, nil
+			if e.Kind == GossipDead {
+				n.doubtPolls()
 			}
 		}
 	})
@@ -149,10 +155,20 @@ func (r *Registry) sign(id binnacle.NodeID, f func(*node)) bool {
 	n := r.nodes[id]
 	if n != nil {
 		f(n)
+		r.touchLocked(n)
 	}
 	r.mu.Unlock()
 	r.wake()
 	return n != nil
+}
+
+// touchLocked has Run look at the node when it is awake, and not only with the
+// next look at all.
+func (r *Registry) touchLocked(n *node) {
+	if !n.touched {
+		n.touched = true
+		r.touched = append(r.touched, n)
+	}
 }
 
 func (r *Registry) wake() {
@@ -180,6 +196,16 @@ func (n *node) proved(now time.Time, p Periods) {
 	s.LastPoll = now
 	s.LeftAt, s.PollBroken, s.LeaseEnded = time.Time{}, time.Time{}, time.Time{}
 	s.LostBefore, s.DownBefore = time.Time{}, time.Time{}
+}
+
+// doubtPolls tells those who hold the node's polls that gossip calls it dead.
+func (n *node) doubtPolls() {
+	for _, p := range n.polls {
+		if !p.doubted && p.doubt != nil {
+			p.doubt()
+		}
+		p.doubted = true
+	}
 }
 
 // take takes what a status says beside the signs of life.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -18,8 +20,8 @@ const (
 	// noteEvery is how often Run looks at all nodes, for states that come with
 	// time alone. Others are noted when their sign arrives.
 	noteEvery = 500 * time.Millisecond
-	// noteAtMost spaces looks that signs cause: a thousand polls a second must
-	// not mean a thousand looks at all nodes.
+	// noteAtMost spaces looks that signs cause. These are at the nodes alone that
+	// signs came of.
 	noteAtMost = 50 * time.Millisecond
 	// maxLossesKept bounds the losses remembered of a node.
 	maxLossesKept = 16
@@ -38,6 +40,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer tick.Stop()
 	failing := false
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
@@ -49,9 +52,10 @@ func (r *Registry) Run(ctx context.Context) error {
 			r.follow(ctx, batch)
 			continue
 		case <-r.kick:
+			err = r.note(ctx, time.Now())
 		case <-tick.C:
+			err = r.noteAll(ctx, time.Now())
 		}
-		err := r.note(ctx, time.Now())
 		if err != nil && ctx.Err() == nil && !failing {
 			r.log.Warn("node states are not kept; trying on", "error", err)
 		}
@@ -87,9 +91,26 @@ type transition struct {
 	damped  bool // it flaps, and its comings and goings are not told
 }
 
-// note finds what changed, keeps it and tells it.
+// note finds what changed with the signs that came, keeps it and tells it.
 func (r *Registry) note(ctx context.Context, now time.Time) error {
-	found, joined, lives, changed := r.findChanges(now)
+	return r.noteOf(ctx, now, func(yield func(*node) bool) {
+		for _, n := range r.touched {
+			// Forgotten meanwhile?
+			if r.nodes[n.rec.ID] == n && !yield(n) {
+				return
+			}
+		}
+	})
+}
+
+// noteAll is note for all nodes, and so for what comes with time alone.
+func (r *Registry) noteAll(ctx context.Context, now time.Time) error {
+	return r.noteOf(ctx, now, maps.Values(r.nodes))
+}
+
+// noteOf is note for some nodes, which are read while r.mu is held.
+func (r *Registry) noteOf(ctx context.Context, now time.Time, nodes iter.Seq[*node]) error {
+	found, joined, lives, changed := r.findChanges(now, nodes)
 	err := r.keepLives(ctx, lives)
 	if changed {
 		r.announceChange()
@@ -105,11 +126,13 @@ func (r *Registry) note(ctx context.Context, now time.Time) error {
 
 // findChanges looks at all nodes, notes their states in memory, and returns
 // what is to be told and kept.
-func (r *Registry) findChanges(now time.Time) (found []transition, joined []api.Node, lives map[binnacle.NodeID]life, changed bool) {
+func (r *Registry) findChanges(now time.Time, nodes iter.Seq[*node]) (found []transition, joined []api.Node, lives map[binnacle.NodeID]life, changed bool) {
 	lives = make(map[binnacle.NodeID]life)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for id, n := range r.nodes {
+	defer r.untouchLocked()
+	for n := range nodes {
+		id := n.rec.ID
 		if !n.rec.Revoked.IsZero() {
 			continue
 		}
@@ -145,6 +168,15 @@ func (r *Registry) findChanges(now time.Time) (found []transition, joined []api.
 	}
 	slices.SortFunc(found, func(a, b transition) int { return strings.Compare(string(a.node.ID), string(b.node.ID)) })
 	return found, joined, lives, changed
+}
+
+// untouchLocked begins a new list of nodes that signs come of.
+func (r *Registry) untouchLocked() {
+	for i, n := range r.touched {
+		n.touched = false
+		r.touched[i] = nil
+	}
+	r.touched = r.touched[:0]
 }
 
 // life returns what is to be kept of the node.
