@@ -162,6 +162,28 @@ type Verdict struct {
 	// with the strongest evidence; LeftOut counts the rest.
 	Comparisons []Comparison `json:"comparisons,omitempty"`
 	LeftOut     int          `json:"left_out,omitempty"`
+	// Saturation has what answering costs the nodes; it fails by thresholds.
+	Saturation []Saturation `json:"saturation,omitempty"`
+}
+
+// Saturation is one measure of the gateway processes of both sides, of one node in
+// the mean.
+type Saturation struct {
+	// What is cpu, in cores, or memory, in bytes of resident memory.
+	What string `json:"what"`
+	// Canary is the least of the last 30 s. Control is the most of the same time, or,
+	// where the minutes before the step are the control, of those.
+	Canary  float64 `json:"canary"`
+	Control float64 `json:"control"`
+	// Limit is what fails the canary above it.
+	Limit float64 `json:"limit"`
+	// CanaryQuery is PromQL to evaluate at the verdict's time, ControlQuery at
+	// ControlAt.
+	CanaryQuery  string    `json:"canary_query"`
+	ControlQuery string    `json:"control_query"`
+	ControlAt    time.Time `json:"control_at"`
+	// Result is fail or pass.
+	Result VerdictResult `json:"result"`
 }
 
 // Comparison is one question asked of the evidence.

@@ -15,20 +15,14 @@ import (
 	"github.com/binnacle-project/binnacle/membership"
 )
 
-// leases remembers what each node holds, for lists, and wakes polls when the
-// license changes. The truth is at the node: its polls say when its lease ends.
+// leases remembers what each node holds, for lists. The truth is at the node: its
+// polls say when its lease ends.
 type leases struct {
-	mu     sync.Mutex // guards what follows
-	by     map[binnacle.NodeID]api.LeaseInfo
-	stale  context.Context // ends at the next change of the license
-	change context.CancelFunc
+	mu sync.Mutex // guards by
+	by map[binnacle.NodeID]api.LeaseInfo
 }
 
-func newLeases() *leases {
-	l := &leases{by: map[binnacle.NodeID]api.LeaseInfo{}}
-	l.stale, l.change = context.WithCancel(context.Background())
-	return l
-}
+func newLeases() *leases { return &leases{by: map[binnacle.NodeID]api.LeaseInfo{}} }
 
 func (l *leases) set(id binnacle.NodeID, info api.LeaseInfo) {
 	if info.Expires.IsZero() {
@@ -55,21 +49,6 @@ func (l *leases) forget(id binnacle.NodeID) {
 	delete(l.by, id)
 }
 
-// changed returns a context that ends when the license changes.
-func (l *leases) changed() context.Context {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.stale
-}
-
-// wake ends the contexts that changed gave out.
-func (l *leases) wake() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.change()
-	l.stale, l.change = context.WithCancel(context.Background())
-}
-
 // followLicense makes each change of the license reach the nodes with the polls
 // that they hold.
 func (m *Manager) followLicense(ctx context.Context) error {
@@ -78,7 +57,8 @@ func (m *Manager) followLicense(ctx context.Context) error {
 		select {
 		case <-changed:
 			changed = m.keeper.Changed()
-			m.leases.wake()
+			nodes := m.registry.Count()
+			m.polls.licenseChanged(func(phase float64) time.Duration { return licenseSpread.of(phase, nodes) })
 		case <-ctx.Done():
 			return nil
 		}

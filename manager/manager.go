@@ -63,7 +63,11 @@ type Manager struct {
 	backups   *backup.Regular
 	self      *selfTelemetry
 	leases    *leases
-	hub       *hub
+	polls     *polls
+	nodeConns *nodeListener // nil before Run
+
+	maxNodeConns int
+	hub          *hub
 
 	httpLn, nodeLn, grpcLn, otlpLn net.Listener
 	pageTLS                        *tls.Config        // of httpLn, nil for plain HTTP
@@ -71,8 +75,6 @@ type Manager struct {
 
 	ready    atomic.Bool
 	stopping chan struct{} // closed when the stop begins
-	stopCtx  context.Context
-	stopAll  context.CancelFunc
 
 	stops    []stop // undone last to first
 	stopOnce sync.Once
@@ -110,8 +112,12 @@ func New(o Options) (_ *Manager, err error) {
 		opts: o, log: o.Log.With("component", "manager"), name: host, started: time.Now().UTC(),
 		set: metrics.NewSet(), leases: newLeases(), stopping: make(chan struct{}),
 	}
-	m.stopCtx, m.stopAll = context.WithCancel(context.Background())
 	m.hub = newHub(m.overview)
+	mostPolls, mostConns := nodeBounds(o.MaxPolls, openFiles())
+	if mostPolls < o.MaxPolls {
+		m.log.Warn("few files may be open: fewer polls are held than --max-polls; raise the limit (LimitNOFILE, ulimit -n) for more nodes", "files", openFiles(), "polls", mostPolls)
+	}
+	m.polls, m.maxNodeConns = newPolls(mostPolls, m.set), mostConns
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Stop(context.Background()))
@@ -289,12 +295,9 @@ func addrOf(ln net.Listener) string {
 // streams one for each write.
 const (
 	headerTimeout = 5 * time.Second
-	// nodeHeaderTimeout also bounds the handshake: ten thousand nodes that come
-	// back together take two cores ten seconds.
-	nodeHeaderTimeout = 20 * time.Second
-	bodyTimeout       = 30 * time.Second
-	idleTimeout       = 2 * time.Minute
-	maxHeader         = 16 << 10
+	bodyTimeout   = 30 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 16 << 10
 )
 
 // Run serves until ctx ends, then stops everything and returns. It may be
@@ -332,6 +335,7 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 	run("own metrics", m.copyOwnMetrics)
 	run("ghosts", m.forgetGhosts)
 	run("backups", m.backups.Run)
+	run("garbage collector", m.tuneGC)
 	if m.dns != nil {
 		run("DNS", m.dns.Run)
 	}
@@ -339,7 +343,6 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 
 	operator := m.httpServer(m.self.instrument(m.operatorHandler()))
 	nodes := m.httpServer(m.nodeHandler())
-	nodes.ReadHeaderTimeout = nodeHeaderTimeout
 	serverTLS, err := m.authority.ServerTLS(m.hosts())
 	if err != nil {
 		return fmt.Errorf("make the certificate of the node API: %w", err)
@@ -351,7 +354,9 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 		m.log.Warn("the page and the API are plain HTTP on an address beyond this machine: give --tls-cert and --tls-key, or --tls=auto", "addr", m.HTTPAddr())
 	}
 	run("operator API", serving(operator, httpLn))
-	run("node API", serving(nodes, tls.NewListener(m.nodeLn, serverTLS)))
+	m.nodeConns = listenForNodes(m.nodeLn, serverTLS, m.maxNodeConns, m.log, m.set)
+	nodes.ConnState = m.nodeConns.connState
+	run("node API", serving(nodes, m.nodeConns))
 	servers := []*http.Server{operator, nodes}
 	if m.otlpLn != nil {
 		s := m.receiver.HTTPServer(m.identifyUnmanaged)
@@ -371,7 +376,7 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 	// Red first, then no new requests, then let those under way end.
 	m.ready.Store(false)
 	close(m.stopping)
-	m.stopAll()
+	m.polls.stop()
 	shutCtx, shutCancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer shutCancel()
 	var shut sync.WaitGroup
@@ -393,6 +398,7 @@ func (m *Manager) Run(ctx context.Context) (err error) {
 			}
 		})
 	}
+	shut.Go(func() { m.polls.wait(shutCtx) })
 	shut.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
@@ -421,7 +427,6 @@ func serving(s *http.Server, ln net.Listener) func(context.Context) error {
 // that failed.
 func (m *Manager) Stop(ctx context.Context) error {
 	m.stopOnce.Do(func() {
-		m.stopAll()
 		var errs []error
 		for _, s := range slices.Backward(m.stops) {
 			if err := s.do(ctx); err != nil {

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -100,68 +101,114 @@ func (m *Manager) handleRenew(w http.ResponseWriter, r *http.Request) error {
 // the one the node has, or when a lease is due; the wait is never longer than
 // until the lease becomes due.
 func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membership.Record) error {
-	doubted, end := m.registry.Polling(r.Context(), n.ID, peerOf(r).Addr())
-	defer end()
-
-	var held time.Time
+	p := poll{node: n, known: r.Header.Get("If-None-Match")}
 	if s := r.Header.Get(binnacle.HeaderLeaseExpires); s != "" {
 		t, err := time.Parse(time.RFC3339, s)
 		if err != nil {
 			return fail(http.StatusBadRequest, "%s: %q is no RFC 3339 time", binnacle.HeaderLeaseExpires, s)
 		}
-		held = t
+		p.held = t
 	}
-	known := r.Header.Get("If-None-Match")
 	wait := preferWait(r.Header, maxWait)
-	now := time.Now()
-	licenseChanged := m.leases.changed() // first, so that no change is missed
-	lease, in, err := m.leaseFor(n, held, now)
+	license := m.polls.seen() // first, so that no change is missed
+	lease, in, err := m.leaseFor(n, p.held, time.Now())
 	if err != nil {
 		return err
 	}
 	if in >= 0 {
 		wait = min(wait, in)
 	}
-
-	plan := m.rollout.Plan(n.ID, n.Group)
-	if plan.ETag() == known && wait > 0 {
-		ctx, cancel := context.WithTimeout(r.Context(), wait)
-		defer cancel()
-		stop := context.AfterFunc(m.stopCtx, cancel) // a stopping manager lets its nodes go
-		defer stop()
-		after := licenseSpread.of(plan.Poll.Phase, m.registry.Count())
-		undoubt := context.AfterFunc(doubted, cancel)
-		defer undoubt()
-		unwatch := context.AfterFunc(licenseChanged, func() { time.AfterFunc(after, cancel) })
-		defer unwatch()
-		plan, err = m.rollout.Wait(ctx, n.ID, n.Group, known)
-		switch {
-		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-			plan = m.rollout.Plan(n.ID, n.Group)
-		case err != nil:
-			return err
-		default:
-			pause(ctx, planSpread.of(plan.Poll.Phase, m.registry.Count()))
-			plan = m.rollout.Plan(n.ID, n.Group)
-		}
-		if r.Context().Err() != nil {
-			return nil // the node has gone
-		}
-		// Forgotten or revoked while it waited?
-		if _, err := m.registry.Authenticate(r.TLS, false); err != nil {
-			return err
-		}
-		if lease, _, err = m.leaseFor(n, held, time.Now()); err != nil {
-			return err
-		}
+	peer := peerOf(r).Addr()
+	plan, etag := m.rollout.TaggedPlan(n.ID, n.Group)
+	if etag != p.known || wait <= 0 {
+		m.registry.Polled(n.ID, peer)
+		return p.write(w, plan, etag, lease)
 	}
+	h := &hold{phase: plan.Poll.Phase, done: make(chan struct{})}
+	if err := m.polls.take(h, license, time.Now()); err != nil {
+		m.registry.Polled(n.ID, peer) // it lives
+		w.Header().Set("Connection", "close")
+		return err
+	}
+	conn, err := m.nodeConns.take(w)
+	if err != nil {
+		m.polls.release(h)
+		return err
+	}
+	p.end = m.registry.Polling(n.ID, peer, h.end)
+	go conn.watch(h.end)
+	go m.holdPoll(&p, h, conn, wait)
+	return nil
+}
+
+// poll is what is kept of a poll's request.
+type poll struct {
+	node  membership.Record
+	known string    // the ETag of the plan that the node has
+	held  time.Time // when the lease ends that it holds
+	end   func(broken bool)
+}
+
+// holdPoll waits for something to tell the node, or for wait to pass, and answers.
+func (m *Manager) holdPoll(p *poll, h *hold, conn *heldConn, wait time.Duration) {
+	late := time.AfterFunc(wait, h.end)
+	_, err := m.rollout.Wait(h, p.node.ID, p.node.Group, p.known)
+	if err == nil {
+		pause(h, planSpread.of(h.phase, m.registry.Count()))
+	}
+	late.Stop()
+	broken := conn.stopWatch()
+	p.end(broken)
+	if broken {
+		m.polls.release(h)
+		conn.Close()
+		return
+	}
+	a := newAnswer()
+	cs := conn.ConnectionState()
+	if err := m.answerPoll(p, a, &cs, err); err != nil {
+		m.log.Debug("poll refused", "node", p.node.ID, "error", err)
+		writeProblem(a, problemOf(err))
+	}
+	stopping := m.polls.isStopping()
+	if stopping {
+		a.header.Set("Connection", "close")
+	}
+	err = conn.answer(a)
+	m.polls.release(h)
+	if err != nil || stopping {
+		conn.Close()
+		return
+	}
+	conn.goBack()
+}
+
+// answerPoll writes the answer of a poll whose waiting ended with err.
+func (m *Manager) answerPoll(p *poll, w http.ResponseWriter, cs *tls.ConnectionState, err error) error {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	// Forgotten or revoked while it waited?
+	if _, err := m.registry.Authenticate(cs, false); err != nil {
+		return err
+	}
+	lease, _, err := m.leaseFor(p.node, p.held, time.Now())
+	if err != nil {
+		return err
+	}
+	plan, etag := m.rollout.TaggedPlan(p.node.ID, p.node.Group)
+	return p.write(w, plan, etag, lease)
+}
+
+// write answers with the plan, if the node does not have it, and a lease, if
+// there is one.
+func (p *poll) write(w http.ResponseWriter, plan api.Plan, etag, lease string) error {
 	h := w.Header()
 	if lease != "" {
 		h.Set(binnacle.HeaderLease, lease)
 	}
-	etag := plan.ETag()
 	h.Set("ETag", etag)
-	if etag == known {
+	if etag == p.known {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}

@@ -103,6 +103,11 @@ type Options struct {
 	// MaxRequestBytes bounds one OTLP request, on the wire and inflated.
 	MaxRequestBytes int64
 
+	// MaxPolls is how many polls of nodes are held at once; one more is answered
+	// 503 with Retry-After. Each takes about 30 KiB. Fewer file descriptors than
+	// five for four of them lower it.
+	MaxPolls int
+
 	// DownAfter is the time from unreachable to down, SeatHold how long a seat
 	// is kept after a node left or went down.
 	DownAfter time.Duration
@@ -145,6 +150,7 @@ func DefaultOptions() Options {
 		TracesSampleWindow: traces.DefaultSampling().Window, TracesSampleBytes: traces.DefaultSampling().MaxBytes,
 		MetricsHistograms: "native",
 		ForwardSignals:    "metrics,traces", ForwardBytes: 1 << 30,
+		MaxPolls:        20_000,
 		MaxRequestBytes: 16 << 20,
 		DownAfter:       5 * time.Minute,
 		SeatHold:        10 * time.Minute,
@@ -248,6 +254,7 @@ func (o Options) Validate() error {
 		{"--query-max-samples", int64(o.QueryMaxSamples), 1},
 		{"--query-timeout", int64(o.QueryTimeout), 1},
 		{"--query-concurrency", int64(o.QueryConcurrency), 1},
+		{"--max-polls", int64(o.MaxPolls), 1},
 	} {
 		if n.n < n.min {
 			bad("%s %d: want at least %d", n.flag, n.n, n.min)

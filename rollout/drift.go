@@ -53,7 +53,7 @@ func (s *Service) repair(ctx context.Context, at time.Time) {
 	s.mu.Unlock()
 	var all []found
 	for g, has := range groups {
-		if !has {
+		if !has || !s.anyAdrift(g) {
 			continue
 		}
 		alive := s.o.Nodes.InGroup(g) // asked without our lock: it is another's code
@@ -108,6 +108,24 @@ func (s *Service) repair(ctx context.Context, at time.Time) {
 			}
 		}
 	}
+}
+
+// anyAdrift reports whether any node of the group, alive or not, runs something
+// else than it should or was told to have done so. It is no more than a look at
+// each, and spares the membership the question who is alive, once a second.
+func (s *Service) anyAdrift(g binnacle.Group) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lineLocked(g)
+	for id, n := range s.nodes {
+		if n.group != g || n.ledger.Reported.IsZero() {
+			continue
+		}
+		if want, _ := l.wanted(id); n.drift != (drift{}) || !runs(n.ledger, want) {
+			return true
+		}
+	}
+	return false
 }
 
 func driftMessage(l ledgerRecord, want desiredRecord) string {

@@ -104,11 +104,18 @@ func phase(id binnacle.NodeID) float64 {
 // Plan returns what node id of group g should do now. The caller must not change
 // what it points to.
 func (s *Service) Plan(id binnacle.NodeID, g binnacle.Group) api.Plan {
+	p, _ := s.TaggedPlan(id, g)
+	return p
+}
+
+// TaggedPlan is Plan, with the plan's ETag, which it takes time to make.
+func (s *Service) TaggedPlan(id binnacle.NodeID, g binnacle.Group) (p api.Plan, etag string) {
 	s.arrive(id, g)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.nodeLocked(id)
-	return s.planLocked(id, n, n.group, s.lineLocked(n.group)).plan
+	built := s.planLocked(id, n, n.group, s.lineLocked(n.group))
+	return built.plan, built.etag
 }
 
 // Wait returns the plan of node id of group g as soon as its ETag differs from

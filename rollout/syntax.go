@@ -147,8 +147,10 @@ func (w *walker) begin() int {
 	return at
 }
 
+var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
+
 func escapePointer(key string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
+	return pointerEscapes.Replace(key)
 }
 
 // faultAt makes a fault at a byte offset. Columns count characters.

@@ -171,6 +171,11 @@ func (r *reader) judge(ctx context.Context, q question, g *gateState, base **bas
 	}
 	v := g.judge(l)
 	q.sign(&v)
+	found, err := r.saturation(ctx, q, l)
+	if err != nil {
+		return api.Verdict{}, err
+	}
+	saturate(&v, found)
 	return v, nil
 }
 

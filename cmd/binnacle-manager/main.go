@@ -124,6 +124,7 @@ join.token, admin.token, reader.token and otlp.token.`,
 	f.StringVar(&o.ForwardTokenFile, "forward-otlp-token-file", o.ForwardTokenFile, "`FILE` with a bearer token for it")
 	f.Int64Var(&o.ForwardBytes, "forward-otlp-bytes", o.ForwardBytes, "disk for what waits while it is away, shared between the signals; beyond it the oldest are dropped (`BYTES`)")
 	f.Int64Var(&o.MaxRequestBytes, "otlp-max-request-bytes", o.MaxRequestBytes, "largest OTLP request, on the wire and inflated (`BYTES`)")
+	f.IntVar(&o.MaxPolls, "max-polls", o.MaxPolls, "polls of nodes that are held at once, about 30 KiB each; one more is answered 503 with Retry-After (`N`)")
 	f.DurationVar(&o.DownAfter, "down-after", o.DownAfter, "`DURATION` from unreachable to down")
 	f.DurationVar(&o.SeatHold, "seat-hold", o.SeatHold, "`DURATION` a seat is kept after a node left or went down")
 	f.DurationVar(&o.LeaseLife, "lease-life", o.LeaseLife, "`DURATION` that a node stays a full member without a manager")

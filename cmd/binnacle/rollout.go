@@ -422,4 +422,17 @@ func printVerdict(w io.Writer, v *api.Verdict) {
 			fmt.Fprintf(w, "      %s\n", c.CanaryQuery)
 		}
 	}
+	for _, c := range v.Saturation {
+		if v.Result == api.VerdictFail && c.Result != api.VerdictFail {
+			continue
+		}
+		unit, scale := "cores", 1.0
+		if c.What == "memory" {
+			unit, scale = "MiB", 1<<20
+		}
+		fmt.Fprintf(w, "    %s of a node: canary at least %.4g %s, control at most %.4g, too much above %.4g: %s\n", c.What, c.Canary/scale, unit, c.Control/scale, c.Limit/scale, c.Result)
+		if c.Result == api.VerdictFail {
+			fmt.Fprintf(w, "      %s\n", c.CanaryQuery)
+		}
+	}
 }
