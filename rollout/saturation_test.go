@@ -42,6 +42,7 @@ func TestStrainLimits(t *testing.T) {
 
 // strained answers the queries of saturation by side, and keeps them.
 type strained struct {
+	Telemetry                          // no other question is asked
 	canary, control map[string]float64 // by what
 	asked           []string
 }
