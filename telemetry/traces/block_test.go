@@ -128,7 +128,7 @@ func TestOpenedAgainstBlock(t *testing.T) {
 			byHit := func(a, b hit) int { return cmp.Or(bytes.Compare(a.id[:], b.id[:]), cmp.Compare(a.start, b.start)) }
 			var want, got []hit
 			m.block(b, func(id pcommon.TraceID, start uint64) { want = append(want, hit{id, start}) })
-			if err := o.search(&m, func(i int, start uint64) { got = append(got, hit{o.traceID(i), start}) }); err != nil {
+			if err := o.search(&m, rowSet{n: o.spans}, func(i int, start uint64) { got = append(got, hit{o.traceID(i), start}) }); err != nil {
 				t.Fatal(err)
 			}
 			slices.SortFunc(want, byHit)
@@ -186,7 +186,7 @@ func FuzzDecodeBlock(f *testing.F) {
 			return
 		}
 		m := newMatcher(Query{Tags: map[string]string{"s1": "s2", "error": "true"}})
-		_ = o.search(&m, func(int, uint64) {})
+		_ = o.search(&m, rowSet{n: o.spans}, func(int, uint64) {})
 		b, err := o.block()
 		if err != nil {
 			return
@@ -238,45 +238,6 @@ func checkReadable(t *testing.T, b *block) {
 	}
 }
 
-func TestFilter(t *testing.T) {
-	b := newBlock()
-	b.append(make1(spec{service: "shop", trace: 1, id: 1, attrs: []string{"user", "ann", "city", "Ulm"}}))
-	sp := ptrace.NewTraces().ResourceSpans().AppendEmpty().ScopeSpans().AppendEmpty().Spans().AppendEmpty()
-	sp.Attributes().PutInt("code", 418)
-	sp.Attributes().PutBool("hit", true)
-	sp.Attributes().PutDouble("ratio", 0.25)
-	sp.Attributes().PutEmptySlice("list").AppendEmpty().SetInt(1)
-	b.addAttrs(sp.Attributes())
-	f := makeFilter(b)
-	for _, kv := range [][2]string{{"user", "ann"}, {"city", "Ulm"}, {"service.name", "shop"}, {"code", "418"}, {"hit", "true"}, {"ratio", "0.25"}, {"list", "[1]"}} {
-		if !filterHas(f, tagHashOf(kv[0], kv[1])) {
-			t.Errorf("filter lacks %v", kv)
-		}
-	}
-	if filterHas(f, tagHashOf("user", "bob")) {
-		t.Errorf("filter has what is not there")
-	}
-	if !filterHas(nil, 1) || !filterHas(make([]byte, 24), 1) {
-		t.Errorf("what is no filter must let everything through")
-	}
-}
-
-func TestFilterFalsePositives(t *testing.T) {
-	b := newBlock()
-	b.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), 1000, base))
-	f := makeFilter(b)
-	wrong := 0
-	for i := range 10_000 {
-		if filterHas(f, tagHashOf("nobody", string(rune('a'+i%26))+string(rune(i)))) {
-			wrong++
-		}
-	}
-	t.Logf("%d bytes for %d spans, %d of 10,000 wrong", len(f), len(b.spans), wrong)
-	if wrong > 300 {
-		t.Errorf("%d of 10,000 absent attributes pass; want at most 300", wrong)
-	}
-}
-
 func TestSummaryRoundTrip(t *testing.T) {
 	b := newBlock()
 	b.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), 50, base))
@@ -322,15 +283,17 @@ func BenchmarkEncode(b *testing.B) {
 	bl := newBlock()
 	bl.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
 	b.ReportAllocs()
-	var data, filter []byte
+	var data []byte
+	index := 0
 	for b.Loop() {
 		data = encodeBlock(data[:0], bl)
-		filter = makeFilter(bl)
+		x := makeIndex(bl)
+		index = x.size()
 	}
 	spans := float64(len(bl.spans))
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/spans, "ns/span")
 	b.ReportMetric(float64(len(data))/spans, "B/span")
-	b.ReportMetric(float64(len(filter))/spans, "filterB/span")
+	b.ReportMetric(float64(index)/spans, "indexB/span")
 }
 
 func BenchmarkDecode(b *testing.B) {
@@ -379,7 +342,7 @@ func BenchmarkSearchBlock(b *testing.B) {
 			b.Fatal(err)
 		}
 		found := 0
-		if err := o.search(&m, func(int, uint64) { found++ }); err != nil || found == 0 {
+		if err := o.search(&m, rowSet{n: o.spans}, func(int, uint64) { found++ }); err != nil || found == 0 {
 			b.Fatal(found, err)
 		}
 	}

@@ -179,39 +179,12 @@ func (e *encoder) delta(col int, v, from uint64) {
 	e.cols[col] = binary.AppendVarint(e.cols[col], int64(v-from))
 }
 
-// byTrace orders spans by the number of their trace, in linear time, and
-// returns for each trace where it begins.
-func (e *encoder) byTrace(b *block) (order, firsts []uint32) {
-	if cap(e.firsts) < len(b.traces)+1 {
-		e.firsts = make([]uint32, len(b.traces)+1)
-	}
-	firsts = e.firsts[:len(b.traces)+1]
-	clear(firsts)
-	for i := range b.spans {
-		firsts[b.spans[i].trace+1]++
-	}
-	for i := 1; i < len(firsts); i++ {
-		firsts[i] += firsts[i-1]
-	}
-	if cap(e.order) < len(b.spans) {
-		e.order = make([]uint32, len(b.spans))
-	}
-	order = e.order[:len(b.spans)]
-	for i := range b.spans {
-		t := b.spans[i].trace
-		order[firsts[t]] = uint32(i)
-		firsts[t]++
-	}
-	copy(firsts[1:], firsts) // each was moved to its end, which is the next one's begin
-	firsts[0] = 0
-	return order, firsts
-}
-
 func (e *encoder) spans(b *block) {
 	for _, id := range b.traces {
 		e.raw = append(e.raw, id[:]...)
 	}
-	order, firsts := e.byTrace(b)
+	e.order, e.firsts = b.byTrace(e.order, e.firsts)
+	order, firsts := e.order, e.firsts
 	var before uint64 // start of the trace before
 	for t := range b.traces {
 		rows := order[firsts[t]:firsts[t+1]]

@@ -16,7 +16,8 @@ import (
 //	+-----------+------+
 //	  'b' seq:4            -> block
 //	  's' seq:4            -> summary
-//	  'f' seq:4            -> filter
+//	  'i' page:1 seq:4     -> page of the block's index
+//	  'd' seq:4            -> classes of durations, one byte for each row
 //	  't' trace hash:8     -> seq:4 seq:4 … (merged by concatenation)
 //	  'o' kind service name -> nothing
 //	  'm'                  -> earliest and latest start:8 8
@@ -29,7 +30,8 @@ import (
 // All numbers are big endian. seq numbers the blocks of the store, rising.
 const (
 	kindBlock     = 'b'
-	kindFilter    = 'f'
+	kindDurations = 'd'
+	kindIndex     = 'i'
 	kindBounds    = 'm'
 	kindOp        = 'o'
 	kindSummary   = 's'
@@ -50,6 +52,10 @@ func key(p partition, kind byte) []byte {
 
 func seqKey(p partition, kind byte, seq uint32) []byte {
 	return binary.BigEndian.AppendUint32(key(p, kind), seq)
+}
+
+func indexKey(p partition, page byte, seq uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(key(p, kindIndex), page), seq)
 }
 
 func traceKey(p partition, id pcommon.TraceID) []byte {

@@ -13,7 +13,7 @@ import (
 type matcher struct {
 	service, operation       string
 	tags                     map[string]string
-	hashes                   []uint64 // of those tags that are attributes
+	terms                    []uint64 // of the index, that a matching row has all of
 	start, end               uint64   // Unix nanoseconds, inclusive
 	minDuration, maxDuration uint64   // nanoseconds, inclusive
 }
@@ -35,9 +35,17 @@ func newMatcher(q Query) matcher {
 	if q.MaxDuration > 0 {
 		m.maxDuration = uint64(q.MaxDuration)
 	}
+	if q.Service != "" {
+		if q.Operation != "" {
+			m.terms = append(m.terms, operationTerm(q.Service, q.Operation))
+		} else {
+			m.terms = append(m.terms, serviceTerm(q.Service))
+		}
+	}
 	for k, v := range q.Tags {
-		if _, derived := derivedTags[k]; !derived {
-			m.hashes = append(m.hashes, tagHashOf(k, v))
+		// What is derived of an empty field is not in the index.
+		if _, derived := derivedTags[k]; !derived || v != "" {
+			m.terms = append(m.terms, tagHashOf(k, v))
 		}
 	}
 	return m
@@ -72,32 +80,19 @@ func (m *matcher) times(minStart, maxStart uint64) bool {
 	return minStart <= m.end && maxStart >= m.start
 }
 
-// summary reports whether a block may have a match.
-func (m *matcher) summary(s *summary) bool {
-	if !m.times(s.minStart, s.maxStart) {
-		return false
-	}
+// summary reports whether a block may have a match, by its operations.
+func (m *matcher) summary(s *summaryReader) bool {
 	if !s.complete {
 		return true
 	}
-	for _, op := range s.ops {
-		if (m.service == "" || m.service == op.service) &&
-			(m.operation == "" || m.operation == op.name) &&
-			op.maxDuration >= m.minDuration && op.minDuration <= m.maxDuration {
+	for s.next() {
+		if (m.service == "" || m.service == string(s.service)) &&
+			(m.operation == "" || m.operation == string(s.name)) &&
+			s.op.maxDuration >= m.minDuration && s.op.minDuration <= m.maxDuration {
 			return true
 		}
 	}
-	return false
-}
-
-// filter reports whether a block with this filter may have all tags.
-func (m *matcher) filter(f []byte) bool {
-	for _, h := range m.hashes {
-		if !filterHas(f, h) {
-			return false
-		}
-	}
-	return true
+	return s.r.err != nil // then the block itself must say
 }
 
 // block calls found with every trace that has a matching span in b, and the

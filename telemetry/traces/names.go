@@ -2,6 +2,7 @@ package traces
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -82,4 +83,41 @@ func (b *block) operation(k opKey) (service string, op Operation) {
 
 func compareOperations(a, b Operation) int {
 	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Kind, b.Kind))
+}
+
+// Services returns the names of all services with spans in the store, sorted.
+func (s *Store) Services(ctx context.Context) ([]string, error) {
+	all := s.names.services()
+	for service := range s.memoryOps() {
+		if !slices.Contains(all, service) {
+			all = append(all, service)
+		}
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// Operations returns the operations of a service by name and kind, sorted.
+func (s *Store) Operations(ctx context.Context, service string) ([]Operation, error) {
+	all := append(s.names.operations(service), s.memoryOps()[service]...)
+	slices.SortFunc(all, compareOperations)
+	return slices.Compact(all), nil
+}
+
+// memoryOps lists the operations of blocks that are not written yet.
+func (s *Store) memoryOps() map[string][]Operation {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := map[string][]Operation{}
+	add := func(b *block) {
+		for k := range b.ops {
+			service, op := b.operation(k)
+			out[service] = append(out[service], op)
+		}
+	}
+	add(s.open)
+	for _, b := range s.frozenLocked() {
+		add(b)
+	}
+	return out
 }

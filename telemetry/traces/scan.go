@@ -8,8 +8,8 @@ import (
 
 // search calls found with every trace that has a matching span in the block and
 // the start of that span, as matcher.block does for a block in memory. It reads
-// only the columns that the query asks about.
-func (o *opened) search(m *matcher, found func(trace int, start uint64)) error {
+// only the columns that the query asks about, of the rows that the index names.
+func (o *opened) search(m *matcher, may rowSet, found func(trace int, start uint64)) error {
 	sc, ok := newScan(o, m)
 	if !ok {
 		return nil
@@ -29,7 +29,7 @@ func (o *opened) search(m *matcher, found func(trace int, start uint64)) error {
 		}
 		return nil
 	}
-	rows, err := sc.candidates()
+	rows, err := sc.candidates(may)
 	if err != nil {
 		return err
 	}
@@ -104,8 +104,8 @@ func newScan(o *opened, m *matcher) (*scan, bool) {
 	return sc, true
 }
 
-// candidates returns the spans that fulfil all but the tags.
-func (sc *scan) candidates() (out []candidate, err error) {
+// candidates returns the spans among may that fulfil all but the tags.
+func (sc *scan) candidates(may rowSet) (out []candidate, err error) {
 	d, m := sc.d, &sc.bm
 	if err := d.need(colTraceRows, colStart, colDuration, colName, colResource, colKind); err != nil {
 		return nil, err
@@ -124,7 +124,7 @@ func (sc *scan) candidates() (out []candidate, err error) {
 			s.name = uint32(d.cols[colName].uvarint())
 			s.resource = d.cols[colResource].below(len(d.b.resources))
 			kind := d.cols[colKind].byte()
-			if d.cols[colResource].err == nil && m.fields(&s) {
+			if may.has(row) && d.cols[colResource].err == nil && m.fields(&s) {
 				out = append(out, candidate{row, t, s.resource, start, kind})
 			}
 			row++

@@ -54,7 +54,8 @@ func recoverPebble(err *error) {
 // encoded is a block as it goes to disk.
 type encoded struct {
 	*block
-	data, sum, filter []byte
+	data, sum []byte
+	index     blockIndex
 }
 
 // commit writes blocks with their indexes, and deletes what they were decided
@@ -64,9 +65,9 @@ func (s *Store) commit(blocks []*block, from []*undecided) (err error) {
 	size := 64
 	for i, b := range blocks {
 		sum := summarize(b)
-		e := encoded{b, encodeBlock(nil, b), sum.encode(), makeFilter(b)}
+		e := encoded{b, encodeBlock(nil, b), sum.encode(), makeIndex(b)}
 		ready[i] = e
-		size += len(e.data) + len(e.sum) + len(e.filter) + 40*len(b.traces)
+		size += len(e.data) + len(e.sum) + e.index.size() + 40*len(b.traces)
 	}
 	s.commits.Lock()
 	defer s.commits.Unlock()
@@ -105,8 +106,13 @@ func (s *Store) fill(batch *pebble.Batch, p partition, seq uint32, b encoded) er
 	for _, kv := range []struct {
 		kind  byte
 		value []byte
-	}{{kindBlock, b.data}, {kindSummary, b.sum}, {kindFilter, b.filter}} {
+	}{{kindBlock, b.data}, {kindSummary, b.sum}, {kindDurations, b.index.durations}} {
 		if err := batch.Set(seqKey(p, kv.kind, seq), kv.value, nil); err != nil {
+			return err
+		}
+	}
+	for i, page := range b.index.pages {
+		if err := batch.Set(indexKey(p, b.index.number(i), seq), page, nil); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,172 @@
+package traces
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+)
+
+// Trace returns all spans of one trace, from all processes and batches, by
+// start time, each once. ErrNotFound says that there are none.
+func (s *Store) Trace(ctx context.Context, id pcommon.TraceID) (ptrace.Traces, error) {
+	if err := s.enter(); err != nil {
+		return ptrace.Traces{}, err
+	}
+	defer s.leave()
+	defer s.meters.query.UpdateDuration(time.Now())
+	return s.trace(ctx, id)
+}
+
+func (s *Store) trace(ctx context.Context, id pcommon.TraceID) (ptrace.Traces, error) {
+	blocks, err := s.blocksOf(ctx, id)
+	if err != nil {
+		return ptrace.Traces{}, err
+	}
+	return assemble(blocks, id)
+}
+
+// enter begins a query, which Close waits for; leave ends it.
+func (s *Store) enter() error {
+	s.life.RLock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		s.life.RUnlock()
+		return errClosed
+	}
+	return nil
+}
+
+func (s *Store) leave() { s.life.RUnlock() }
+
+// blocksOf returns every block that has spans of a trace.
+func (s *Store) blocksOf(ctx context.Context, id pcommon.TraceID) ([]*block, error) {
+	// Memory first: a block that is being written is then found in memory or,
+	// later, on disk, or in both.
+	blocks := s.fromMemory(func(b *block) bool { return b.hasTrace(id) }, func(b *block) *block { return b.pick(id) })
+	for _, p := range s.parts.newestFirst(0, math.MaxUint64) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		seqs, err := s.get(traceKey(p, id))
+		if err != nil {
+			return nil, fmt.Errorf("look up trace %s: %w", id, err)
+		}
+		for ; len(seqs) >= 4; seqs = seqs[4:] {
+			bid := blockID{p, binary.BigEndian.Uint32(seqs)}
+			o, err := s.readBlock(bid)
+			if err != nil {
+				return nil, err
+			}
+			if o == nil {
+				continue
+			}
+			if b, err := o.pick(id); err != nil {
+				s.malformed(bid, err)
+			} else if b != nil {
+				blocks = append(blocks, b)
+			}
+		}
+	}
+	return blocks, nil
+}
+
+// fromMemory returns the blocks in memory that want wants: those that no longer
+// change as they are, of the open one, which others go on filling, what pick
+// copies.
+func (s *Store) fromMemory(want func(*block) bool, pick func(*block) *block) []*block {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []*block
+	if want(s.open) {
+		out = append(out, pick(s.open))
+	}
+	for _, b := range s.frozenLocked() {
+		if want(b) {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// frozenLocked lists the blocks in memory that no longer change: they may be
+// read without the lock.
+func (s *Store) frozenLocked() []*block {
+	out := make([]*block, 0, len(s.sealing)+len(s.undecided))
+	for _, sb := range s.sealing {
+		out = append(out, sb.block)
+	}
+	for _, u := range s.undecided {
+		out = append(out, u.block)
+	}
+	return out
+}
+
+func (b *block) hasTrace(id pcommon.TraceID) bool {
+	if b.traceIdx != nil {
+		_, ok := b.traceIdx[id]
+		return ok
+	}
+	return slices.Contains(b.traces, id)
+}
+
+// pick copies the spans of one trace into a block of their own.
+func (b *block) pick(id pcommon.TraceID) *block {
+	td := ptrace.NewTraces()
+	a := newAssembly(td)
+	a.add(b, id)
+	a.finish()
+	out := newBlock()
+	out.append(td)
+	return out
+}
+
+// get returns a copy of a value, nil where there is none.
+func (s *Store) get(key []byte) ([]byte, error) {
+	v, closer, err := s.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	return slices.Clone(v), nil
+}
+
+// readBlock returns a block from the cache or the disk, nil where it was
+// dropped or is malformed: one bad block does not spoil a query.
+func (s *Store) readBlock(id blockID) (*opened, error) {
+	if o := s.cache.get(id); o != nil {
+		return o, nil
+	}
+	v, closer, err := s.db.Get(seqKey(id.p, kindBlock, id.seq))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil // its hour was dropped meanwhile
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read block %d of hour %s: %w", id.seq, id.p.time(), err)
+	}
+	defer closer.Close()
+	o, err := openBlock(v)
+	if err != nil {
+		s.malformed(id, err)
+		return nil, nil
+	}
+	s.cache.put(id, o)
+	return o, nil
+}
+
+// malformed counts and tells of a block that cannot be read.
+func (s *Store) malformed(id blockID, err error) {
+	s.meters.corrupt.Inc()
+	s.log.Error("block left out of a query", "block", id.seq, "hour", id.p.time(), "error", err)
+}
