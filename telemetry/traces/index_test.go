@@ -69,7 +69,7 @@ func TestIndexLosesNothing(t *testing.T) {
 			}
 			matches += len(want)
 		}
-		for i := 0; i < len(b.spans); i += 1 + len(b.spans)/200 {
+		for i := 0; i < len(b.spans); i += 1 + len(b.spans)/12 {
 			s := &b.spans[i]
 			service := b.strs.list[b.resources[s.resource].service]
 			q := Query{
