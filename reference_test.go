@@ -181,3 +181,32 @@ quantiles with ` + "`histogram_quantile(0.99, sum(rate(…)))`" + `. ` + "`outco
 	}
 	golden(t, "metrics.md", b.String())
 }
+
+// TestLossesAreListed holds the table of docs/operations.md of what can happen to
+// telemetry against the metrics that there are: it names none that is gone, and
+// none that tells of a loss, a refusal, a wait or a queue is missing.
+func TestLossesAreListed(t *testing.T) {
+	text, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(text), "### Where telemetry can be lost")
+	section, _, ended := strings.Cut(section, "\n## ")
+	if !found || !ended {
+		t.Fatal("docs/operations.md has no section on where telemetry can be lost")
+	}
+	listed := map[string]bool{}
+	for _, name := range regexp.MustCompile("binnacle_[a-z_]+").FindAllString(section, -1) {
+		listed[name] = true
+		if _, ok := metricWords[name]; !ok {
+			t.Errorf("docs/operations.md names %s, which is no metric", name)
+		}
+	}
+	about := regexp.MustCompile(`^binnacle_(otlp|metrics|traces|activity|forward|events|agent_relay|agent_spool)_`)
+	tells := regexp.MustCompile(`refused|reject|dropped|lost|fail|error|damaged|quarantined|corrupt|truncated|invalid|late|gap|ignored|busy|wait|queue|retries|read_only|undecided|early`)
+	for name := range metricWords {
+		if about.MatchString(name) && tells.MatchString(name) && !listed[name] {
+			t.Errorf("docs/operations.md does not say where %s belongs", name)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -153,6 +154,61 @@ func TestAttacks(t *testing.T) {
 			})
 		})
 	}
+	c.checkOwnMetrics(t)
+}
+
+// checkOwnMetrics wants every number of /metrics in the manager's own store, and
+// what the attacks came to among them.
+func (c *cluster) checkOwnMetrics(t *testing.T) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.base+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token("admin.token"))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	shown := map[string]bool{}
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if name, _, ok := strings.Cut(strings.ReplaceAll(lines.Text(), "{", " "), " "); ok && !strings.HasPrefix(name, "#") {
+			shown[name] = true
+		}
+	}
+	eventually(t, 40*time.Second, "the own metrics are in the store", func() error {
+		var names struct{ Data []string }
+		if err := c.get("/prometheus/api/v1/label/__name__/values?match[]="+url.QueryEscape(`{job="binnacle-manager"}`), c.token("admin.token"), &names); err != nil {
+			return err
+		}
+		for name := range shown {
+			if !slices.Contains(names.Data, name) {
+				return fmt.Errorf("%s is in /metrics and not in the store", name)
+			}
+		}
+		if len(shown) < 100 {
+			return fmt.Errorf("/metrics shows %d names only", len(shown))
+		}
+		var refused struct {
+			Data struct {
+				Result []struct{ Metric map[string]string }
+			}
+		}
+		if err := c.get("/prometheus/api/v1/query?query="+url.QueryEscape(`sum by (cause) (binnacle_otlp_busy_total) > 0`), c.token("admin.token"), &refused); err != nil {
+			return err
+		}
+		causes := map[string]bool{}
+		for _, r := range refused.Data.Result {
+			causes[r.Metric["cause"]] = true
+		}
+		for _, want := range []string{"reading", "stalled"} {
+			if !causes[want] {
+				return fmt.Errorf("causes of refusals in the store: %v; want %q, too", causes, want)
+			}
+		}
+		return nil
+	})
 }
 
 // crowd calls do n times, so many at once, and counts what it says.

@@ -192,7 +192,7 @@ func New(o Options) (_ *Manager, err error) {
 		return nil, fmt.Errorf("--traces-sample: %w", err)
 	}
 	if m.traces, err = traces.Open(traces.Options{
-		Dir: filepath.Join(o.DataDir, "traces"), Retention: o.TracesRetention, MaxBytes: o.TracesMaxBytes,
+		Dir: filepath.Join(o.DataDir, "traces"), Retention: o.TracesRetention, MaxBytes: o.TracesMaxBytes, Queries: o.QueryConcurrency,
 		Sampling: traces.Sampling{Rules: rules, Window: o.TracesSampleWindow, MaxBytes: o.TracesSampleBytes}, Log: o.Log, Metrics: m.set,
 	}); err != nil {
 		return nil, fmt.Errorf("open the trace store: %w", err)

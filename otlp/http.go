@@ -58,6 +58,7 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	start := time.Now()
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if req.Method != http.MethodPost {
+		h.r.meters.done(h.sig, overHTTP, start, Result{}, badRequest)
 		w.Header().Set("Allow", http.MethodPost)
 		http.Error(w, "OTLP is sent with POST", http.StatusMethodNotAllowed)
 		return

@@ -92,6 +92,7 @@ func newMeters(set *metrics.Set) *meters {
 func (m *meters) watch(r *Receiver) {
 	m.set.GetOrCreateGauge("binnacle_otlp_requests_in_flight", func() float64 { return float64(r.gate.inFlight.Load()) })
 	m.set.GetOrCreateGauge("binnacle_otlp_decoding_bytes", func() float64 { return float64(r.budget.used.Load()) })
+	m.set.GetOrCreateGauge("binnacle_otlp_messages_reading", func() float64 { return float64(len(r.reading)) })
 	m.set.GetOrCreateGauge("binnacle_otlp_memory_short", func() float64 {
 		if r.gate.memoryShort() {
 			return 1

@@ -118,7 +118,7 @@ join.token, admin.token, reader.token and otlp.token.`,
 	f.IntVar(&o.MetricsMaxSeriesPerNode, "metrics-max-series-per-node", o.MetricsMaxSeriesPerNode, "series in memory of one sender (`N`)")
 	f.IntVar(&o.QueryMaxSamples, "query-max-samples", o.QueryMaxSamples, "samples that one PromQL query may hold at once (`N`)")
 	f.DurationVar(&o.QueryTimeout, "query-timeout", o.QueryTimeout, "`DURATION` after which a PromQL query is ended")
-	f.IntVar(&o.QueryConcurrency, "query-concurrency", o.QueryConcurrency, "PromQL requests worked on at once (`N`)")
+	f.IntVar(&o.QueryConcurrency, "query-concurrency", o.QueryConcurrency, "PromQL requests and, apart from them, trace queries worked on at once; as many again wait (`N`)")
 	f.StringVar(&o.ForwardOTLP, "forward-otlp", o.ForwardOTLP, "`URL` of a remote engine that gets a copy over OTLP/HTTP (/v1/metrics and /v1/traces are added); empty means none")
 	f.StringVar(&o.ForwardSignals, "forward-otlp-signals", o.ForwardSignals, "what it gets: `SIGNALS` is metrics, traces or metrics,traces")
 	f.StringVar(&o.ForwardTokenFile, "forward-otlp-token-file", o.ForwardTokenFile, "`FILE` with a bearer token for it")

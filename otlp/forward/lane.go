@@ -62,6 +62,11 @@ func newLane(s signal, q *queue, out remote, log *slog.Logger, set *metrics.Set)
 		damaged: set.GetOrCreateCounter(name("binnacle_forward_damaged_segments_total{signal=%q}")),
 	}
 	set.GetOrCreateGauge(name("binnacle_forward_queue_bytes{signal=%q}"), func() float64 { return float64(q.bytes()) })
+	set.GetOrCreateGauge(name("binnacle_forward_memory_bytes{signal=%q}"), func() float64 {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return float64(l.pendingBytes)
+	})
 	set.GetOrCreateGauge(name("binnacle_forward_queue_items{signal=%q}"), func() float64 { return float64(q.items()) })
 	return l
 }

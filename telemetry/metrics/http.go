@@ -46,6 +46,9 @@ func (s *Store) Handler(prefix string) http.Handler {
 		DB: s.db, Registry: s.reg, Started: s.started, Retention: s.opts.Retention, Log: s.log,
 	})
 	h := &handler{s: s, prefix: prefix + "/", api: api, slots: make(chan struct{}, s.opts.Query.Concurrency), queue: make(chan struct{}, 2*s.opts.Query.Concurrency)}
+	set := s.self.set
+	set.GetOrCreateGauge("binnacle_metrics_query_requests_running", func() float64 { return float64(len(h.slots)) })
+	set.GetOrCreateGauge("binnacle_metrics_query_requests_waiting", func() float64 { return float64(max(len(h.queue)-len(h.slots), 0)) })
 	return h
 }
 
@@ -60,6 +63,9 @@ type handler struct {
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	sw := &statusWriter{ResponseWriter: w}
+	defer func() { h.s.self.queryFailed(sw.status) }()
+	w = sw
 	call, below := strings.CutPrefix(r.URL.Path, h.prefix)
 	if !below || !served(r.Method, call) {
 		writeError(w, http.StatusNotFound, "not_found", fmt.Sprintf("%s %s is not served: this is a Prometheus query API without scraping, rules, alerts or writes", r.Method, r.URL.Path))
@@ -94,6 +100,20 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.api.ServeHTTP(w, r.WithContext(ctx))
 }
+
+// statusWriter notes the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // enter waits for a place among the requests being worked on; the caller must
 // call leave.

@@ -184,6 +184,16 @@ func TestAPILimits(t *testing.T) {
 	if rec.Code != http.StatusOK {
 		t.Errorf("a query when the place is free again: %d; want 200", rec.Code)
 	}
+	var text strings.Builder
+	s.opts.Metrics.WritePrometheus(&text)
+	for _, want := range []string{
+		`binnacle_metrics_query_requests_refused_total 1`, `binnacle_metrics_query_failures_total{status="422"} 1`,
+		`binnacle_metrics_query_failures_total{status="503"} 1`, `binnacle_metrics_query_requests_running 0`, `binnacle_metrics_query_requests_waiting 0`,
+	} {
+		if !strings.Contains(text.String(), want+"\n") {
+			t.Errorf("the store's own metrics lack %s", want)
+		}
+	}
 }
 
 func TestDescribe(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	vm "github.com/VictoriaMetrics/metrics"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/otlptranslator"
 )
@@ -22,6 +23,7 @@ type metaStore struct {
 	ours  map[string]bool // told by Describe: kept, whether stored yet or not
 
 	changed atomic.Bool // since it was saved
+	refused *vm.Counter // descriptions that found no room
 }
 
 // Metadata describes a metric.
@@ -37,8 +39,8 @@ const (
 	maxHelpBytes   = 1024
 )
 
-func newMetaStore() *metaStore {
-	return &metaStore{m: map[string][]Metadata{}, fresh: map[string]bool{}, ours: map[string]bool{}}
+func newMetaStore(refused *vm.Counter) *metaStore {
+	return &metaStore{refused: refused, m: map[string][]Metadata{}, fresh: map[string]bool{}, ours: map[string]bool{}}
 }
 
 // Describe tells what a metric that is written by Batch is, for the metadata
@@ -64,7 +66,11 @@ func (m *metaStore) put(name string, md Metadata) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	list, known := m.m[name]
-	if slices.Contains(list, md) || len(list) >= maxMetaPerName || !known && len(m.m) >= maxMetaNames {
+	if slices.Contains(list, md) {
+		return
+	}
+	if len(list) >= maxMetaPerName || !known && len(m.m) >= maxMetaNames {
+		m.refused.Inc()
 		return
 	}
 	m.m[name] = append(list, md)

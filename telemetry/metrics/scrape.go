@@ -42,6 +42,9 @@ func (s *Store) ScrapeFrom(ctx context.Context, write func(io.Writer), lbls labe
 	write(&text)
 	n, err := s.scrapeText(text.Bytes(), lbls, at.UnixMilli())
 	s.self.ownSamples.Add(n)
+	if err != nil {
+		s.self.ownFailed.Inc()
+	}
 	return err
 }
 

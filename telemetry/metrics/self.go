@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"fmt"
 	"io"
 	"slices"
 
@@ -31,6 +32,8 @@ type selfMetrics struct {
 	queries       *vm.Counter
 	queriesFull   *vm.Counter
 	querySeconds  *vm.Summary
+	ownFailed     *vm.Counter
+	namesLost     *vm.Counter
 }
 
 func newSelfMetrics(set *vm.Set) *selfMetrics {
@@ -55,11 +58,21 @@ func newSelfMetrics(set *vm.Set) *selfMetrics {
 		queries:       set.GetOrCreateCounter("binnacle_metrics_query_requests_total"),
 		queriesFull:   set.GetOrCreateCounter("binnacle_metrics_query_requests_refused_total"),
 		querySeconds:  set.GetOrCreateSummary("binnacle_metrics_query_duration_seconds"),
+		ownFailed:     set.GetOrCreateCounter("binnacle_metrics_own_copies_failed_total"),
+		namesLost:     set.GetOrCreateCounter("binnacle_metrics_metadata_refused_total"),
 	}
 	for r := range m.rejected {
 		m.rejected[r] = set.GetOrCreateCounter(`binnacle_metrics_points_rejected_total{reason="` + reason(r).label() + `"}`)
 	}
 	return m
+}
+
+// queryFailed counts an answer of the query API that is an error, by status: 422
+// is a query over a limit, for instance.
+func (m *selfMetrics) queryFailed(status int) {
+	if status >= 400 {
+		m.set.GetOrCreateCounter(fmt.Sprintf(`binnacle_metrics_query_failures_total{status="%d"}`, status)).Inc()
+	}
 }
 
 // watch adds what is read when asked for.

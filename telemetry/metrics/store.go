@@ -70,10 +70,10 @@ func Open(o Options) (*Store, error) {
 		opts:    o,
 		log:     o.Log.With("component", "metrics"),
 		parser:  parser.NewParser(parser.Options{}),
-		meta:    newMetaStore(),
 		started: time.Now(),
 	}
 	s.self = newSelfMetrics(o.Metrics)
+	s.meta = newMetaStore(s.self.namesLost)
 	s.space = &space{dir: o.Dir, minFree: o.MinFreeBytes, log: s.log, refused: s.self.readOnly}
 	s.table = newTable(o)
 	s.cache = newCache()

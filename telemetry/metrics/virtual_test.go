@@ -246,7 +246,7 @@ func TestVirtualOfSummary(t *testing.T) {
 	v.SetValue(7)
 	write(t, s, node1, md)
 	wantQuery(t, s, `q_count`, now, `{__name__="q_count", job="x"} 4`)
-	s.meta = newMetaStore() // as after a restart
+	s.meta = newMetaStore(s.self.namesLost) // as after a restart
 	wantQuery(t, s, `q_count`, now, `{__name__="q_count", job="x"} 4`)
 	wantQuery(t, s, `q_bucket`, now)
 }

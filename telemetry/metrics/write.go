@@ -121,7 +121,7 @@ func (w *writer) commit() error {
 	}
 	m := w.s.self
 	m.commitSeconds.UpdateDuration(start)
-	m.points.Add(w.points)
+	m.points.Add(w.points - w.rejected.total())
 	m.hits.Add(w.hits)
 	m.misses.Add(w.misses)
 	m.uncached.Add(w.uncached)

@@ -25,6 +25,9 @@ const queryTimeout = 30 * time.Second
 // the field errors.
 func (s *Store) Handler() http.Handler {
 	mux := http.NewServeMux()
+	places := newPlaces(s.o.Queries)
+	s.o.Metrics.GetOrCreateGauge("binnacle_traces_query_requests_running", func() float64 { return float64(len(places.running)) })
+	s.o.Metrics.GetOrCreateGauge("binnacle_traces_query_requests_waiting", func() float64 { return float64(max(len(places.all)-len(places.running), 0)) })
 	for path, f := range map[string]func(*http.Request) (any, int, error){
 		"GET /api/services":                      s.getServices,
 		"GET /api/services/{service}/operations": s.getOperationNames,
@@ -33,9 +36,9 @@ func (s *Store) Handler() http.Handler {
 		"GET /api/traces/{id}":                   s.getTrace,
 		"GET /api/dependencies":                  s.getDependencies,
 	} {
-		mux.HandleFunc(path, s.adapt(f))
+		mux.HandleFunc(path, s.adapt(places, f))
 	}
-	mux.HandleFunc("/", s.adapt(func(r *http.Request) (any, int, error) {
+	mux.HandleFunc("/", s.adapt(places, func(r *http.Request) (any, int, error) {
 		return nil, 0, &queryError{http.StatusNotFound, fmt.Errorf("%s %s is not part of the Jaeger query API served here", r.Method, r.URL.Path)}
 	}))
 	return mux
@@ -54,13 +57,51 @@ func badQuery(format string, args ...any) error {
 	return &queryError{http.StatusBadRequest, fmt.Errorf(format, args...)}
 }
 
+// places bound the calls that are worked on at once, so that ingest and polls
+// keep their share of the machine. As many again wait.
+type places struct{ all, running chan struct{} }
+
+func newPlaces(n int) places {
+	return places{all: make(chan struct{}, 2*n), running: make(chan struct{}, n)}
+}
+
+// enter waits for a place; the caller leaves it. false means that there is none.
+func (p places) enter(ctx context.Context) bool {
+	select {
+	case p.all <- struct{}{}:
+	default:
+		return false
+	}
+	select {
+	case p.running <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		<-p.all
+		return false
+	}
+}
+
+func (p places) leave() { <-p.running; <-p.all }
+
 // adapt turns f into a handler: it bounds, answers and logs. f returns the
 // data and its count.
-func (s *Store) adapt(f func(*http.Request) (any, int, error)) http.HandlerFunc {
+func (s *Store) adapt(p places, f func(*http.Request) (any, int, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
 		defer cancel()
-		data, total, err := f(r.WithContext(ctx))
+		var (
+			data  any
+			total int
+			err   error
+		)
+		if p.enter(ctx) {
+			data, total, err = f(r.WithContext(ctx))
+			p.leave()
+		} else {
+			s.meters.queriesFull.Inc()
+			w.Header().Set("Retry-After", "1")
+			err = &queryError{http.StatusServiceUnavailable, fmt.Errorf("%d queries are running and as many waiting: try again later", cap(p.running))}
+		}
 		status, body := http.StatusOK, jaegerResponse{Data: data, Total: total}
 		if err != nil {
 			if r.Context().Err() != nil {

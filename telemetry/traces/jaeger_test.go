@@ -8,11 +8,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 )
@@ -230,4 +232,48 @@ func FuzzParseQuery(f *testing.F) {
 			newMatcher(q)
 		}
 	})
+}
+
+// TestQueryPlaces: calls beyond those worked on and waiting are refused as
+// retryable, and counted; what waited is answered.
+func TestQueryPlaces(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), nil)
+	p := newPlaces(1)
+	hold, held := make(chan struct{}), make(chan struct{}, 2)
+	h := s.adapt(p, func(*http.Request) (any, int, error) {
+		held <- struct{}{}
+		<-hold
+		return []string{}, 0, nil
+	})
+	answers := make(chan int, 2)
+	ask := func() *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		h(w, httptest.NewRequest(http.MethodGet, "/api/services", nil))
+		return w
+	}
+	for range 2 {
+		go func() { answers <- ask().Code }()
+	}
+	<-held
+	for deadline := time.Now().Add(5 * time.Second); len(p.all) < 2; {
+		if time.Now().After(deadline) {
+			t.Fatal("the second call does not wait")
+		}
+		runtime.Gosched()
+	}
+	if w := ask(); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+		t.Errorf("a third call: %d; want 503 with Retry-After", w.Code)
+	}
+	if n := s.meters.queriesFull.Get(); n != 1 {
+		t.Errorf("refused: counted %d; want 1", n)
+	}
+	close(hold)
+	for range 2 {
+		if code := <-answers; code != http.StatusOK {
+			t.Errorf("a call that had or got a place: %d; want 200", code)
+		}
+	}
+	if len(p.all) != 0 || len(p.running) != 0 {
+		t.Errorf("%d places are still taken", len(p.all))
+	}
 }

@@ -9,7 +9,8 @@ type meters struct {
 	failed, dropped           *metrics.Counter
 	truncated, corrupt        *metrics.Counter
 	quarantined               *metrics.Counter
-	seal, query               *metrics.Histogram
+	seal, query, sealWait     *metrics.Histogram
+	queriesFull               *metrics.Counter
 	sampling                  samplingMeters
 }
 
@@ -64,6 +65,8 @@ func newMeters(set *metrics.Set, s *Store) meters {
 		truncated:   set.GetOrCreateCounter("binnacle_traces_searches_truncated_total"),
 		corrupt:     set.GetOrCreateCounter("binnacle_traces_corrupt_blocks_total"),
 		quarantined: set.GetOrCreateCounter("binnacle_traces_files_quarantined_total"),
+		sealWait:    set.GetOrCreateHistogram("binnacle_traces_write_wait_seconds"),
+		queriesFull: set.GetOrCreateCounter("binnacle_traces_query_requests_refused_total"),
 		seal:        set.GetOrCreateHistogram("binnacle_traces_seal_duration_seconds"),
 		query:       set.GetOrCreateHistogram("binnacle_traces_query_duration_seconds"),
 		sampling:    newSamplingMeters(set, s.o.Sampling.Rules),

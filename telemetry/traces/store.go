@@ -43,6 +43,9 @@ type Options struct {
 	MinFreeBytes int64
 	// CacheBytes bounds the blocks kept in memory for reading. Default 64 MiB.
 	CacheBytes int64
+	// Queries is how many calls of Handler are worked on at once; as many again
+	// wait, the rest are refused as retryable. Default 4.
+	Queries int
 	// Sampling decides which traces are kept. Default all.
 	Sampling Sampling
 
@@ -63,6 +66,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.CacheBytes <= 0 {
 		o.CacheBytes = 64 << 20
+	}
+	if o.Queries <= 0 {
+		o.Queries = 4
 	}
 	o.Sampling = o.Sampling.withDefaults()
 	if o.Log == nil {
@@ -352,6 +358,7 @@ func (s *Store) sealFor(ctx context.Context, full *sealingBlock) {
 	s.mu.RLock()
 	halted := s.halted
 	s.mu.RUnlock()
+	defer s.meters.sealWait.UpdateDuration(time.Now())
 	done := make(chan struct{})
 	s.sealers.Go(func() {
 		defer close(done)
