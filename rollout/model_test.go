@@ -28,29 +28,36 @@ import (
 )
 
 // The model of revisions and rollouts of one group, against which histories of a
-// real service are checked: operators push, roll out and abort, nodes poll, all
-// at once, while the manager is killed between any two writes, with or without
+// real service are checked: operators push, roll out, at once or after what is under
+// way, abort and roll back, nodes poll, all at once, while the manager is killed between any two writes, with or without
 // the last one, and starts anew over what is durable.
 
 // modelState is what an operator would say of the group. A rollout under way may
-// complete at any time (completions), for the nodes decide that.
+// complete at any time, for the nodes decide that, and the next one of the queue
+// begin at any time when none is under way (movedOn).
 type modelState struct {
 	Revisions [modelConfigs]uint8 // number of each configuration, 0 for none
 	Last      uint8               // the last number given to a revision
 	Rollouts  uint8               // the last number given to a rollout
 	Desired   uint8
 	Running   modelRollout
+	Queue     [modelQueue]modelRollout // the first first; an ID of 0 is none
+	// Past has of each rollout, by number, what a rollback has to know: To if it
+	// completed, and From if it was a rollback itself.
+	Past [modelRollouts]struct{ To, From uint8 }
 }
 
 type modelRollout struct {
-	ID, From, To uint8
-	Steps        bool
-	Ahead        uint8 // nodes that have seen To, as bits
+	ID, From, To    uint8
+	Steps, Rollback bool
+	Ahead           uint8 // nodes that have seen To, as bits
 }
 
 const (
-	modelConfigs = 5
-	modelNodes   = 3
+	modelConfigs  = 5
+	modelNodes    = 3
+	modelQueue    = 36 // more than all operators ask for
+	modelRollouts = 48
 )
 
 // opKind is what was asked.
@@ -60,13 +67,14 @@ const (
 	opPush  opKind = iota // Arg is the configuration
 	opStart               // Arg is the revision
 	opAbort               // Arg is the rollout
-	opPoll                // Arg is the node
+	opRollback
+	opPoll // Arg is the node
 )
 
 type modelIn struct {
-	Kind  opKind
-	Arg   uint8
-	Steps bool
+	Kind         opKind
+	Arg          uint8
+	Steps, Queue bool
 }
 
 // modelOut is the answer. An operation that met the manager's death may have
@@ -77,15 +85,37 @@ type modelOut struct {
 	Got     uint8
 }
 
-// completions are the state and the one in which the rollout under way has ended
-// well.
-func (s modelState) completions() []modelState {
-	if s.Running.ID == 0 {
-		return []modelState{s}
+// movedOn are the state and those that it may have become by itself: the rollout
+// under way completed, the next one of the queue began, and so on.
+func (s modelState) movedOn() []modelState {
+	all := []modelState{s}
+	for {
+		switch {
+		case s.Running.ID != 0:
+			s.Past[s.Running.ID-1].To = s.Running.To
+			s.Desired, s.Running = s.Running.To, modelRollout{}
+		case s.Queue[0].ID != 0:
+			next := s.Queue[0]
+			copy(s.Queue[:], s.Queue[1:])
+			s = s.begin(next)
+		default:
+			return all
+		}
+		all = append(all, s)
 	}
-	done := s
-	done.Desired, done.Running = s.Running.To, modelRollout{}
-	return []modelState{s, done}
+}
+
+// begin makes a rollout the one under way; another one is superseded.
+func (s modelState) begin(r modelRollout) modelState {
+	r.From = s.Desired
+	s.Running = r
+	if r.Rollback {
+		s.Past[r.ID-1].From = r.From
+	}
+	if !r.Steps {
+		s.Desired = r.To
+	}
+	return s
 }
 
 func (s modelState) has(revision uint8) bool {
@@ -107,7 +137,7 @@ func (s modelState) push(config uint8) (modelState, modelOut) {
 	return s, modelOut{Got: s.Last}
 }
 
-func (s modelState) start(in modelIn) (modelState, modelOut) {
+func (s modelState) start(in modelIn, rollback bool) (modelState, modelOut) {
 	if !s.has(in.Arg) {
 		return s, modelOut{Refused: 404}
 	}
@@ -115,14 +145,25 @@ func (s modelState) start(in modelIn) (modelState, modelOut) {
 		return s, modelOut{Got: r.ID}
 	}
 	s.Rollouts++
-	s.Running = modelRollout{ID: s.Rollouts, From: s.Desired, To: in.Arg, Steps: in.Steps}
-	if !in.Steps {
-		s.Desired = in.Arg
+	r := modelRollout{ID: s.Rollouts, To: in.Arg, Steps: in.Steps, Rollback: rollback}
+	if in.Queue && (s.Running.ID != 0 || s.Queue[0].ID != 0) {
+		for i := range s.Queue {
+			if s.Queue[i].ID == 0 {
+				s.Queue[i] = r
+				return s, modelOut{Got: r.ID}
+			}
+		}
 	}
-	return s, modelOut{Got: s.Rollouts}
+	return s.begin(r), modelOut{Got: s.Rollouts}
 }
 
 func (s modelState) abort(id uint8) (modelState, modelOut) {
+	for i, r := range s.Queue {
+		if r.ID != 0 && r.ID == id {
+			copy(s.Queue[i:], s.Queue[i+1:])
+			return s, modelOut{Got: id}
+		}
+	}
 	switch {
 	case id == 0 || id > s.Rollouts:
 		return s, modelOut{Refused: 404}
@@ -131,6 +172,22 @@ func (s modelState) abort(id uint8) (modelState, modelOut) {
 	}
 	s.Desired, s.Running = s.Running.From, modelRollout{}
 	return s, modelOut{Got: id}
+}
+
+// rollback goes back to the newest revision that completed a rollout and was not
+// rolled back since; a rollout in steps it aborts.
+func (s modelState) rollback() (modelState, modelOut) {
+	if s.Running.ID != 0 && s.Running.Steps {
+		return s.abort(s.Running.ID)
+	}
+	left := map[uint8]bool{0: true, s.Desired: true}
+	for i := int(s.Rollouts) - 1; i >= 0; i-- {
+		if to := s.Past[i].To; !left[to] {
+			return s.start(modelIn{Arg: to}, true)
+		}
+		left[s.Past[i].From] = true
+	}
+	return s, modelOut{Refused: 409}
 }
 
 // poll returns the states in which a node may be told got.
@@ -152,7 +209,7 @@ func (s modelState) poll(node, got uint8) []modelState {
 func modelStep(st, input, output any) []any {
 	in, out := input.(modelIn), output.(modelOut)
 	var next []any
-	for _, s := range st.(modelState).completions() {
+	for _, s := range st.(modelState).movedOn() {
 		if in.Kind == opPoll {
 			for _, n := range s.poll(in.Arg, out.Got) {
 				next = append(next, n)
@@ -168,9 +225,11 @@ func modelStep(st, input, output any) []any {
 		case opPush:
 			then, want = s.push(in.Arg)
 		case opStart:
-			then, want = s.start(in)
+			then, want = s.start(in, false)
 		case opAbort:
 			then, want = s.abort(in.Arg)
+		case opRollback:
+			then, want = s.rollback()
 		}
 		if out.Unknown || out == want {
 			next = append(next, then)
@@ -304,7 +363,7 @@ func (h *history) operator(client int) {
 	for range 12 {
 		time.Sleep(time.Duration(h.intn(200)) * time.Millisecond)
 		svc, life := h.now()
-		in := modelIn{Kind: opKind(h.intn(3)), Arg: uint8(h.intn(modelConfigs)), Steps: h.intn(2) == 0}
+		in := modelIn{Kind: opKind(h.intn(4)), Arg: uint8(h.intn(modelConfigs)), Steps: h.intn(2) == 0, Queue: h.intn(3) == 0}
 		if in.Kind == opAbort && h.intn(2) == 0 {
 			in.Kind = opStart
 		}
@@ -312,13 +371,18 @@ func (h *history) operator(client int) {
 			in.Arg++ // numbers begin with 1
 		}
 		if in.Kind == opAbort {
-			in.Arg, in.Steps = 0, false
+			in.Arg = 0
 			for _, r := range svc.Running() {
 				fmt.Sscanf(r.ID, "r%d", &in.Arg)
 			}
 		}
+		if in.Kind == opRollback {
+			in.Arg = 0
+		}
+		if in.Kind != opStart {
+			in.Steps, in.Queue = false, false
+		}
 		if in.Kind == opPush {
-			in.Steps = false
 			sum := sha256.Sum256(config(int(in.Arg)))
 			h.mu.Lock()
 			h.pushed[hex.EncodeToString(sum[:])] = true
@@ -336,12 +400,19 @@ func (h *history) operator(client int) {
 			if in.Steps {
 				r.Strategy, r.Steps, r.MaxUnavailable = rollout.StrategySteps, []api.NewStep{{Nodes: 1}, {Percent: 100}}, modelNodes
 			}
+			if in.Queue {
+				r.WhenBusy = rollout.WhenBusyQueue
+			}
 			var ro api.Rollout
 			ro, err = svc.StartRollout(context.Background(), def, r, "ann")
 			fmt.Sscanf(ro.ID, "r%d", &out.Got)
 		case opAbort:
 			_, err = svc.Abort(context.Background(), fmt.Sprintf("r%d", in.Arg), "ann")
 			out.Got = in.Arg
+		case opRollback:
+			var ro api.Rollout
+			ro, err = svc.Rollback(context.Background(), def, "ann")
+			fmt.Sscanf(ro.ID, "r%d", &out.Got)
 		}
 		if err != nil {
 			if out = (modelOut{Refused: status(err)}); out.Refused == 0 {

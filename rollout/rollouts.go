@@ -179,9 +179,13 @@ func (s *Service) start(ctx context.Context, rec rolloutRecord, queue bool) (api
 	rec.ID, rec.Started = rolloutID(r.number), now()
 	rec.Confirmed, rec.Pending = []binnacle.NodeID{}, []binnacle.NodeID{}
 	r.rec = rec
+	behind := running
+	if q := s.queuedLocked(g); len(q) > 0 { // they begin any moment, if nobody is under way
+		behind = q[len(q)-1]
+	}
 	s.mu.Unlock()
-	if queue && running != nil {
-		return s.enqueue(ctx, r, running)
+	if queue && behind != nil {
+		return s.enqueue(ctx, r, behind)
 	}
 	return s.begin(ctx, r)
 }
@@ -508,6 +512,18 @@ func (s *Service) runningLocked(g binnacle.Group) *rollout {
 		}
 	}
 	return nil
+}
+
+// queuedLocked returns the group's rollouts that wait, in the order in which they
+// begin.
+func (s *Service) queuedLocked(g binnacle.Group) []*rollout {
+	var queue []*rollout
+	for _, r := range s.rollouts {
+		if r.rec.Group == g && r.rec.State == api.RolloutQueued {
+			queue = append(queue, r)
+		}
+	}
+	return queue
 }
 
 // oldRolloutsLocked returns the ended rollouts that one more leaves no room for.

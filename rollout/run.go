@@ -159,7 +159,7 @@ func (s *Service) settleAny(ctx context.Context, r *rollout, at time.Time) error
 	s.mu.Lock()
 	st, strategy := r.rec.State, r.rec.Strategy
 	queued := st == api.RolloutQueued
-	free := queued && s.runningLocked(r.rec.Group) == nil
+	free := queued && s.runningLocked(r.rec.Group) == nil && s.queuedLocked(r.rec.Group)[0] == r
 	s.mu.Unlock()
 	switch {
 	case queued && !free:
