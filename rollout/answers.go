@@ -93,7 +93,7 @@ func (r *rollout) lost(id binnacle.NodeID, n *node, is answer, isConfirmed bool)
 	case n.ledger.Crashes < before:
 		r.rec.Crashes[id] = n.ledger.Crashes // another agent, which counts anew
 	case n.ledger.Crashes > before:
-		why = fmt.Sprintf("its worker crashed %d times since it got revision %d", n.ledger.Crashes-before, r.rec.To)
+		why = fmt.Sprintf("its worker crashed %s since it got revision %d", count(int(n.ledger.Crashes-before), "time"), r.rec.To)
 	}
 	a := n.ledger.Attempted
 	if isConfirmed && a != nil && a.Error != "" && a.SHA256 == r.rec.SHA256 &&

@@ -264,7 +264,7 @@ func (s *Service) endRestart(ctx context.Context, r *rollout, failed string, at 
 	if failed != "" {
 		s.announce(ctx, events.RolloutFailed, out, "manager", failed)
 	} else {
-		s.announce(ctx, events.RolloutCompleted, out, "manager", fmt.Sprintf("%d nodes restarted in %v", len(out.Confirmed), out.Ended.Sub(out.Started).Round(time.Second)))
+		s.announce(ctx, events.RolloutCompleted, out, "manager", fmt.Sprintf("%s restarted in %v", count(len(out.Confirmed), "node"), out.Ended.Sub(out.Started).Round(time.Second)))
 	}
 	return nil
 }

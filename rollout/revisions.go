@@ -86,7 +86,7 @@ func refusal(faults []api.Fault) *api.Problem {
 	}
 	detail := "the configuration has a fault: " + first
 	if len(faults) > 1 {
-		detail = fmt.Sprintf("the configuration has %d faults, the first: %s", len(faults), first)
+		detail = fmt.Sprintf("the configuration has %s, the first: %s", count(len(faults), "fault"), first)
 	}
 	return &api.Problem{Title: "Configuration refused", Status: http.StatusUnprocessableEntity, Detail: detail, Faults: faults}
 }

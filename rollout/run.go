@@ -215,7 +215,7 @@ func (s *Service) settleOne(ctx context.Context, r *rollout, at time.Time) error
 	}
 	s.mu.Unlock()
 
-	summary := fmt.Sprintf("revision %d confirmed by %d nodes", rec.To, len(rec.Confirmed))
+	summary := fmt.Sprintf("revision %d confirmed by %s", rec.To, count(len(rec.Confirmed), "node"))
 	if d.Reason != "" {
 		summary += "; " + d.Reason
 	}

@@ -41,11 +41,11 @@ func next(v view) decision {
 	}
 	left := ""
 	if away > 0 {
-		left = fmt.Sprintf("%d of the nodes that had to confirm are away and get the revision when they are back", away)
+		left = fmt.Sprintf("%d of the nodes that had to confirm %s away: the revision waits for the return", away, are(away))
 	}
 	switch {
 	case len(v.Refused) > 0:
-		reason := fmt.Sprintf("%d of %d nodes refused, the first, %s: %s", len(v.Refused), v.Confirmed+len(v.Refused)+away, firstKey(v.Refused), v.Refused[firstKey(v.Refused)])
+		reason := fmt.Sprintf("%d of %s refused, the first, %s: %s", len(v.Refused), count(v.Confirmed+len(v.Refused)+away, "node"), firstKey(v.Refused), v.Refused[firstKey(v.Refused)])
 		if left != "" {
 			reason += "; " + left
 		}

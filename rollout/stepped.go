@@ -137,7 +137,7 @@ func (s *Service) tell(ctx context.Context, r *rollout, ids []binnacle.NodeID, a
 
 	version, err := s.o.Store.TxnVersion(ctx, conds, ops)
 	if err != nil {
-		return fmt.Errorf("give revision %d to %d nodes: %w", rec.To, len(ids), err)
+		return fmt.Errorf("give revision %d to %s: %w", rec.To, count(len(ids), "node"), err)
 	}
 	s.mu.Lock()
 	change(&r.rec)
@@ -187,7 +187,8 @@ func (s *Service) bake(ctx context.Context, r *rollout, alive []candidate, at ti
 		what = "the same nodes before the step, for there are no others"
 	}
 	step := out.Steps[out.Step]
-	s.announce(ctx, events.RolloutBake, out, "manager", fmt.Sprintf("step %d of %d: %d nodes have confirmed and are compared with %s for %v", out.Step+1, len(out.Steps), len(out.Confirmed), what, seconds(step.Bake)))
+	s.announce(ctx, events.RolloutBake, out, "manager", fmt.Sprintf("step %d of %d: %s %s confirmed and %s compared with %s for %v", out.Step+1, len(out.Steps),
+		count(len(out.Confirmed), "node"), have(len(out.Confirmed)), are(len(out.Confirmed)), what, seconds(step.Bake)))
 	return nil
 }
 
@@ -244,7 +245,7 @@ func (s *Service) complete(ctx context.Context, r *rollout, at time.Time) error 
 	out := r.rec.clone().Rollout
 	s.mu.Unlock()
 	s.announceVerdict(ctx, out, out.Step)
-	s.announce(ctx, events.RolloutCompleted, out, "manager", fmt.Sprintf("revision %d confirmed by %d nodes in %v", out.To, len(out.Confirmed), out.Ended.Sub(out.Started).Round(time.Second)))
+	s.announce(ctx, events.RolloutCompleted, out, "manager", fmt.Sprintf("revision %d confirmed by %s in %v", out.To, count(len(out.Confirmed), "node"), out.Ended.Sub(out.Started).Round(time.Second)))
 	return nil
 }
 
@@ -301,7 +302,7 @@ func (s *Service) settleReturn(ctx context.Context, r *rollout, at time.Time) er
 		}
 	})
 	if err == nil {
-		s.announce(ctx, events.RolloutFailed, out, "manager", fmt.Sprintf("%s; %d nodes are back on revision %d", out.Reason, len(back), out.From))
+		s.announce(ctx, events.RolloutFailed, out, "manager", fmt.Sprintf("%s; %s %s back on revision %d", out.Reason, count(len(back), "node"), are(len(back)), out.From))
 	}
 	return err
 }

@@ -63,7 +63,7 @@ func nextMove(v stepsView) move {
 		id := firstKey(v.Failed)
 		more := ""
 		if n := len(v.Failed) - 1; n > 0 {
-			more = fmt.Sprintf(" (and %d more nodes)", n)
+			more = fmt.Sprintf(" (and %s)", count(n, "more node"))
 		}
 		return move{Kind: moveRollBack, Reason: fmt.Sprintf("node %s%s: %s", id, more, v.Failed[id])}
 	}
@@ -111,7 +111,7 @@ func (v stepsView) rolling(s api.RolloutStep) move {
 	}
 	switch {
 	case waiting > 0:
-		return move{Reason: fmt.Sprintf("%d nodes are to confirm", waiting)}
+		return move{Reason: fmt.Sprintf("%s %s to confirm", count(waiting, "node"), are(waiting))}
 	case missing > 0: // more may be told in a moment
 		return move{}
 	case confirmed == 0:

@@ -158,7 +158,7 @@ func TestNextMove(t *testing.T) {
 	}{
 		{"the canary", aView(5), moveTell, "[n0]", ""},
 		{"nobody is there", aView(0), moveWait, "[]", "no node"},
-		{"it is to confirm", aView(5).at(0).pending("n0"), moveWait, "[]", "1 nodes are to confirm"},
+		{"it is to confirm", aView(5).at(0).pending("n0"), moveWait, "[]", "1 node is to confirm"},
 		{"it has", aView(5).at(0).confirmed("n0"), moveBake, "[]", ""},
 		{"it refused", aView(5).at(0).pending("n0").failed("n0", "no such plugin"), moveRollBack, "[]", "node n0: no such plugin"},
 		{"it died before it answered: nobody else is tried", aView(5).at(0).pending("n0").away("n0"), moveWait, "[]", "no node that has the revision is alive"},

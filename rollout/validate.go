@@ -35,7 +35,7 @@ func (s *Service) validate(ctx context.Context, raw []byte) (faults, warnings []
 		return cut(append(faults, endpointFaults(filled, faults)...)), nil, nil
 	}
 	if refs > 0 {
-		warnings = append(warnings, api.Fault{Stage: stageSchema, Message: fmt.Sprintf("%d references ${env:…} or ${file:…} are filled in by each node; their values were not checked", refs)})
+		warnings = append(warnings, api.Fault{Stage: stageSchema, Message: fmt.Sprintf("%s to ${env:…} or ${file:…} %s filled in by each node, and no such value was checked", count(refs, "reference"), are(refs))})
 	}
 	if faults = checkInit(filled); len(faults) > 0 {
 		return cut(faults), nil, nil
