@@ -30,9 +30,6 @@ type steadyLoad struct {
 	wg       sync.WaitGroup
 }
 
-// perNode is the load of each node, in requests per second.
-const perNode = 40
-
 // bearer sends every request with a token.
 type bearer struct {
 	token string
@@ -45,12 +42,13 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.to.RoundTrip(r)
 }
 
-func startSteady(nodes []*node, token string, paths ...string) *steadyLoad {
+// startSteady sends so many requests per second to each node.
+func startSteady(nodes []*node, perNode int, token string, paths ...string) *steadyLoad {
 	l := &steadyLoad{requests: map[string]int{}, bad: map[string]int{}, first: map[string]string{}, quit: make(chan struct{})}
-	client := &http.Client{Timeout: 5 * time.Second, Transport: bearer{token, &http.Transport{MaxIdleConnsPerHost: 64}}}
+	client := &http.Client{Timeout: 5 * time.Second, Transport: bearer{token, &http.Transport{MaxIdleConnsPerHost: 256}}}
 	for i, n := range nodes {
 		l.wg.Go(func() {
-			tick := time.NewTicker(time.Second / perNode)
+			tick := time.NewTicker(time.Second / time.Duration(perNode))
 			defer tick.Stop()
 			for k := i; ; k++ {
 				select {
@@ -179,7 +177,7 @@ func TestRolloutsInSteps(t *testing.T) {
 	if _, stderr, code := push(b.config("base", nil), "--rollout=all"); code != 0 {
 		t.Fatalf("the first revision: exit code %d: %s", code, stderr)
 	}
-	load := startSteady(c.nodes, b.token, "/a/%d", "/b/%d")
+	load := startSteady(c.nodes, 40, b.token, "/a/%d", "/b/%d")
 	defer load.stop()
 	time.Sleep(15 * time.Second) // what the gates take for usual: not a hope, but traffic
 	if bad, first := load.take(); len(bad) > 0 {

@@ -44,7 +44,7 @@ func TestViews(t *testing.T) {
 	for _, n := range nodes {
 		ids[n.Name] = string(n.ID)
 	}
-	load := startSteady(c.nodes, "/healthy/%d", "/slow/%d", "/failing/%d", "/merged/%d")
+	load := startSteady(c.nodes, 40, "", "/healthy/%d", "/slow/%d", "/failing/%d", "/merged/%d")
 	stopLoad := sync.OnceFunc(load.stop)
 	t.Cleanup(stopLoad)
 	sendHostile(t, c)
