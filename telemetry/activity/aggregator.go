@@ -29,6 +29,7 @@ type Aggregator struct {
 	keys      index
 	rollups   map[rollupID]*rollup
 	layouts   layouts
+	places    map[place]*place
 	streams   int
 	bakes     map[binnacle.Group]bool
 	chart     chart

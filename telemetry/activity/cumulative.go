@@ -30,10 +30,13 @@ func (c *counts) at(i int, n uint64) {
 	c.n[i-c.base] += n
 }
 
+// octave is how many buckets a power of two has. The counts begin and end with
+// whole octaves.
+const octave = 1 << scale
+
 // cover makes room for the buckets from lo to hi, in steps of an octave,
 // because neighbors follow. Both must be within minIndex and maxIndex.
 func (c *counts) cover(lo, hi int) {
-	const octave = 1 << scale
 	from, to := lo&^(octave-1), (hi+octave)&^(octave-1)
 	switch {
 	case len(c.n) == 0:
@@ -114,28 +117,50 @@ func (c *cumulative) clone() *cumulative {
 
 // native returns c as a Prometheus native histogram. The zero bucket has no
 // width: what it holds took no time.
+//
+// Octaves with anything in them are written whole, empty buckets too: each costs a
+// bit, where a bucket that fills later makes the TSDB write the chunk anew.
 func (c *cumulative) native() *histogram.Histogram {
 	h := &histogram.Histogram{Schema: scale, Count: c.count, Sum: c.sum, ZeroCount: c.zero}
+	filled := 0
+	for j := 0; j < len(c.n); j += octave {
+		if anyCount(c.n[j : j+octave]) {
+			filled += octave
+		}
+	}
+	if filled == 0 {
+		return h
+	}
+	h.PositiveBuckets = make([]int64, 0, filled)
 	var prev int64
 	next := 0 // index after the last bucket written
-	for j, n := range c.n {
-		if n == 0 {
+	for j := 0; j < len(c.n); j += octave {
+		n := c.n[j : j+octave]
+		if !anyCount(n) {
 			continue
 		}
 		// Prometheus numbers buckets by their upper bound, OTLP by the lower.
 		i := c.base + j + 1
-		switch {
-		case len(h.PositiveSpans) == 0:
-			h.PositiveSpans = append(h.PositiveSpans, histogram.Span{Offset: int32(i), Length: 1})
-		case i == next:
-			h.PositiveSpans[len(h.PositiveSpans)-1].Length++
-		default:
-			h.PositiveSpans = append(h.PositiveSpans, histogram.Span{Offset: int32(i - next), Length: 1})
+		if len(h.PositiveSpans) > 0 && i == next {
+			h.PositiveSpans[len(h.PositiveSpans)-1].Length += octave
+		} else {
+			h.PositiveSpans = append(h.PositiveSpans, histogram.Span{Offset: int32(i - next), Length: octave})
 		}
-		h.PositiveBuckets = append(h.PositiveBuckets, int64(n)-prev)
-		prev, next = int64(n), i+1
+		for _, v := range n {
+			h.PositiveBuckets = append(h.PositiveBuckets, int64(v)-prev)
+			prev = int64(v)
+		}
+		next = i + octave
 	}
 	return h
+}
+
+func anyCount(n []uint64) bool {
+	var all uint64
+	for _, v := range n {
+		all |= v
+	}
+	return all != 0
 }
 
 // fromNative reads a stored roll-up sample. ok is false for one that this

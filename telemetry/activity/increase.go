@@ -84,11 +84,10 @@ func (a *Aggregator) point(how metric, m *wire.Metric, dp *wire.Point, st *strea
 		}
 	}
 	if st.place == nil {
-		p := placeOf(how, dp.Key)
-		st.place = &p
+		st.place = a.placed(placeOf(how, dp.Key))
 	}
 	if st.target == nil || st.revision != in.origin.Revision {
-		st.target, st.revision = a.target(*st.place), in.origin.Revision
+		st.target, st.revision = a.target(st.place), in.origin.Revision
 	}
 	a.fed(st.target)
 	var inc increase

@@ -195,6 +195,7 @@ func (a *Aggregator) sweep(now time.Time) {
 			gone = true
 		}
 	}
+	a.forgetPlaces()
 	if gone { // targets hold pointers to what was dropped
 		for _, s := range a.senders {
 			s.forgetTargets()

@@ -110,7 +110,7 @@ type stream struct {
 
 // targetID names a target within a sender.
 type targetID struct {
-	place    place
+	place    *place
 	revision binnacle.Revision
 }
 

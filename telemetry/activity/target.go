@@ -3,7 +3,7 @@ package activity
 import "github.com/binnacle-project/binnacle"
 
 // target resolves where the increases of a place go, now.
-func (a *Aggregator) target(p place) *target {
+func (a *Aggregator) target(p *place) *target {
 	s := a.in.sender
 	id := targetID{p, a.in.origin.Revision}
 	if t := s.targets[id]; t != nil {
@@ -113,4 +113,29 @@ func (a *Aggregator) rollupOf(id rollupID) *rollup {
 		a.rollups[id] = r
 	}
 	return r
+}
+
+// placed returns the one copy of p: a fleet's streams have few places.
+func (a *Aggregator) placed(p place) *place {
+	if known := a.places[p]; known != nil {
+		return known
+	}
+	if a.places == nil {
+		a.places = map[place]*place{}
+	}
+	a.places[p] = &p
+	return &p
+}
+
+// forgetPlaces drops the places that no stream has any more.
+func (a *Aggregator) forgetPlaces() {
+	used := map[place]*place{}
+	for _, s := range a.senders {
+		for _, st := range s.streams {
+			if st.place != nil {
+				used[*st.place] = st.place
+			}
+		}
+	}
+	a.places = used
 }

@@ -103,6 +103,14 @@ type layout struct {
 	pos, neg []histogram.Span
 }
 
+// laidOut returns the layout of s, which it keeps.
+func (s *shape) laidOut() *layout {
+	if s.layout == nil {
+		s.layout = &layout{}
+	}
+	return s.layout
+}
+
 // bucketEncoder turns rows of buckets into Prometheus's spans and deltas. It is
 // scratch memory; not safe for concurrent use.
 type bucketEncoder struct {

@@ -167,7 +167,7 @@ type point struct {
 
 // A shape is what a point of several values looked like the last time.
 type shape struct {
-	layout    layout          // native histograms
+	layout    *layout         // of native histograms whose buckets vary
 	held      *smallHistogram // the newest sample, see native
 	newest    int64           // its time, Unix ms
 	cell      wire.Cell       // of whoever reads the same points

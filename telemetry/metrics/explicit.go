@@ -126,16 +126,52 @@ func (e *explicit) clone() *explicit {
 	return &c
 }
 
-// encode returns the stored form: a native histogram with custom buckets.
-func (e *explicit) encode(enc *bucketEncoder, l *layout) (*histogram.Histogram, *smallHistogram, error) {
-	row := dense{counts: e.counts}
-	for len(row.counts) > 0 && row.counts[0] == 0 {
-		row.counts = row.counts[1:]
-		row.offset++
+// wholeSpans are the spans of histograms that are stored with all their buckets.
+var wholeSpans = func() (spans [len(smallHistogram{}.room) + 1][]histogram.Span) {
+	for n := range spans {
+		spans[n] = []histogram.Span{{Length: uint32(n)}}
 	}
-	h, small, err := enc.encode(histogram.CustomBucketsSchema, row, dense{}, 0, l)
-	if err != nil {
-		return nil, nil, err
+	return spans
+}()
+
+// appendDeltas appends counts as differences.
+func appendDeltas(to []int64, counts []uint64) ([]int64, error) {
+	var prev int64
+	for _, c := range counts {
+		if c > math.MaxInt64 {
+			return nil, fmt.Errorf("histogram bucket count %d is out of range", c)
+		}
+		to = append(to, int64(c)-prev)
+		prev = int64(c)
+	}
+	return to, nil
+}
+
+// encode returns the stored form: a native histogram with custom buckets. Where
+// they are few, as nearly always, it has all of them, empty ones too: these cost a
+// bit each, where a bucket that fills later makes the TSDB write the chunk anew.
+func (e *explicit) encode(enc *bucketEncoder, s *shape) (*histogram.Histogram, *smallHistogram, error) {
+	var h *histogram.Histogram
+	var small *smallHistogram
+	if len(e.counts) <= len(small.room) {
+		small = enc.recycler.get()
+		h = &small.Histogram
+		var err error
+		if h.PositiveBuckets, err = appendDeltas(small.room[:0], e.counts); err != nil {
+			return nil, nil, err
+		}
+		h.Schema = histogram.CustomBucketsSchema
+		h.PositiveSpans = wholeSpans[len(e.counts)]
+	} else {
+		row := dense{counts: e.counts}
+		for len(row.counts) > 0 && row.counts[0] == 0 {
+			row.counts = row.counts[1:]
+			row.offset++
+		}
+		var err error
+		if h, small, err = enc.encode(histogram.CustomBucketsSchema, row, dense{}, 0, s.laidOut()); err != nil {
+			return nil, nil, err
+		}
 	}
 	h.CustomValues = e.bounds.upper
 	h.Count = e.count

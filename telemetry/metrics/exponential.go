@@ -109,8 +109,8 @@ func (e *expo) clone() *expo {
 // encode returns the stored form. The reset hint stays unknown, which is
 // always safe: the TSDB does not check a claim of "no reset" and breaks on a
 // false one.
-func (e *expo) encode(enc *bucketEncoder, l *layout) (*histogram.Histogram, *smallHistogram, error) {
-	h, small, err := enc.encode(e.scale, e.pos, e.neg, 1, l)
+func (e *expo) encode(enc *bucketEncoder, s *shape) (*histogram.Histogram, *smallHistogram, error) {
+	h, small, err := enc.encode(e.scale, e.pos, e.neg, 1, s.laidOut())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -162,12 +162,12 @@ func (w *writer) storeExplicit(fam *family, p *point, t int64, start uint64, e *
 
 // nativeForm is what native asks of a histogram that was read.
 type nativeForm interface {
-	encode(*bucketEncoder, *layout) (*histogram.Histogram, *smallHistogram, error)
+	encode(*bucketEncoder, *shape) (*histogram.Histogram, *smallHistogram, error)
 }
 
 // native appends one native histogram sample, with a zero before a new one.
 func (w *writer) native(fam *family, p *point, t int64, start uint64, e nativeForm, exs []wire.Exemplar) error {
-	h, small, err := e.encode(&w.buckets, &p.shape.layout)
+	h, small, err := e.encode(&w.buckets, p.shape)
 	if err != nil {
 		return err
 	}
