@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdkresource "go.opentelemetry.io/otel/sdk/resource"
@@ -21,15 +23,39 @@ import (
 	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
-// TestGoSDK has the exporters of the Go SDK as real clients.
+// TestGoSDK has the exporters of the Go SDK as real clients, over both
+// protocols.
 func TestGoSDK(t *testing.T) {
-	r := newRig(t, Options{}, nodeOne)
-	res := sdkresource.NewSchemaless(attribute.String("service.name", "binnacle-gateway"), attribute.String("service.instance.id", "proc-1"))
+	for _, via := range []wireForm{viaProto, viaGRPC} {
+		t.Run(string(via), func(t *testing.T) { testGoSDK(t, via) })
+	}
+}
 
-	mexp, err := otlpmetrichttp.New(t.Context(), otlpmetrichttp.WithEndpointURL(r.http+"/v1/metrics"), otlpmetrichttp.WithCompression(otlpmetrichttp.GzipCompression))
-	if err != nil {
+// sdkExporters makes the SDK's exporters for a receiver.
+func sdkExporters(t *testing.T, r *rig, via wireForm) (sdkmetric.Exporter, sdktrace.SpanExporter) {
+	t.Helper()
+	var (
+		me         sdkmetric.Exporter
+		te         sdktrace.SpanExporter
+		errM, errT error
+	)
+	if via == viaGRPC {
+		me, errM = otlpmetricgrpc.New(t.Context(), otlpmetricgrpc.WithEndpoint(r.grpc), otlpmetricgrpc.WithInsecure(), otlpmetricgrpc.WithCompressor("gzip"))
+		te, errT = otlptracegrpc.New(t.Context(), otlptracegrpc.WithEndpoint(r.grpc), otlptracegrpc.WithInsecure())
+	} else {
+		me, errM = otlpmetrichttp.New(t.Context(), otlpmetrichttp.WithEndpointURL(r.http+"/v1/metrics"), otlpmetrichttp.WithCompression(otlpmetrichttp.GzipCompression))
+		te, errT = otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(r.http+"/v1/traces"))
+	}
+	if err := errors.Join(errM, errT); err != nil {
 		t.Fatal(err)
 	}
+	return me, te
+}
+
+func testGoSDK(t *testing.T, via wireForm) {
+	r := newRig(t, Options{}, nodeOne)
+	res := sdkresource.NewSchemaless(attribute.String("service.name", "binnacle-gateway"), attribute.String("service.instance.id", "proc-1"))
+	mexp, texp := sdkExporters(t, r, via)
 	mp := sdkmetric.NewMeterProvider(sdkmetric.WithResource(res), sdkmetric.WithReader(sdkmetric.NewPeriodicReader(mexp)),
 		sdkmetric.WithView(sdkmetric.NewView(sdkmetric.Instrument{Name: "*"}, sdkmetric.Stream{Aggregation: sdkmetric.AggregationBase2ExponentialHistogram{MaxSize: 160, MaxScale: 8}})))
 	h, err := mp.Meter("test").Float64Histogram("http.server.request.duration")
@@ -43,10 +69,6 @@ func TestGoSDK(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	texp, err := otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(r.http+"/v1/traces"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	tp := sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(texp))
 	for range 10 {
 		ctx, parent := tp.Tracer("test").Start(t.Context(), "GET /")
@@ -90,42 +112,61 @@ func (s *failing) WriteMetrics(context.Context, binnacle.Origin, *wire.Metrics) 
 	return Result{}, s.err
 }
 
-// TestGoSDKRetries: the client sends again what is retryable and nothing else.
+// TestGoSDKRetries: the clients send again what is retryable and nothing else.
 func TestGoSDKRetries(t *testing.T) {
-	tests := []struct {
-		name  string
-		err   error
-		calls int64
-		fails bool
-	}{
-		{"retryable", Retry(errors.New("disk is full"), time.Second), 2, false},
-		{"permanent", Permanent(errors.New("bad")), 1, true},
-		{"internal", errors.New("broken"), 1, true},
+	for _, via := range []wireForm{viaProto, viaGRPC} {
+		for _, tt := range []struct {
+			name  string
+			err   error
+			calls int64
+			fails string // part of the error, "" for success
+		}{
+			{"retryable", Retry(errors.New("disk is full"), time.Second), 2, ""},
+			{"permanent", Permanent(errors.New("bad")), 1, "bad"},
+			{"internal", errors.New("broken"), 1, "its log says why"},
+		} {
+			t.Run(string(via)+"/"+tt.name, func(t *testing.T) {
+				t.Parallel()
+				sink := &failing{err: tt.err}
+				sink.n.Store(1)
+				r := newRig(t, Options{Sink: sink}, anyone)
+				_, exp := sdkExporters(t, r, via)
+				tp := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exp))
+				defer tp.Shutdown(context.WithoutCancel(t.Context()))
+				_, sp := tp.Tracer("test").Start(t.Context(), "one")
+				start := time.Now()
+				err := exp.ExportSpans(t.Context(), []sdktrace.ReadOnlySpan{sp.(sdktrace.ReadOnlySpan)})
+				if (err != nil) != (tt.fails != "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
+					t.Errorf("export: got %v; want failure %q", err, tt.fails)
+				}
+				if got := sink.calls.Load(); got != tt.calls {
+					t.Errorf("sent %d times; want %d", got, tt.calls)
+				}
+				if took := time.Since(start); tt.calls > 1 && took < time.Second {
+					t.Errorf("sent again after %v; want the second that it was asked to wait", took)
+				}
+			})
+		}
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			sink := &failing{err: tt.err}
-			sink.n.Store(1)
+}
+
+// TestGoSDKPartialSuccess: the clients tell of what was refused of a batch, and
+// do not send it again.
+func TestGoSDKPartialSuccess(t *testing.T) {
+	for _, via := range []wireForm{viaProto, viaGRPC} {
+		t.Run(string(via), func(t *testing.T) {
+			sink := &memSink{res: Result{Rejected: 1, Message: "too old"}}
 			r := newRig(t, Options{Sink: sink}, anyone)
-			exp, err := otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(r.http+"/v1/traces"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			_, exp := sdkExporters(t, r, via)
 			tp := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exp))
 			defer tp.Shutdown(context.WithoutCancel(t.Context()))
-			var span sdktrace.ReadOnlySpan
 			_, sp := tp.Tracer("test").Start(t.Context(), "one")
-			span = sp.(sdktrace.ReadOnlySpan)
-			err = exp.ExportSpans(t.Context(), []sdktrace.ReadOnlySpan{span})
-			if (err != nil) != tt.fails {
-				t.Errorf("export: got %v; want failure %v", err, tt.fails)
+			err := exp.ExportSpans(t.Context(), []sdktrace.ReadOnlySpan{sp.(sdktrace.ReadOnlySpan)})
+			if err == nil || !strings.Contains(err.Error(), "too old") || !strings.Contains(err.Error(), "1 spans rejected") {
+				t.Errorf("export: got %v; want the partial success with its message", err)
 			}
-			if err != nil && !strings.Contains(err.Error(), "400") && !strings.Contains(err.Error(), "500") {
-				t.Errorf("export: got %v; want its status in it", err)
-			}
-			if got := sink.calls.Load(); got != tt.calls {
-				t.Errorf("sent %d times; want %d", got, tt.calls)
+			if _, spans := sink.counts(); spans != 1 {
+				t.Errorf("sent %d times; want once", spans)
 			}
 		})
 	}
