@@ -2,7 +2,6 @@ package manager
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -101,7 +100,7 @@ func (m *Manager) handleRenew(w http.ResponseWriter, r *http.Request) error {
 // the one the node has, or when a lease is due; the wait is never longer than
 // until the lease becomes due.
 func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membership.Record) error {
-	p := poll{node: n, known: r.Header.Get("If-None-Match")}
+	p := poll{node: n, known: r.Header.Get("If-None-Match"), peer: peerOf(r).Addr()}
 	if s := r.Header.Get(binnacle.HeaderLeaseExpires); s != "" {
 		t, err := time.Parse(time.RFC3339, s)
 		if err != nil {
@@ -118,26 +117,27 @@ func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membershi
 	if in >= 0 {
 		wait = min(wait, in)
 	}
-	peer := peerOf(r).Addr()
 	plan, etag := m.rollout.TaggedPlan(n.ID, n.Group)
 	if etag != p.known || wait <= 0 {
-		m.registry.Polled(n.ID, peer)
+		m.registry.Polled(n.ID, p.peer)
 		return p.write(w, plan, etag, lease)
 	}
-	h := &hold{phase: plan.Poll.Phase, done: make(chan struct{})}
-	if err := m.polls.take(h, license, time.Now()); err != nil {
-		m.registry.Polled(n.ID, peer) // it lives
+	now := time.Now()
+	h := &hold{poll: p, phase: plan.Poll.Phase, due: now.Add(wait)}
+	if err := m.polls.take(h, license, now); err != nil {
+		m.registry.Polled(n.ID, p.peer) // it lives
 		w.Header().Set("Connection", "close")
 		return err
 	}
-	conn, err := m.nodeConns.take(w)
+	conn, err := takeConn(w)
 	if err != nil {
 		m.polls.release(h)
 		return err
 	}
-	p.end = m.registry.Polling(n.ID, peer, h.end)
-	go conn.watch(h.end)
-	go m.holdPoll(&p, h, conn, wait)
+	h.mu.Lock()
+	h.conn = conn
+	h.mu.Unlock()
+	go m.holdPoll(h)
 	return nil
 }
 
@@ -146,58 +146,7 @@ type poll struct {
 	node  membership.Record
 	known string    // the ETag of the plan that the node has
 	held  time.Time // when the lease ends that it holds
-	end   func(broken bool)
-}
-
-// holdPoll waits for something to tell the node, or for wait to pass, and answers.
-func (m *Manager) holdPoll(p *poll, h *hold, conn *heldConn, wait time.Duration) {
-	late := time.AfterFunc(wait, h.end)
-	_, err := m.rollout.Wait(h, p.node.ID, p.node.Group, p.known)
-	if err == nil {
-		pause(h, planSpread.of(h.phase, m.registry.Count()))
-	}
-	late.Stop()
-	broken := conn.stopWatch()
-	p.end(broken)
-	if broken {
-		m.polls.release(h)
-		conn.Close()
-		return
-	}
-	a := newAnswer()
-	cs := conn.ConnectionState()
-	if err := m.answerPoll(p, a, &cs, err); err != nil {
-		m.log.Debug("poll refused", "node", p.node.ID, "error", err)
-		writeProblem(a, problemOf(err))
-	}
-	stopping := m.polls.isStopping()
-	if stopping {
-		a.header.Set("Connection", "close")
-	}
-	err = conn.answer(a)
-	m.polls.release(h)
-	if err != nil || stopping {
-		conn.Close()
-		return
-	}
-	conn.goBack()
-}
-
-// answerPoll writes the answer of a poll whose waiting ended with err.
-func (m *Manager) answerPoll(p *poll, w http.ResponseWriter, cs *tls.ConnectionState, err error) error {
-	if err != nil && !errors.Is(err, context.Canceled) {
-		return err
-	}
-	// Forgotten or revoked while it waited?
-	if _, err := m.registry.Authenticate(cs, false); err != nil {
-		return err
-	}
-	lease, _, err := m.leaseFor(p.node, p.held, time.Now())
-	if err != nil {
-		return err
-	}
-	plan, etag := m.rollout.TaggedPlan(p.node.ID, p.node.Group)
-	return p.write(w, plan, etag, lease)
+	peer  netip.Addr
 }
 
 // write answers with the plan, if the node does not have it, and a lease, if
@@ -213,16 +162,6 @@ func (p *poll) write(w http.ResponseWriter, plan api.Plan, etag, lease string) e
 		return nil
 	}
 	return writeJSON(w, plan)
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 func (m *Manager) handleStatus(w http.ResponseWriter, r *http.Request, n membership.Record) error {

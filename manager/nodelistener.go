@@ -31,7 +31,7 @@ const (
 )
 
 // nodeListener gives connections whose handshake is done to an http.Server, and
-// takes them back from polls that were held apart from it (heldconn.go). The
+// takes them back from polls that were held apart from it (nodeconn.go). The
 // handshakes have goroutines of their own, because they make stacks grow, and
 // the server's goroutines stay for as long as a node is connected.
 //

@@ -15,33 +15,10 @@ import (
 
 // A poll that waits is taken from the HTTP server (Hijack) and held here, because
 // ten thousand of them are what a manager's memory goes into: the server keeps
-// buffers of 10 KiB, the request, and the large stack of the goroutine that served
-// it; here a poll has two small goroutines, one that waits for something to tell
-// and one that notices when the connection breaks (heldconn.go). After its answer
-// the connection goes back to the server when the next request begins.
-
-// hold is one poll that is held. It is the context of its waiting, and ends when
-// the poll has to be answered whatever the plan says, or its connection broke.
-type hold struct {
-	phase float64 // of the plan that the node has
-	done  chan struct{}
-	once  sync.Once
-}
-
-// end may be called from anywhere, many times.
-func (h *hold) end() { h.once.Do(func() { close(h.done) }) }
-
-func (h *hold) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (h *hold) Done() <-chan struct{}       { return h.done }
-func (h *hold) Value(any) any               { return nil }
-func (h *hold) Err() error {
-	select {
-	case <-h.done:
-		return context.Canceled
-	default:
-		return nil
-	}
-}
+// buffers of 10 KiB, the request, and the large stacks of two goroutines; here a
+// poll has a small one, which waits for the connection to break, and whose read
+// times out when there is something to tell (hold.go). After its answer the
+// connection goes back to the server when the next request begins (nodeconn.go).
 
 // polls are those that are held.
 type polls struct {
@@ -137,7 +114,7 @@ func (p *polls) take(h *hold, seen int, now time.Time) error {
 	p.held[h] = struct{}{}
 	p.wg.Add(1)
 	if p.licenses != seen {
-		h.end()
+		h.answerBy(now)
 	}
 	return nil
 }
@@ -154,8 +131,9 @@ func (p *polls) licenseChanged(share func(phase float64) time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.licenses++
+	now := time.Now()
 	for h := range p.held {
-		time.AfterFunc(share(h.phase), h.end)
+		h.answerBy(now.Add(share(h.phase)))
 	}
 }
 
@@ -164,8 +142,9 @@ func (p *polls) stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stopping = true
+	now := time.Now()
 	for h := range p.held {
-		h.end()
+		h.answerBy(now)
 	}
 }
 

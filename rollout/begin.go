@@ -191,7 +191,7 @@ func (s *Service) begin(ctx context.Context, r *rollout) (api.Rollout, error) {
 	} else {
 		l.setSteps(stepsRecord{}, 0)
 	}
-	s.setDesiredLocked(l, desired, version)
+	s.setDesiredLocked(g, l, desired, version)
 	out := r.rec.clone().Rollout
 	s.mu.Unlock()
 	s.wakeRun()

@@ -124,7 +124,7 @@ func (s *Service) goBack(ctx context.Context, r *rollout, desired desiredRecord,
 	end(&r.rec) // answers that came meanwhile stay
 	r.version = version
 	l.setSteps(stepsRecord{}, 0)
-	s.setDesiredLocked(l, desired, version)
+	s.setDesiredLocked(g, l, desired, version)
 	s.mu.Unlock()
 	s.wakeRun()
 	return nil

@@ -135,8 +135,8 @@ func (s *Service) Restart(ctx context.Context, id binnacle.NodeID, actor string)
 	return orderID, nil
 }
 
-// Forget drops all that is kept of a node. Its poll, if it waits, ends with
-// ErrForgotten, and no rollout waits for it. The error says that records stay
+// Forget drops all that is kept of a node. Who watches its plan
+// hears ErrForgotten, and no rollout waits for it. The error says that records stay
 // behind in the state, which harms nobody.
 func (s *Service) Forget(id binnacle.NodeID) error {
 	ctx, cancel := context.WithTimeout(context.Background(), flushEvery*5)
@@ -146,8 +146,7 @@ func (s *Service) Forget(id binnacle.NodeID) error {
 	s.mu.Lock()
 	if n := s.nodes[id]; n != nil {
 		n.gone, n.unstored = true, false
-		close(n.changed)
-		n.changed = make(chan struct{})
+		s.wakeLocked(n)
 		delete(s.nodes, id)
 	}
 	for _, r := range s.rollouts {

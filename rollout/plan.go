@@ -118,40 +118,6 @@ func (s *Service) TaggedPlan(id binnacle.NodeID, g binnacle.Group) (p api.Plan, 
 	return built.plan, built.etag
 }
 
-// Wait returns the plan of node id of group g as soon as its ETag differs from
-// etag, which may be at once. It ends with ctx.Err(), or with ErrForgotten. It
-// costs no goroutine and no read of the state: 10,000 may wait together.
-func (s *Service) Wait(ctx context.Context, id binnacle.NodeID, g binnacle.Group, etag string) (api.Plan, error) {
-	s.arrive(id, g)
-	s.mu.Lock()
-	n := s.nodeLocked(id)
-	s.mu.Unlock()
-	s.m.waiters.Inc()
-	defer s.m.waiters.Dec()
-	for {
-		s.mu.Lock()
-		if n.gone {
-			s.mu.Unlock()
-			return api.Plan{}, ErrForgotten
-		}
-		l := s.lineLocked(n.group)
-		built := *s.planLocked(id, n, n.group, l)
-		everyone, group, self := s.common.changed, l.changed, n.changed
-		s.mu.Unlock()
-		if built.etag != etag {
-			return built.plan, nil
-		}
-		select {
-		case <-everyone:
-		case <-group:
-		case <-self:
-		case <-ctx.Done():
-			return api.Plan{}, ctx.Err()
-		}
-		s.m.wakes.Inc()
-	}
-}
-
 // arrive notes the group of a node. A node that changed its group could meet
 // lower versions there: its order record is written first, so that its serial
 // rises. If that fails it stays with its old group for now.
@@ -198,8 +164,7 @@ func (s *Service) orderHeld(ctx context.Context, id binnacle.NodeID, change func
 	if o.Group != "" && o.Group != n.group {
 		n.group, n.ledger.Group, n.unstored = o.Group, o.Group, true
 	}
-	close(n.changed)
-	n.changed = make(chan struct{})
+	s.wakeLocked(n)
 	return nil
 }
 
@@ -240,8 +205,9 @@ func (s *Service) renewCommon(ctx context.Context) error {
 	defer s.mu.Unlock()
 	s.common.record, s.common.version, s.common.gossip = record, version, gossip
 	if !same {
-		close(s.common.changed)
-		s.common.changed = make(chan struct{})
+		for _, n := range s.nodes {
+			s.wakeLocked(n)
+		}
 	}
 	return nil
 }

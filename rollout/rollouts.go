@@ -107,10 +107,9 @@ func (s *Service) change(ctx context.Context, r *rollout, f func(*rolloutRecord)
 }
 
 // setDesiredLocked makes what is durable visible, and wakes the group's polls.
-func (s *Service) setDesiredLocked(l *line, desired desiredRecord, version int64) {
+func (s *Service) setDesiredLocked(g binnacle.Group, l *line, desired desiredRecord, version int64) {
 	l.desired, l.desiredAt = desired, version
-	close(l.changed)
-	l.changed = make(chan struct{})
+	s.wakeGroupLocked(g)
 }
 
 func (s *Service) announce(ctx context.Context, kind string, r api.Rollout, actor, message string) {

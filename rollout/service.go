@@ -77,8 +77,8 @@ type Options struct {
 	Metrics *metrics.Set
 }
 
-// ErrForgotten ends the Wait of a node that was forgotten meanwhile. It can be
-// given to the node as it is.
+// ErrForgotten is the plan of a node that was forgotten while it was watched. It can
+// be given to the node as it is.
 var ErrForgotten error = problem(http.StatusUnauthorized, "Unknown node", "the node was forgotten while it waited: enroll it again with a valid token")
 
 // Service is safe for concurrent use. Revisions, rollouts and orders are kept in
@@ -115,7 +115,6 @@ type line struct {
 	steps     stepsRecord
 	stepsAt   int64                    // version of the steps record; 0: none
 	ahead     map[binnacle.NodeID]bool // the nodes of steps
-	changed   chan struct{}            // closed and replaced when desired or steps change
 	revisions []*revisionData          // by number
 }
 
@@ -129,16 +128,15 @@ type common struct {
 	record  commonRecord
 	version int64
 	gossip  api.GossipPlan
-	changed chan struct{} // closed and replaced with each version
 }
 
 // node is what the service knows of one node.
 type node struct {
 	group    binnacle.Group // empty until its first poll or report
 	order    orderRecord
-	orderAt  int64         // version of the order record; 0: none
-	changed  chan struct{} // closed and replaced when the order changes
-	gone     bool          // forgotten
+	orderAt  int64 // version of the order record; 0: none
+	watches  []*PlanWatch
+	gone     bool // forgotten
 	ledger   ledgerRecord
 	unstored bool // the ledger is newer than the state
 	drift    drift
@@ -172,7 +170,6 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		builds: make(chan struct{}, 1),
 		lines:  make(map[binnacle.Group]*line),
 		nodes:  make(map[binnacle.NodeID]*node),
-		common: common{changed: make(chan struct{})},
 		baking: make(map[binnacle.Group]bool),
 		kick:   make(chan struct{}, 1),
 		gossip: make(chan struct{}, 1),
@@ -211,7 +208,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 func (s *Service) lineLocked(g binnacle.Group) *line {
 	l := s.lines[g]
 	if l == nil {
-		l = &line{group: groupRecord{Format: formatKrakenD}, changed: make(chan struct{})}
+		l = &line{group: groupRecord{Format: formatKrakenD}}
 		s.lines[g] = l
 	}
 	return l
@@ -221,7 +218,7 @@ func (s *Service) lineLocked(g binnacle.Group) *line {
 func (s *Service) nodeLocked(id binnacle.NodeID) *node {
 	n := s.nodes[id]
 	if n == nil {
-		n = &node{changed: make(chan struct{})}
+		n = &node{}
 		s.nodes[id] = n
 	}
 	return n

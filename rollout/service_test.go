@@ -730,7 +730,29 @@ func TestSerialsRise(t *testing.T) {
 	})
 }
 
-func TestWait(t *testing.T) {
+// Wait watches until the plan has another ETag, as the manager does for a poll.
+func (b *bench) Wait(ctx context.Context, id binnacle.NodeID, g binnacle.Group, etag string) (api.Plan, error) {
+	woken := make(chan struct{}, 1)
+	w := b.WatchPlan(id, g, func() {
+		select {
+		case woken <- struct{}{}:
+		default:
+		}
+	})
+	defer w.Stop()
+	for {
+		if p, now, err := w.Plan(); err != nil || now != etag {
+			return p, err
+		}
+		select {
+		case <-woken:
+		case <-ctx.Done():
+			return api.Plan{}, ctx.Err()
+		}
+	}
+}
+
+func TestWatchPlan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := open(t, statetest.Memory(t), nil)
 		b.run(t)

@@ -143,8 +143,9 @@ func (s *Service) tell(ctx context.Context, r *rollout, ids []binnacle.NodeID, a
 	change(&r.rec)
 	r.version = version
 	l.setSteps(ahead, version)
-	close(l.changed)
-	l.changed = make(chan struct{})
+	for _, id := range ids {
+		s.wakeLocked(s.nodeLocked(id))
+	}
 	s.observeAllLocked(r)
 	out := r.rec.clone().Rollout
 	s.mu.Unlock()

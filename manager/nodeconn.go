@@ -35,16 +35,8 @@ func (c *nodeConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
-// heldConn is the connection of a poll that is held.
-type heldConn struct {
-	*nodeConn
-	l     *nodeListener
-	ended chan struct{} // closed when watch has ended
-	err   error         // what ended it
-}
-
-// take takes the connection of a request without a body from the server.
-func (l *nodeListener) take(w http.ResponseWriter) (*heldConn, error) {
+// takeConn takes the connection of a request without a body from the server.
+func takeConn(w http.ResponseWriter) (*nodeConn, error) {
 	raw, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, err
@@ -61,35 +53,11 @@ func (l *nodeListener) take(w http.ResponseWriter) (*heldConn, error) {
 		early, _ := buf.Reader.Peek(n) // they are there
 		c.early = append(bytes.Clone(early), c.early...)
 	}
-	return &heldConn{nodeConn: c, l: l, ended: make(chan struct{})}, nil
-}
-
-// watch calls broken when the node is gone. It ends with stopWatch.
-func (c *heldConn) watch(broken func()) {
-	defer close(c.ended)
-	var b [1]byte
-	n, err := c.Conn.Read(b[:])
-	c.early = append(c.early, b[:n]...) // it does not wait for its answer
-	if c.err = err; c.gone() {
-		broken()
-	}
-}
-
-// stopWatch ends watch, and reports whether the connection broke meanwhile.
-func (c *heldConn) stopWatch() (broken bool) {
-	_ = c.SetReadDeadline(time.Unix(1, 0)) // crypto/tls goes on after a time-out
-	<-c.ended
-	_ = c.SetReadDeadline(time.Time{})
-	return c.gone()
-}
-
-func (c *heldConn) gone() bool {
-	var t net.Error
-	return c.err != nil && !(errors.As(c.err, &t) && t.Timeout())
+	return c, nil
 }
 
 // answer writes an answer. The connection cannot be used any more after an error.
-func (c *heldConn) answer(a *answer) error {
+func (c *nodeConn) answer(a *answer) error {
 	resp := http.Response{
 		StatusCode: a.status, ProtoMajor: 1, ProtoMinor: 1, Header: a.header,
 		Body: io.NopCloser(&a.body), ContentLength: int64(a.body.Len()),
@@ -107,20 +75,24 @@ func (c *heldConn) answer(a *answer) error {
 
 // goBack waits for the node's next request and gives the connection to the server
 // then. It closes it when none comes, or the listener ends.
-func (c *heldConn) goBack() {
-	if !c.l.rest(c.Conn) {
+func (l *nodeListener) goBack(c *nodeConn) {
+	if !l.rest(c.Conn) {
 		c.Close()
 		return
 	}
+	deadline := time.Now().Add(idleTimeout)
+	if len(c.early) > 0 {
+		deadline = time.Time{}
+	}
+	_ = c.SetReadDeadline(deadline) // that of the waiting may still hold
 	if len(c.early) == 0 {
-		_ = c.SetReadDeadline(time.Now().Add(idleTimeout))
 		var b [1]byte
 		n, _ := c.Conn.Read(b[:])
 		_ = c.SetReadDeadline(time.Time{})
 		c.early = b[:n]
 	}
-	c.l.unrest(c.Conn)
-	if len(c.early) == 0 || !c.l.giveBack(c.nodeConn) {
+	l.unrest(c.Conn)
+	if len(c.early) == 0 || !l.giveBack(c) {
 		c.Close()
 	}
 }

@@ -1,0 +1,144 @@
+package manager
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// hold is one poll that is held.
+type hold struct {
+	poll
+	phase float64 // of the plan that the node has
+
+	mu   sync.Mutex // guards what follows
+	conn *nodeConn  // nil before it is held
+	due  time.Time  // when it is answered, whatever the plan says
+	told bool       // the plan may have changed
+}
+
+// answerBy has the poll answered at that time, or before. It may be called from
+// anywhere.
+func (h *hold) answerBy(t time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t.Before(h.due) {
+		h.due = t
+		h.wakeLocked()
+	}
+}
+
+// answerNow is answerBy, now.
+func (h *hold) answerNow() { h.answerBy(time.Now()) }
+
+// planChanged says that the plan may have changed.
+func (h *hold) planChanged() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told = true
+	h.wakeLocked()
+}
+
+// wakeLocked ends the reading. crypto/tls goes on after a time-out.
+func (h *hold) wakeLocked() {
+	if h.conn != nil {
+		_ = h.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// What ends a wait.
+type woken int
+
+const (
+	wokenPlan   woken = iota // the plan may have changed
+	wokenDue                 // it is time
+	wokenSpoke               // the node does not wait for its answer
+	wokenBroken              // the node is gone
+)
+
+// wait waits for what comes first.
+func (h *hold) wait() woken {
+	for {
+		h.mu.Lock()
+		told, due := h.told, h.due
+		h.told = false
+		if !told {
+			_ = h.conn.SetReadDeadline(due)
+		}
+		h.mu.Unlock()
+		switch {
+		case told:
+			return wokenPlan
+		case len(h.conn.early) > 0:
+			return wokenSpoke
+		case !time.Now().Before(due):
+			return wokenDue
+		}
+		var b [1]byte
+		n, err := h.conn.Conn.Read(b[:])
+		h.conn.early = append(h.conn.early, b[:n]...)
+		var timeout net.Error
+		if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
+			return wokenBroken
+		}
+	}
+}
+
+// holdPoll waits for something to tell the node, or for the poll to be due, and
+// answers.
+func (m *Manager) holdPoll(h *hold) {
+	end := m.registry.Polling(h.node.ID, h.peer, h.answerNow)
+	plan := m.rollout.WatchPlan(h.node.ID, h.node.Group, h.planChanged)
+	changed := false // since the wait began
+	why := wokenPlan // something may have changed until now
+	for ; why == wokenPlan; why = h.wait() {
+		_, etag, err := plan.Plan()
+		if err != nil {
+			h.answerNow()
+		} else if etag != h.known && !changed {
+			changed = true
+			h.answerBy(time.Now().Add(planSpread.of(h.phase, m.registry.Count())))
+		}
+	}
+	plan.Stop()
+	end(why == wokenBroken)
+	if why == wokenBroken {
+		m.polls.release(h)
+		h.conn.Close()
+		return
+	}
+	a := newAnswer()
+	cs := h.conn.ConnectionState()
+	if err := m.answerPoll(&h.poll, a, &cs); err != nil {
+		m.log.Debug("poll refused", "node", h.node.ID, "error", err)
+		writeProblem(a, problemOf(err))
+	}
+	stopping := m.polls.isStopping()
+	if stopping {
+		a.header.Set("Connection", "close")
+	}
+	err := h.conn.answer(a)
+	m.polls.release(h)
+	if err != nil || stopping {
+		h.conn.Close()
+		return
+	}
+	m.nodeConns.goBack(h.conn)
+}
+
+// answerPoll writes the answer of a poll that was held.
+func (m *Manager) answerPoll(p *poll, w http.ResponseWriter, cs *tls.ConnectionState) error {
+	// Forgotten or revoked while it waited?
+	if _, err := m.registry.Authenticate(cs, false); err != nil {
+		return err
+	}
+	lease, _, err := m.leaseFor(p.node, p.held, time.Now())
+	if err != nil {
+		return err
+	}
+	plan, etag := m.rollout.TaggedPlan(p.node.ID, p.node.Group)
+	return p.write(w, plan, etag, lease)
+}
