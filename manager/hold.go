@@ -7,12 +7,18 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/binnacle-project/binnacle/rollout"
 )
 
 // hold is one poll that is held.
 type hold struct {
 	poll
 	phase float64 // of the plan that the node has
+
+	plan    *rollout.PlanWatch
+	end     func(broken bool) // tells the registry
+	changed bool              // the plan did, since the wait began
 
 	mu   sync.Mutex // guards what follows
 	conn *nodeConn  // nil before it is held
@@ -87,25 +93,41 @@ func (h *hold) wait() woken {
 	}
 }
 
-// holdPoll waits for something to tell the node, or for the poll to be due, and
-// answers.
-func (m *Manager) holdPoll(h *hold) {
-	end := m.registry.Polling(h.node.ID, h.peer, h.answerNow)
-	plan := m.rollout.WatchPlan(h.node.ID, h.node.Group, h.planChanged)
-	changed := false // since the wait began
-	why := wokenPlan // something may have changed until now
-	for ; why == wokenPlan; why = h.wait() {
-		_, etag, err := plan.Plan()
-		if err != nil {
-			h.answerNow()
-		} else if etag != h.known && !changed {
-			changed = true
-			h.answerBy(time.Now().Add(planSpread.of(h.phase, m.registry.Count())))
-		}
+// startHold begins to hold a poll. What needs stack is done here, on that of the
+// server: the one that waits stays small.
+func (m *Manager) startHold(h *hold) {
+	h.end = m.registry.Polling(h.node.ID, h.peer, h.answerNow)
+	h.plan = m.rollout.WatchPlan(h.node.ID, h.node.Group, h.planChanged)
+	m.look(h) // something may have changed until now
+	go m.holdPoll(h)
+}
+
+// look has the poll answered soon, if there is something to tell.
+func (m *Manager) look(h *hold) {
+	etag, err := h.plan.ETag()
+	if err != nil {
+		h.answerNow()
+	} else if etag != h.known && !h.changed {
+		h.changed = true
+		h.answerBy(time.Now().Add(planSpread.of(h.phase, m.registry.Count())))
 	}
-	plan.Stop()
-	end(why == wokenBroken)
-	if why == wokenBroken {
+}
+
+// holdPoll waits until the poll is to be answered, or its connection broke.
+func (m *Manager) holdPoll(h *hold) {
+	why := h.wait()
+	for ; why == wokenPlan; why = h.wait() {
+		m.look(h)
+	}
+	// As all goroutines that wait have small stacks, others begin with one, too.
+	go m.endPoll(h, why == wokenBroken)
+}
+
+// endPoll answers a poll that was held, and gives its connection back.
+func (m *Manager) endPoll(h *hold, broken bool) {
+	h.plan.Stop()
+	h.end(broken)
+	if broken {
 		m.polls.release(h)
 		h.conn.Close()
 		return

@@ -137,7 +137,7 @@ func (m *Manager) handlePlan(w http.ResponseWriter, r *http.Request, n membershi
 	h.mu.Lock()
 	h.conn = conn
 	h.mu.Unlock()
-	go m.holdPoll(h)
+	m.startHold(h)
 	return nil
 }
 

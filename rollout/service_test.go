@@ -741,8 +741,10 @@ func (b *bench) Wait(ctx context.Context, id binnacle.NodeID, g binnacle.Group, 
 	})
 	defer w.Stop()
 	for {
-		if p, now, err := w.Plan(); err != nil || now != etag {
-			return p, err
+		if now, err := w.ETag(); err != nil {
+			return api.Plan{}, err
+		} else if now != etag {
+			return b.Plan(id, g), nil
 		}
 		select {
 		case <-woken:

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/binnacle-project/binnacle"
-	"github.com/binnacle-project/binnacle/api"
 )
 
 // PlanWatch follows the plan of one node. It costs no goroutine and no read of the
@@ -18,7 +17,7 @@ type PlanWatch struct {
 
 // WatchPlan calls changed whenever the plan of node id of group g may have changed,
 // until Stop. changed is called with the service locked: it must return at once,
-// and not call the service. What changed before is not told: look at Plan first.
+// and not call the service. What changed before is not told: look at ETag first.
 func (s *Service) WatchPlan(id binnacle.NodeID, g binnacle.Group, changed func()) *PlanWatch {
 	s.arrive(id, g)
 	s.mu.Lock()
@@ -29,15 +28,14 @@ func (s *Service) WatchPlan(id binnacle.NodeID, g binnacle.Group, changed func()
 	return w
 }
 
-// Plan returns the plan of now and its ETag, or ErrForgotten.
-func (w *PlanWatch) Plan() (p api.Plan, etag string, err error) {
+// ETag returns that of the plan of now, or ErrForgotten.
+func (w *PlanWatch) ETag() (string, error) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	if w.n.gone {
-		return api.Plan{}, "", ErrForgotten
+		return "", ErrForgotten
 	}
-	built := w.s.planLocked(w.id, w.n, w.n.group, w.s.lineLocked(w.n.group))
-	return built.plan, built.etag, nil
+	return w.s.planLocked(w.id, w.n, w.n.group, w.s.lineLocked(w.n.group)).etag, nil
 }
 
 // Stop ends the watch. It is to be called once.
