@@ -158,6 +158,9 @@ type Verdict struct {
 	// as good as its control fails, over all comparisons and looks.
 	Test   string  `json:"test,omitempty"`
 	Budget float64 `json:"budget,omitempty"`
+	// History is what the hours before the rollout say of the errors that are
+	// usual; missing where the control is "before".
+	History *History `json:"history,omitempty"`
 	// Comparisons has those of all traffic, and of single endpoints the ones
 	// with the strongest evidence; LeftOut counts the rest.
 	Comparisons []Comparison `json:"comparisons,omitempty"`
@@ -212,6 +215,47 @@ type Comparison struct {
 	// Result is fail, pass, or inconclusive for too few requests.
 	Result VerdictResult `json:"result"`
 	Note   string        `json:"note,omitempty"`
+	// Exact is the newest test at a milestone of requests; only for the errors of
+	// all traffic.
+	Exact *ExactTest `json:"exact,omitempty"`
+}
+
+// History is what a group served in the hours before a rollout with the revision it
+// then had, in spells of equal length.
+type History struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+	// Query is PromQL for the requests of a spell, by outcome; evaluate it every
+	// SpellSeconds.
+	Query        string  `json:"query"`
+	SpellSeconds float64 `json:"spell_seconds"`
+	// Spells counts those with requests, Sum is all of them, and Worst the highest
+	// share of errors of one.
+	Spells int     `json:"spells"`
+	Sum    Sample  `json:"sum"`
+	Worst  float64 `json:"worst"`
+	// Used says that there was enough of it to direct the tests; if not, Note has
+	// the reason.
+	Used bool   `json:"used"`
+	Note string `json:"note,omitempty"`
+}
+
+// ExactTest is the test of errors that is made once at a milestone of requests.
+type ExactTest struct {
+	Canary  Sample `json:"canary"`
+	Control Sample `json:"control"`
+	// FailsFrom is the least number of bad requests of the canary that fails, given
+	// those of the control.
+	FailsFrom int  `json:"fails_from"`
+	Failed    bool `json:"failed,omitempty"`
+	// Alpha is the most of equally good canaries that fail in minutes like the hours
+	// before, Ceiling the most of them that fail whatever happens to both sides.
+	Alpha   float64 `json:"alpha"`
+	Ceiling float64 `json:"ceiling"`
+	// Usual is the share of errors that the test was made for, Power the share of
+	// canaries with 2 points more that it finds; 0 where neither was needed.
+	Usual float64 `json:"usual,omitempty"`
+	Power float64 `json:"power,omitempty"`
 }
 
 // Sample is a number of requests and how many of them were bad.

@@ -86,13 +86,17 @@ func (g *gateState) compare(r *run, s sides) api.Comparison {
 	against := control
 	if g.Before {
 		control, against = baseline, baseline
-		if r.What == whatErrors {
-			against = spelled(baseline, s.Spell)
-		}
+	}
+	if r.What == whatErrors {
+		against = spelled(against, s.Spell)
+	}
+	if g.Before {
 		e = once(canary, against)
 		if latency {
 			e = min(e, once(r.calmly(canary), control))
 		}
+	} else if against.Bad > control.Bad {
+		e = min(e, once(canary, against))
 	}
 	c.Canary, c.Control = api.Sample(canary), api.Sample(control)
 	lim := limitsOf(r.What)
@@ -100,15 +104,17 @@ func (g *gateState) compare(r *run, s sides) api.Comparison {
 	worse := enough && canary.share()-against.share() >= lim.effect
 	failed := worse && e >= math.Log(c.Needed)
 	if !failed && against.Bad > control.Bad && once(canary, control) >= math.Log(c.Needed) {
-		c.Note = spellNote(s.Spell, control)
+		c.Note = spellNote(s.Spell, control, g.Before)
 	}
 	if r.What == whatErrors && r.Endpoint == "" {
 		if baseline.Requests > 0 && !g.Before {
 			c.Baseline = (*api.Sample)(&baseline)
 		}
 		if n := len(g.Exact); n > 0 {
-			c.Note = strings.TrimPrefix(c.Note+"; "+g.Exact[n-1].note(), "; ")
-			failed = failed || g.Exact[n-1].Failed
+			x := g.Exact[n-1]
+			c.Note = strings.TrimPrefix(c.Note+"; "+x.note(), "; ")
+			c.Exact = x.evidence()
+			failed = failed || x.Failed
 		}
 	}
 	c.Evidence = math.Exp(min(e, 700))

@@ -37,6 +37,10 @@ type baseline struct {
 	// Spells are the worst ones, the shortest first; only where the baseline is
 	// the control.
 	Spells []spell `json:"spells,omitempty"`
+	// History is of the hours before, and Own the share of errors that the canary's
+	// own nodes had all the time; only where other nodes are the control.
+	History *history `json:"history,omitempty"`
+	Own     float64  `json:"own,omitempty"`
 }
 
 // readBaseline reads what served before the step, and the thresholds of latency
@@ -54,6 +58,14 @@ func readBaseline(ctx context.Context, r *reader, q question) (baseline, map[str
 	b.Endpoints, err = once.endpoints(ctx, q.Baseline, q.BaselineFrom, q.BaselineTo, slow)
 	if q.Before && err == nil {
 		b.Spells, err = r.spells(ctx, q.Baseline, q.BaselineTo.Sub(q.BaselineFrom), q.BaselineTo)
+	}
+	if !q.Before && err == nil {
+		b.History, err = r.history(ctx, q.Baseline, q.BaselineTo)
+	}
+	if !q.Before && err == nil {
+		own := q.Baseline
+		own.nodes = q.Canary.nodes
+		b.Own, err = r.own(ctx, own, q.BaselineTo)
 	}
 	if b.All.Requests < enoughRequests {
 		delete(slow, "") // a quantile of a handful says little
@@ -90,9 +102,16 @@ func readLook(ctx context.Context, r *reader, q question, b baseline, slow map[s
 		read(q.Control, func(s *sides) *tally { return &s.Control })
 	}
 	bake := q.At.Sub(q.From)
-	l.All.Baseline, l.All.Spell = b.All, worstSpell(b.Spells, "", bake)
+	l.History = b.History
+	l.All.Baseline, l.All.Spell = b.All, b.Own
+	if q.Before {
+		l.All.Spell = worstSpell(b.Spells, "", bake)
+	}
 	for name, e := range l.Endpoints {
-		e.Baseline, e.Spell = b.Endpoints[name], worstSpell(b.Spells, name, bake)
+		e.Baseline, e.Spell = b.Endpoints[name], b.Own
+		if q.Before {
+			e.Spell = worstSpell(b.Spells, name, bake)
+		}
 		l.Endpoints[name] = e
 	}
 	return l, errors.Join(errs...)

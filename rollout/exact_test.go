@@ -113,7 +113,7 @@ func TestExactPower(t *testing.T) {
 					100*knownShare(500, p, gateBudget), 100*bestPossible(500, m, p, gateBudget))
 				continue
 			}
-			from := mostPowerful(500, m, []float64{p}, alpha)
+			from := mostPowerful(500, m, []float64{p}, promise{alpha: alpha}).from
 			worst, at := 0.0, 0.0
 			for q := 0.00005; q < 0.5; q *= 1.01 {
 				if r := powerOf(from, 500, m, q, q); r > worst {
@@ -139,7 +139,7 @@ func TestExactThresholds(t *testing.T) {
 		n, m  int
 		usual float64
 	}{{500, 500, 0}, {700, 523, 0.001}, {500, 4000, 0.002}, {2000, 500, -1}} {
-		from := mostPowerful(tc.n, tc.m, usualShares(tc.usual), 0.0082)
+		from := mostPowerful(tc.n, tc.m, usualShares(tc.usual), promise{alpha: 0.0082}).from
 		for y, k := range from {
 			if k <= tc.n && k*tc.m <= y*tc.n {
 				t.Errorf("%+v: %d bad of the canary fail with %d of the control: it is no worse", tc, k, y)
@@ -219,7 +219,7 @@ func BenchmarkMostPowerful(b *testing.B) {
 	for _, p := range []float64{0, 0.001, 0.01, 0.05} {
 		b.Run(fmt.Sprintf("errors=%g", p), func(b *testing.B) {
 			for b.Loop() {
-				mostPowerful(500, 500, []float64{p}, 0.0082)
+				mostPowerful(500, 500, []float64{p}, promise{alpha: 0.0082})
 			}
 		})
 	}

@@ -17,7 +17,9 @@ import (
 //     any look. The errors of all traffic fail also by the exact test (exact.go),
 //     which is made once at each milestone of requests. All alphas add up to
 //     gateBudget, so that a gate whose canary is as good as its control fails with
-//     at most that probability, whatever happens to both.
+//     at most that probability in minutes like the hours before, and with at most
+//     maxCeiling times that whatever happens to both. Where those hours are not
+//     known, it is gateBudget whatever happens to both.
 //   - A pass needs, beside enough requests, that the upper bound of the
 //     difference is under a margin: a canary that is worse by the margin passes
 //     in 2.5 % of looks, whatever the traffic. Thin traffic is not good health.
@@ -53,8 +55,9 @@ const (
 )
 
 // sides are both sides of a comparison. Baseline is what the group served
-// before the step, Spell the share of errors of its worst spell as long as the
-// bake, where the baseline is the control.
+// before the step. Spell is a share of errors that the canary must be worse than,
+// whatever the control has: where the baseline is the control, that of the worst spell
+// as long as the bake; else what the canary's own nodes had in the hours before.
 type sides struct {
 	Canary, Control, Baseline tally
 	Spell                     float64
@@ -66,6 +69,8 @@ type look struct {
 	All sides
 	// Endpoints by "GET /users/{id}".
 	Endpoints map[string]sides
+	// History is of the hours before the rollout, nil if it was not read.
+	History *history
 }
 
 // gateState is what a gate remembers between looks. It is stored with the
@@ -79,11 +84,22 @@ type gateState struct {
 	// "" is all traffic.
 	Slow map[string][2]float64 `json:"slow,omitempty"`
 	Runs []*run                `json:"runs,omitempty"`
-	// Milestones is how many were reached, Exact the tests made at them.
+	// Milestones is how many were reached, Due the test that the newest asks for,
+	// until it is made, and Exact the tests that were.
 	Milestones int           `json:"milestones,omitempty"`
+	Due        *due          `json:"due,omitempty"`
 	Exact      []exactResult `json:"exact,omitempty"`
 	// Endpoints in the order in which they had enough requests to be compared.
 	Endpoints []string `json:"endpoints,omitempty"`
+	// best is bestTest, where nil: gates that are played by the thousand share what
+	// it found.
+	best func(n, m int, alpha float64, e expected) test
+}
+
+// due is a test to be made at the next look, on what the canary had at this one.
+type due struct {
+	Milestone int    `json:"milestone"`
+	Canary    counts `json:"canary"`
 }
 
 // run is one comparison through all looks.
@@ -115,7 +131,7 @@ func (g *gateState) judge(l look) api.Verdict {
 	for _, what := range []string{whatErrors, what401, what403, what404, whatClient} {
 		g.take(what, "", l.All)
 	}
-	g.takeExact(l.All)
+	g.takeExact(l)
 	g.takeSlow("", l.All)
 	for _, name := range g.admit(l.Endpoints) {
 		s := l.Endpoints[name]
@@ -137,6 +153,10 @@ func (g *gateState) judge(l look) api.Verdict {
 		all = append(all, g.compare(r, s))
 	}
 	v.Result, v.Reason = conclude(all, l.All, g.Before)
+	if g.Due != nil && v.Result == api.VerdictPass {
+		v.Result, v.Reason = api.VerdictInconclusive, "a test is due at the next look"
+	}
+	v.History = l.History.evidence(l.All.Baseline.of(whatErrors))
 	v.Comparisons, v.LeftOut = keep(all)
 	return v
 }
@@ -200,6 +220,9 @@ func (p pair) weight() float64 {
 		return p.Canary.Bad
 	}
 	most := 0.0
+	if p.Canary.Bad == 0 {
+		return most // nothing speaks against it
+	}
 	for _, f := range risks {
 		most = max(most, logRatio(f, p.Canary, p.Control))
 	}
@@ -229,13 +252,27 @@ func (r *run) calmly(canary counts) counts {
 	return canary
 }
 
-// takeExact makes the exact test if a look reaches a new milestone. One that was
-// jumped over is not made up for.
-func (g *gateState) takeExact(s sides) {
-	control, usual := s.Control, -1.0
-	if b := s.Baseline; b.Requests >= enoughRequests && !g.Before {
-		usual = b.Errors / b.Requests
+// takeExact makes the exact test. It is due when a look reaches a new milestone;
+// one that was jumped over is not made up for. Nodes export by clocks of their own, so
+// the control has a look more: what began to fail on both sides just then shows there
+// by then.
+func (g *gateState) takeExact(l look) {
+	s := l.All
+	if d := g.Due; d != nil {
+		g.Due = nil
+		e := expected{share: -1}
+		if b := s.Baseline; b.Requests >= enoughRequests {
+			e.share = b.Errors / b.Requests
+		}
+		if k := (&known{l.History, s.Baseline.of(whatErrors)}); l.History.enough() && !k.departed() {
+			e.known, e.share = k, k.share()
+		}
+		if e.best = g.best; e.best == nil {
+			e.best = bestTest
+		}
+		g.Exact = append(g.Exact, exactly(d.Canary, spelled(s.Control.of(whatErrors), s.Spell), milestones[d.Milestone-1].alpha(e.share), e))
 	}
+	control := s.Control
 	if g.Before {
 		control = s.Baseline
 	}
@@ -244,11 +281,11 @@ func (g *gateState) takeExact(s sides) {
 		return
 	}
 	g.Milestones = at
-	bad := control.of(whatErrors)
 	if g.Before {
-		bad = spelled(bad, s.Spell)
+		g.Exact = append(g.Exact, exactly(s.Canary.of(whatErrors), spelled(control.of(whatErrors), s.Spell), milestones[at-1].alpha(-1), expected{before: true}))
+		return
 	}
-	g.Exact = append(g.Exact, exactly(s.Canary.of(whatErrors), bad, usual, milestones[at-1].alpha(usual), g.Before))
+	g.Due = &due{at, s.Canary.of(whatErrors)}
 }
 
 func (g *gateState) find(what, endpoint string) *run {

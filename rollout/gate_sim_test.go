@@ -25,11 +25,11 @@ var endpointShare = []float64{0.6, 0.25, 0.1, 0.05}
 // simGate plays one gate: looks at traffic that reaches perLook requests on
 // each side between two looks.
 type simGate struct {
-	rnd      *rand.Rand
-	state    gateState
-	all      sides
-	ends     map[string]*sides
-	baseline bool
+	rnd     *rand.Rand
+	state   gateState
+	all     sides
+	ends    map[string]*sides
+	history *history
 }
 
 func newSimGate(seed uint64, base quality, baseline float64, before bool) *simGate {
@@ -108,7 +108,7 @@ func (g *simGate) look(canary, control quality, n float64) api.Verdict {
 	for name, s := range g.ends {
 		ends[name] = *s
 	}
-	return g.state.judge(look{At: time.Unix(0, 0), All: g.all, Endpoints: ends})
+	return g.state.judge(look{At: time.Unix(0, 0), All: g.all, Endpoints: ends, History: g.history})
 }
 
 // usual is traffic as a fleet has it, with errors as given.
@@ -119,8 +119,8 @@ func usual(errors float64) quality {
 // outcome of one simulated gate.
 type outcome struct{ failed, passed bool }
 
-// bakeLooks is how often a simulated gate looks during its bake, at the end of
-// which each side has 500 requests.
+// bakeLooks is how often a simulated gate looks until each side has 500 requests. The
+// test that is then due is made a look later.
 const bakeLooks = 25
 
 // play looks up to looks times. A gate ends when it fails, or when it passes at
@@ -235,7 +235,7 @@ func TestPower(t *testing.T) {
 		failed, passed, later, laterPassed := 0, 0, 0, 0
 		for i := range n {
 			s := seed + uint64((k+100)*1_000_000+i)
-			o, _ := play(s, usual(tc.base+0.02), usual(tc.base), usual(tc.base), tc.baseline, tc.noControl, bakeLooks)
+			o, _ := play(s, usual(tc.base+0.02), usual(tc.base), usual(tc.base), tc.baseline, tc.noControl, bakeLooks+1)
 			if o.failed {
 				failed++
 			}

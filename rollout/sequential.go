@@ -45,6 +45,9 @@ func (r *ratios) add(canary, control counts) {
 
 // logRatio is the logarithm of the likelihood ratio of f to 1.
 func logRatio(f float64, canary, control counts) float64 {
+	if canary.Bad == 0 && control.Bad == 0 {
+		return 0
+	}
 	all := canary.Requests + control.Requests
 	weighted := f*canary.Requests + control.Requests
 	return canary.Bad*math.Log(f*all/weighted) + control.Bad*math.Log(all/weighted)
@@ -83,20 +86,21 @@ const upperZ = 1.96
 // proportions" (1998).
 func upperDifference(canary, control counts) float64 {
 	pc, pt := canary.share(), control.share()
-	_, uc := wilson(canary)
-	lt, _ := wilson(control)
+	_, uc := wilson(canary, upperZ)
+	lt, _ := wilson(control, upperZ)
 	return pc - pt + math.Hypot(uc-pc, pt-lt)
 }
 
-// wilson returns the score interval of a share. No requests bound nothing.
-func wilson(c counts) (lower, upper float64) {
+// wilson returns the score interval of a share, z deviations to each side. No
+// requests bound nothing.
+func wilson(c counts, z float64) (lower, upper float64) {
 	n := c.Requests
 	if n <= 0 {
 		return 0, 1
 	}
-	p, z2 := c.share(), upperZ*upperZ
+	p, z2 := c.share(), z*z
 	mid := (p + z2/(2*n)) / (1 + z2/n)
-	half := upperZ / (1 + z2/n) * math.Sqrt(p*(1-p)/n+z2/(4*n*n))
+	half := z / (1 + z2/n) * math.Sqrt(p*(1-p)/n+z2/(4*n*n))
 	return max(0, mid-half), min(1, mid+half)
 }
 

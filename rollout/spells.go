@@ -99,7 +99,10 @@ func spelled(control counts, share float64) counts {
 }
 
 // spellNote says why a comparison does not fail.
-func spellNote(share float64, control counts) string {
+func spellNote(share float64, control counts, before bool) string {
+	if !before {
+		return fmt.Sprintf("in the hours before the canary's own nodes had %s of errors, too, more than the control has", percent(counts{1, share}))
+	}
 	return fmt.Sprintf("before the step a spell as long as the bake had up to %s of errors, too: the %s of ten minutes says little of it",
 		percent(counts{1, share}), percent(control))
 }

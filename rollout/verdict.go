@@ -14,7 +14,7 @@ const keptComparisons = 20
 const (
 	controlNodes  = "nodes"
 	controlBefore = "before"
-	testName      = "mixture of sequential likelihood ratios over relative risk, given the number of bad requests at each look (e-value, valid at any number of looks); errors of all traffic also by the most powerful unconditional test against 2 points more, at 500, 2000, 8000 and 32000 requests"
+	testName      = "mixture of sequential likelihood ratios over relative risk, given the number of bad requests at each look (e-value, valid at any number of looks); errors of all traffic also by the most powerful unconditional test against 2 points more, at 500, 2000, 8000 and 32000 requests, directed by the hours before where they are known"
 	testBefore    = "mixture of likelihood ratios over relative risk, given the number of bad requests, against the same nodes before the step (e-value at each look); errors of all traffic also by Fisher's exact test at 500, 2000, 8000 and 32000 requests"
 )
 

@@ -405,6 +405,9 @@ func printVerdict(w io.Writer, v *api.Verdict) {
 		return
 	}
 	fmt.Fprintf(w, "  gate: %s after %d looks: %s\n", v.Result, v.Looks, v.Reason)
+	if h := v.History; h != nil {
+		fmt.Fprintf(w, "    %s\n", historyWords(h))
+	}
 	for _, c := range v.Comparisons {
 		if v.Result == api.VerdictFail && c.Result != api.VerdictFail {
 			continue
@@ -418,6 +421,10 @@ func printVerdict(w io.Writer, v *api.Verdict) {
 		}
 		fmt.Fprintf(w, "    %s: canary %.0f of %.0f, control %.0f of %.0f, evidence %.3g of %.3g: %s\n", what,
 			c.Canary.Bad, c.Canary.Requests, c.Control.Bad, c.Control.Requests, c.Evidence, c.Needed, c.Result)
+		if x := c.Exact; x != nil {
+			fmt.Fprintf(w, "      at %.0f and %.0f requests: %.0f bad, %d fail with %.0f of the control; equally good ones fail in %s of gates, at most %s whatever happens to both sides\n",
+				x.Canary.Requests, x.Control.Requests, x.Canary.Bad, x.FailsFrom, x.Control.Bad, share(x.Alpha), share(x.Ceiling))
+		}
 		if c.Result == api.VerdictFail {
 			fmt.Fprintf(w, "      %s\n", c.CanaryQuery)
 		}
@@ -436,3 +443,14 @@ func printVerdict(w io.Writer, v *api.Verdict) {
 		}
 	}
 }
+
+// historyWords says what the hours before a rollout told.
+func historyWords(h *api.History) string {
+	if !h.Used {
+		return "the hours before: " + h.Note
+	}
+	return fmt.Sprintf("the %.0f hours before: %s of %.0f requests failed, %s in the worst of %d spells of %s",
+		h.To.Sub(h.From).Hours(), share(h.Sum.Bad/max(1, h.Sum.Requests)), h.Sum.Requests, share(h.Worst), h.Spells, duration(h.SpellSeconds))
+}
+
+func share(v float64) string { return fmt.Sprintf("%.3g %%", 100*v) }

@@ -169,6 +169,7 @@ export interface Verdict {
   looks: number;
   test?: string;
   budget?: number;
+  history?: History;
   comparisons?: Comparison[];
   left_out?: number;
 }
@@ -194,6 +195,34 @@ export interface Comparison {
   upper?: number;
   result: VerdictResult;
   note?: string;
+  exact?: ExactTest;
+}
+
+/** What the group served in the hours before, in spells of equal length. */
+export interface History {
+  from: string;
+  to: string;
+  /** PromQL for one spell, by outcome. */
+  query: string;
+  spell_seconds: number;
+  spells: number;
+  sum: Sample;
+  /** The highest share of errors of a spell. */
+  worst: number;
+  used: boolean;
+  note?: string;
+}
+
+/** The test of errors that is made once at a milestone of requests. */
+export interface ExactTest {
+  canary: Sample;
+  control: Sample;
+  fails_from: number;
+  failed?: boolean;
+  alpha: number;
+  ceiling: number;
+  usual?: number;
+  power?: number;
 }
 
 export interface RolloutReport {

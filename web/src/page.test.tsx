@@ -171,13 +171,36 @@ describe("roles", () => {
   });
 });
 
+describe("the evidence of a gate", () => {
+  const sample = (requests: number, bad: number) => ({ requests, bad });
+  const rollout = (history: object) => ({
+    id: "r1", group: "eu", from: 1, to: 2, strategy: "steps", state: "running", author: "a", started: iso(NOW), confirmed: ["n-1"], pending: [], step: 0,
+    steps: [{ nodes: 1, bake: 60, state: "baking", added: ["n-1"], verdict: {
+      result: "pass", reason: "fine", at: iso(NOW), from: iso(NOW - 60_000), canaries: ["n-1"], looks: 26, test: "t", history,
+      comparisons: [{ what: "errors", canary_query: "q", control_query: "q", canary: sample(520, 1), control: sample(520, 0), evidence: 1, needed: 10_000, result: "pass", exact: { canary: sample(500, 1), control: sample(520, 0), fails_from: 6, alpha: 0.0082, ceiling: 0.041, usual: 0.001, power: 0.963 } }],
+    } }],
+  });
+  const hours = { from: iso(NOW - 21_600_000), to: iso(NOW), query: "sum(x)", spell_seconds: 120, spells: 180, sum: sample(200_000, 200), worst: 0.004, used: true };
+  const html = (history: object) => page("/rollouts/r1", overview([node("n-1")]), NOW, { name: "a", role: "admin", rights: [] }, { "/v1/rollouts/r1": rollout(history), "/v1/groups/eu/revisions": { items: [] } }).replaceAll("\u00a0", " ");
+  test("the hours before, and what the test is worth", () => {
+    const text = html(hours);
+    expect(text).toContain("0.1 % (200 of 200,000) failed, 0.4 % in the worst of 180 spells");
+    expect(text).toContain("it fails 0.82 %, at most 4.1 % whatever happens to both sides; of those with 2 points more errors than the usual 0.1 % it finds 96.3 %");
+    const start = NOW / 1000 - 21_600 + 120;
+    expect(text).toContain(`start=${start}&amp;end=${NOW / 1000}&amp;step=120`);
+  });
+  test("hours that did not count say why", () => {
+    expect(html({ ...hours, used: false, note: "too few spells" })).toContain("before did not count: too few spells");
+  });
+});
+
 describe("hostile values from other parts of the API stay text", () => {
   const evil = `<img src=x onerror=alert(1)>"'&`;
   const o = overview([node("n-1", { name: evil })], [backend(evil, { callers: 1, nodes: [{ node: "n-1", activity: activity({ requests: 10, errors: 9 }) }] })]);
   const admin: Me = { name: evil, role: "admin", rights: [] };
   const rollout = {
     id: "r1", group: "eu", from: 1, to: 2, strategy: "steps", state: "running", author: evil, started: iso(NOW), confirmed: ["n-1"], pending: [], refused: { "n-2": evil }, reason: evil, step: 0,
-    steps: [{ nodes: 1, bake: 60, state: "baking", added: ["n-1"], verdict: { result: "fail", reason: evil, at: iso(NOW), from: iso(NOW - 60_000), canaries: ["n-1"], looks: 1, test: evil, comparisons: [{ what: evil, endpoint: evil, canary_query: evil, control_query: evil, canary: { requests: 1, bad: 1 }, control: { requests: 1, bad: 0 }, evidence: 1, needed: 2, result: "fail", note: evil }] } }],
+    steps: [{ nodes: 1, bake: 60, state: "baking", added: ["n-1"], verdict: { result: "fail", reason: evil, at: iso(NOW), from: iso(NOW - 60_000), canaries: ["n-1"], looks: 1, test: evil, history: { from: iso(NOW - 21_600_000), to: iso(NOW), query: evil, spell_seconds: 120, spells: 3, sum: { requests: 300, bad: 1 }, worst: 0.01, used: false, note: evil }, comparisons: [{ what: evil, endpoint: evil, canary_query: evil, control_query: evil, canary: { requests: 1, bad: 1 }, control: { requests: 1, bad: 0 }, evidence: 1, needed: 2, result: "fail", note: evil, exact: { canary: { requests: 500, bad: 1 }, control: { requests: 520, bad: 0 }, fails_from: 5, alpha: 0.0092, ceiling: 0.0092, power: 0.97 } }] } }],
   };
   const data = {
     "/v1/groups": { items: [{ name: "eu", format: evil, desired: 1, revisions: 1, nodes: 1, activity: null }] },

@@ -4,7 +4,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { may } from "../access";
 import { rollBack, startRollout, steerRollout } from "../actions";
-import type { Comparison, Rollout, RolloutReport, Verdict } from "../api";
+import type { Comparison, ExactTest, History, Rollout, RolloutReport, Verdict } from "../api";
 import { Act, Pending, Progress } from "../components/act";
 import { Marks, marksOf } from "../components/charts";
 import { Fact, Facts, Gone } from "../components/facts";
@@ -163,6 +163,7 @@ function Evidence({ store, v, open, name, now, nameOf }: { store: Store; v: Verd
         </div>
       )}
       {(v.comparisons?.length ?? 0) > 0 && <Comparisons list={v.comparisons ?? []} at={v.at} open={open} />}
+      {v.history && <HistoryLine h={v.history} />}
       {v.left_out ? <p class="aside">{plural(v.left_out, "comparison")} with weaker evidence {v.left_out === 1 ? "is" : "are"} left out.</p> : null}
       {v.test && <p class="aside">Test: {v.test}. A canary as good as its control fails with a probability of at most {ratio(v.budget)}, over all comparisons and looks.</p>}
     </section>
@@ -217,7 +218,27 @@ function EvidenceChart({ store, title, testid, range, canary, control, atLeast, 
   );
 }
 
+/** What the hours before the rollout told, and whether it counted. */
+function HistoryLine({ h }: { h: History }) {
+  const from = parseTime(h.from);
+  const to = parseTime(h.to);
+  const hours = from !== undefined && to !== undefined ? span(to - from) : "hours";
+  const query = { query: h.query, start: String((from ?? 0) / 1000 + h.spell_seconds), end: String((to ?? 0) / 1000), step: String(h.spell_seconds) };
+  return (
+    <p class="aside" data-testid="history">
+      {h.used
+        ? <>The {hours} before: {share(h.sum)} failed, {ratio(h.worst)} in the worst of {plural(h.spells, "spell")} of {seconds(h.spell_seconds)}. They say what is usual, and so which test finds a worse canary. </>
+        : <>The {hours} before did not count: {h.note}. </>}
+      <a href={`/prometheus/api/v1/query_range?${new URLSearchParams(query)}`} target="_blank" rel="noopener" title={h.query}>query</a>
+    </p>
+  );
+}
+
 const nothing = (): void => undefined;
+
+/** How often the test at a milestone fails equally good canaries, and finds worse ones. */
+const exactWords = (x: ExactTest): string =>
+  `Of equally good canaries it fails ${ratio(x.alpha)}, at most ${ratio(x.ceiling)} whatever happens to both sides${x.power ? `; of those with 2 points more errors than the usual ${ratio(x.usual ?? 0)} it finds ${ratio(x.power)}` : ""}.`;
 
 /** Comparisons shown at first; failing ones are always. */
 const FIRST = 8;
@@ -235,7 +256,7 @@ function Comparisons({ list, at, open }: { list: readonly Comparison[]; at: stri
         <tbody>
           {shown.map((c) => (
             <tr key={`${c.what} ${c.endpoint ?? ""}`}>
-              <td class="wrap">{question(c)}<br /><span class="aside">{c.endpoint || "all traffic"}{c.note ? `; ${c.note}` : ""}</span></td>
+              <td class="wrap">{question(c)}<br /><span class="aside">{c.endpoint || "all traffic"}{c.note ? `; ${c.note}` : ""}{c.exact && <><br />{exactWords(c.exact)}</>}</span></td>
               <td data-label="Result"><VerdictMark result={c.result} open={open} /></td>
               <td class="num" data-label="Canary">{share(c.canary)}</td>
               <td class="num" data-label="Control">{share(c.control)}</td>

@@ -1,0 +1,109 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/binnacle-project/binnacle"
+)
+
+// ownZ is the deviation that bounds what the canary's nodes had before from below.
+// Nodes that are as good as the others are then hardly ever held for worse.
+const ownZ = 2.33
+
+// servedQuery is PromQL for the requests of a window, by outcome.
+func servedQuery(selector string, window time.Duration) string {
+	return fmt.Sprintf(`sum by (%s) (histogram_count(increase(%s,%s!=%q}[%s])))`, binnacle.LabelOutcome,
+		selector[:len(selector)-1], binnacle.LabelOutcome, binnacle.Limited.String(), promDuration(window))
+}
+
+// history reads the hours before a rollout, which began at the moment to: what the
+// whole group served with the revision of a side. Revisions that others had by then
+// are not in it, such as one that was rolled back.
+func (r *reader) history(ctx context.Context, s side, to time.Time) (*history, error) {
+	s.nodes = nil
+	h := &history{From: to.Add(-historyFor), To: to, Query: servedQuery(s.all(), spellFor)}
+	m, err := r.t.QueryRange(ctx, h.Query, h.From.Add(spellFor), to, spellFor)
+	if err != nil {
+		return nil, err
+	}
+	spells := make(map[int64]counts)
+	for _, series := range m {
+		bad := series.Metric.Get(binnacle.LabelOutcome) == binnacle.Error.String()
+		for _, p := range series.Floats {
+			c, n := spells[p.T], math.Round(p.F) // increase() makes up for the edges
+			if c.Requests += n; bad {
+				c.Bad += n
+			}
+			spells[p.T] = c
+		}
+	}
+	for _, at := range slices.Sorted(maps.Keys(spells)) {
+		if c := spells[at]; c.Requests >= 1 {
+			h.Spells = append(h.Spells, c)
+		}
+	}
+	return h, nil
+}
+
+// ownParts is in how many parts the hours before are cut to see whether the canary's
+// own nodes were worse than the group all the time.
+const ownParts = 3
+
+// parts reads what a side served in the hours before, part by part.
+func (r *reader) parts(ctx context.Context, s side, to time.Time) ([]counts, error) {
+	const part = historyFor / ownParts
+	m, err := r.t.QueryRange(ctx, servedQuery(s.all(), part), to.Add(part-historyFor), to, part)
+	if err != nil {
+		return nil, err
+	}
+	parts := make([]counts, ownParts)
+	for _, series := range m {
+		bad := series.Metric.Get(binnacle.LabelOutcome) == binnacle.Error.String()
+		for _, p := range series.Floats {
+			i := ownParts - 1 - int(to.Sub(time.UnixMilli(p.T))/part)
+			if i < 0 || i >= ownParts {
+				continue
+			}
+			if parts[i].Requests += p.F; bad {
+				parts[i].Bad += p.F
+			}
+		}
+	}
+	return parts, nil
+}
+
+// own reads the share of errors that a side's nodes alone had before, if they are named:
+// ownShare of them and of the whole group.
+func (r *reader) own(ctx context.Context, s side, to time.Time) (float64, error) {
+	if !s.named() {
+		return 0, nil
+	}
+	own, err := r.parts(ctx, s, to)
+	if err != nil {
+		return 0, err
+	}
+	s.nodes = nil
+	group, err := r.parts(ctx, s, to)
+	return ownShare(own, group), err
+}
+
+// ownShare is what the canary's own nodes had of errors in every part of the hours
+// before, bounded from below, and 0 if that is not more than the group had. Nodes may
+// differ: in their zone, in what is sent to them. One that always had more errors than
+// the rest is no worse for its revision.
+func ownShare(own, group []counts) float64 {
+	least := 1.0
+	for i, c := range own {
+		lower, _ := wilson(c, ownZ)
+		if lower <= group[i].share() {
+			return 0
+		}
+		least = min(least, lower)
+	}
+	return least
+}
