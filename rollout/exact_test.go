@@ -10,20 +10,32 @@ import (
 )
 
 // bestPossible bounds the power of any test of x and y from above, randomized
-// ones included, that fails at most alpha whatever the errors of both sides: for
-// any weights w of shares q the power is at most
+// ones included, that keeps a promise: for any weights w of shares q, and v of
+// the average over what was usual, the power is at most
 //
-//	alpha * sum(w) + sum over x, y of max(0, P1(x,y) - sum over q of w*Pq(x,y)).
+//	sum of w*limit + v*alpha + sum over x, y of max(0, P1(x,y) - sum over q of (w+v*usual)*Pq(x,y)).
 //
 // It looks for weights with a small bound.
-func bestPossible(n, m int, usual, alpha float64) float64 {
+func bestPossible(n, m int, usual float64, pr promise) float64 {
 	rows, cols := upperCount(m, usual)+4, upperCount(n, usual+exactEffect)+4
 	alt := product(binomials(m, usual, rows), binomials(n, usual+exactEffect, cols))
 	rest := 1 - sum(alt) // what is outside the table may all be caught
 	var nulls [][]float64
+	var shares []float64
 	for a := 0.01; a < 0.5; a += 0.004 {
 		q := math.Pow(math.Sin(a), 2)
+		shares = append(shares, q)
 		nulls = append(nulls, product(binomials(m, q, rows), binomials(n, q, cols)))
+	}
+	limits, mix := pr.limits(shares)
+	if mix != nil {
+		average := make([]float64, len(alt))
+		for i, null := range nulls {
+			for c, p := range null {
+				average[c] += mix[i] * p
+			}
+		}
+		nulls, limits = append(nulls, average), append(limits, pr.alpha)
 	}
 	logw := make([]float64, len(nulls))
 	for i := range logw {
@@ -31,29 +43,28 @@ func bestPossible(n, m int, usual, alpha float64) float64 {
 	}
 	best := 1.0
 	for round := range 1500 {
-		mix := make([]float64, len(alt))
-		total := 0.0
+		mixed := make([]float64, len(alt))
+		bound := rest
 		for i, null := range nulls {
 			w := math.Exp(logw[i])
-			total += w
+			bound += w * limits[i]
 			for c, p := range null {
-				mix[c] += w * p
+				mixed[c] += w * p
 			}
 		}
-		bound := alpha*total + rest
 		for c, p := range alt {
-			bound += max(0, p-mix[c])
+			bound += max(0, p-mixed[c])
 		}
 		best = min(best, bound)
 		step := 1 / (1 + float64(round)/100)
 		for i, null := range nulls {
 			size := 0.0
 			for c, p := range null {
-				if alt[c] > mix[c] {
+				if alt[c] > mixed[c] {
 					size += p
 				}
 			}
-			logw[i] += step * max(-1, min(1, size/alpha-1))
+			logw[i] += step * max(-1, min(1, size/limits[i]-1))
 		}
 	}
 	return best
@@ -110,7 +121,7 @@ func TestExactPower(t *testing.T) {
 			alpha := milestones[0].alpha(p)
 			if float64(m)*p > maxExactBad || 500*(p+exactEffect) > maxExactBad {
 				t.Logf("control %4d, errors %.2f %%: any test that knows the usual errors, %.1f %%; any that fails no rise of both sides, %.1f %%", m, 100*p,
-					100*knownShare(500, p, gateBudget), 100*bestPossible(500, m, p, gateBudget))
+					100*knownShare(500, p, gateBudget), 100*bestPossible(500, m, p, promise{alpha: gateBudget}))
 				continue
 			}
 			from := mostPowerful(500, m, []float64{p}, promise{alpha: alpha}).from
@@ -120,7 +131,7 @@ func TestExactPower(t *testing.T) {
 					worst, at = r, q
 				}
 			}
-			ours, best := powerOf(from, 500, m, p+exactEffect, p), bestPossible(500, m, p, gateBudget)
+			ours, best := powerOf(from, 500, m, p+exactEffect, p), bestPossible(500, m, p, promise{alpha: gateBudget})
 			t.Logf("control %4d, errors %.2f %%: any test that knows the usual errors, %.1f %%; any that fails no rise of both sides, %.1f %%; ours %.1f %%, which fails falsely %.3f %% at worst (errors of both %.2f %%)", m, 100*p,
 				100*knownShare(500, p, gateBudget), 100*best, 100*ours, 100*worst, 100*at)
 			if worst > alpha*1.002 {

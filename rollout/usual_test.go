@@ -41,7 +41,14 @@ func TestKnownPower(t *testing.T) {
 				worst = max(worst, powerOf(got.from, 500, m, q, q))
 			}
 			power, before := powerOf(got.from, 500, m, p+exactEffect, p), powerOf(without.from, 500, m, p+exactEffect, p)
-			t.Logf("control %4d, errors %.2f %%: finds %.1f %%, without a history %.1f %%; fails falsely %.3f %%, at worst %.2f %%", m, 100*p, 100*power, 100*before, 100*usual, 100*worst)
+			bound := 1.0
+			if m == 500 {
+				bound = bestPossible(500, m, p, promise{gateBudget, maxCeiling * gateBudget, k})
+			}
+			t.Logf("control %4d, errors %.2f %%: finds %.1f %% (any test with 1 and 5 %% at most %.1f %%), without a history %.1f %%; fails falsely %.3f %%, at worst %.2f %%", m, 100*p, 100*power, 100*bound, 100*before, 100*usual, 100*worst)
+			if power > bound+1e-6 {
+				t.Errorf("control %d, errors %g: power %.4f is over the bound %.4f", m, p, power, bound)
+			}
 			if usual > alpha*1.01 || worst > maxCeiling*alpha*1.002 {
 				t.Errorf("control %d, errors %g: fails falsely %.5f, at worst %.5f; want at most %g and %g", m, p, usual, worst, alpha, maxCeiling*alpha)
 			}
