@@ -88,7 +88,7 @@ func FuzzCheckpoint(f *testing.F) {
 			}
 		}
 		for _, r := range c.rollups {
-			if h := r.cum.native(); h.Schema != scale {
+			if h := r.cum.native(&r.cum); h.Schema != scale {
 				t.Fatalf("a roll-up of schema %d", h.Schema)
 			}
 		}

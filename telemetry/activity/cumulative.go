@@ -118,13 +118,14 @@ func (c *cumulative) clone() *cumulative {
 // native returns c as a Prometheus native histogram. The zero bucket has no
 // width: what it holds took no time.
 //
-// Octaves with anything in them are written whole, empty buckets too: each costs a
-// bit, where a bucket that fills later makes the TSDB write the chunk anew.
-func (c *cumulative) native() *histogram.Histogram {
+// Octaves in which like has anything are written whole, empty buckets too: each
+// costs a bit, where a bucket that fills later makes the TSDB write the chunk anew.
+// like is c, or what c grows to next.
+func (c *cumulative) native(like *cumulative) *histogram.Histogram {
 	h := &histogram.Histogram{Schema: scale, Count: c.count, Sum: c.sum, ZeroCount: c.zero}
 	filled := 0
-	for j := 0; j < len(c.n); j += octave {
-		if anyCount(c.n[j : j+octave]) {
+	for j := 0; j < len(like.n); j += octave {
+		if anyCount(like.n[j : j+octave]) {
 			filled += octave
 		}
 	}
@@ -134,21 +135,25 @@ func (c *cumulative) native() *histogram.Histogram {
 	h.PositiveBuckets = make([]int64, 0, filled)
 	var prev int64
 	next := 0 // index after the last bucket written
-	for j := 0; j < len(c.n); j += octave {
-		n := c.n[j : j+octave]
-		if !anyCount(n) {
+	for j := 0; j < len(like.n); j += octave {
+		if !anyCount(like.n[j : j+octave]) {
 			continue
 		}
 		// Prometheus numbers buckets by their upper bound, OTLP by the lower.
-		i := c.base + j + 1
+		i := like.base + j + 1
 		if len(h.PositiveSpans) > 0 && i == next {
 			h.PositiveSpans[len(h.PositiveSpans)-1].Length += octave
 		} else {
 			h.PositiveSpans = append(h.PositiveSpans, histogram.Span{Offset: int32(i - next), Length: octave})
 		}
-		for _, v := range n {
-			h.PositiveBuckets = append(h.PositiveBuckets, int64(v)-prev)
-			prev = int64(v)
+		mine := j + like.base - c.base
+		for k := range octave {
+			var v int64
+			if mine >= 0 && mine < len(c.n) {
+				v = int64(c.n[mine+k])
+			}
+			h.PositiveBuckets = append(h.PositiveBuckets, v-prev)
+			prev = v
 		}
 		next = i + octave
 	}

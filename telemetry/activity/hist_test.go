@@ -153,7 +153,7 @@ func TestNativeRoundTrip(t *testing.T) {
 			}
 		}
 		c.add(&inc)
-		h := c.native()
+		h := c.native(&c)
 		if err := h.Validate(); err != nil {
 			t.Fatalf("native(): %v", err)
 		}
@@ -174,7 +174,7 @@ func TestNativeBucketsAreWherePrometheusExpectsThem(t *testing.T) {
 	var c cumulative
 	c.add(&increase{count: 1, sum: 0.1, buckets: []bucket{{indexOf(0.1), 1}}})
 	filled := 0
-	for it := c.native().PositiveBucketIterator(); it.Next(); {
+	for it := c.native(&c).PositiveBucketIterator(); it.Next(); {
 		if b := it.At(); b.Count > 0 {
 			if filled++; !(b.Lower < 0.1 && 0.1 <= b.Upper) || b.Count != 1 {
 				t.Errorf("bucket of 0.1: got %v", b)

@@ -180,9 +180,9 @@ func (r *rollup) next(prev, at int64, out []RollupSample) []RollupSample {
 	}
 	if r.dirty {
 		if r.wrote < prev {
-			out = append(out, RollupSample{Series: r.series, T: prev, Histogram: r.before.native()})
+			out = append(out, RollupSample{Series: r.series, T: prev, Histogram: r.before.native(&r.cum)})
 		}
-		return append(out, RollupSample{Series: r.series, T: at, Histogram: r.cum.native()})
+		return append(out, RollupSample{Series: r.series, T: at, Histogram: r.cum.native(&r.cum)})
 	}
 	if r.ended || r.wrote == 0 {
 		return out
@@ -193,7 +193,7 @@ func (r *rollup) next(prev, at int64, out []RollupSample) []RollupSample {
 	if r.id.kind == rollupNodeBackend && at-r.wrote < keepAlive {
 		return out
 	}
-	return append(out, RollupSample{Series: r.series, T: at, Histogram: r.cum.native()})
+	return append(out, RollupSample{Series: r.series, T: at, Histogram: r.cum.native(&r.cum)})
 }
 
 // sent notes that next's samples are on their way; stored or refused follows.

@@ -2,8 +2,10 @@ package metrics
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/maphash"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,10 +127,56 @@ func kindOf(m *wire.Metric) (kind, bool) {
 	return kindUnknown, false
 }
 
+// named is what a metric is called, shared by all resources that have it: a
+// fleet has few metrics and many nodes.
+type named struct {
+	key  familyKey
+	name string // Prometheus name, with unit and type suffixes
+}
+
+// names holds what is named, by its key. Safe for concurrent use.
+type names struct {
+	mu sync.RWMutex
+	m  map[familyKey]*named
+}
+
+// maxNamed bounds names; those beyond it are made for each resource.
+const maxNamed = 20_000
+
+// get returns what key names. It keeps nothing of key's memory.
+func (t *names) get(key familyKey) (*named, error) {
+	t.mu.RLock()
+	n := t.m[key]
+	t.mu.RUnlock()
+	if n != nil {
+		return n, nil
+	}
+	key.scope, key.name, key.unit = strings.Clone(key.scope), strings.Clone(key.name), strings.Clone(key.unit)
+	name, err := metricName(key)
+	if err != nil {
+		return nil, err
+	}
+	if len(name) > maxNameBytes {
+		return nil, fmt.Errorf("metric name is longer than %d bytes", maxNameBytes)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.m[key]; n != nil {
+		return n, nil
+	}
+	n = &named{key, name}
+	if t.m == nil {
+		t.m = map[familyKey]*named{}
+	}
+	if len(t.m) < maxNamed {
+		t.m[key] = n
+	}
+	return n, nil
+}
+
 // A family is one metric of one resource.
 type family struct {
-	key    familyKey
-	name   string // Prometheus name, with unit and type suffixes
+	*named
 	points pointSet
 	first  *point  // the first of the newest batch
 	after  *family // what came after this one in a batch

@@ -45,6 +45,7 @@ type Store struct {
 	table  *table
 	meta   *metaStore
 	bounds boundsTable
+	names  names
 	// knownSince is the time (Unix ms) beyond which the log that was replayed holds
 	// no sample: all younger ones came by this process.
 	knownSince int64

@@ -3,9 +3,7 @@ package metrics
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
-	"strings"
 	"sync"
 	"time"
 
@@ -250,22 +248,18 @@ func (w *writer) family(res *resource, key familyKey, help string) (*family, err
 		w.follows(res, f)
 		return f, nil
 	}
-	key.scope, key.name, key.unit = strings.Clone(key.scope), strings.Clone(key.name), strings.Clone(key.unit)
-	name, err := metricName(key)
+	n, err := w.s.names.get(key)
 	if err != nil {
 		return nil, err
 	}
-	if len(name) > maxNameBytes {
-		return nil, fmt.Errorf("metric name is longer than %d bytes", maxNameBytes)
-	}
-	f := &family{key: key, name: name}
+	f := &family{named: n}
 	if len(res.families) < maxFamilies {
-		res.families[key] = f
+		res.families[n.key] = f
 		w.follows(res, f)
 	} else {
 		f.passing = true
 	}
-	w.s.meta.add(name, key, help)
+	w.s.meta.add(n.name, n.key, help)
 	return f, nil
 }
 
