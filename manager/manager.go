@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -181,7 +182,7 @@ func New(o Options) (_ *Manager, err error) {
 	if m.metrics, err = tsmetrics.Open(tsmetrics.Options{
 		Dir: filepath.Join(o.DataDir, "metrics"), Retention: o.MetricsRetention, Histograms: o.MetricsHistograms,
 		MaxBytes: o.MetricsMaxBytes, MaxSeries: o.MetricsMaxSeries, MaxSeriesPerInstance: o.MetricsMaxSeriesPerNode,
-		Query:  tsmetrics.QueryLimits{MaxSamples: o.QueryMaxSamples, Timeout: o.QueryTimeout, Concurrency: o.QueryConcurrency},
+		Query:  tsmetrics.QueryLimits{MaxSamples: o.maxSamples(debug.SetMemoryLimit(-1)), Timeout: o.QueryTimeout, Concurrency: o.QueryConcurrency},
 		Events: m.events, Log: o.Log, Metrics: m.set,
 	}); err != nil {
 		return nil, fmt.Errorf("open the metrics store: %w", err)

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"log/slog"
+	"math"
 	"runtime/debug"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -27,4 +28,21 @@ func LimitMemory(log *slog.Logger) {
 	if limit := debug.SetMemoryLimit(-1); limit != before {
 		log.Info("memory is limited", "soft_limit_bytes", limit, "telemetry_refused_from", limit/5*4)
 	}
+}
+
+const (
+	// sampleBytes is what a query holds of a sample; a histogram counts as several.
+	sampleBytes = 16
+	// fewestSamples lets the page's own queries pass on the smallest machine.
+	fewestSamples = 1_000_000
+)
+
+// maxSamples is --query-max-samples, or less where as many queries as may run at
+// once could take more than a third of the memory limit.
+func (o Options) maxSamples(memory int64) int {
+	if memory <= 0 || memory == math.MaxInt64 {
+		return o.QueryMaxSamples
+	}
+	fit := memory / 3 / sampleBytes / int64(max(o.QueryConcurrency, 1))
+	return int(min(int64(o.QueryMaxSamples), max(fit, fewestSamples)))
 }

@@ -116,7 +116,7 @@ join.token, admin.token, reader.token and otlp.token.`,
 	f.Int64Var(&o.TracesSampleBytes, "traces-sample-bytes", o.TracesSampleBytes, "memory for spans that wait for the decision; beyond it the oldest are decided early (`BYTES`)")
 	f.IntVar(&o.MetricsMaxSeries, "metrics-max-series", o.MetricsMaxSeries, "series in memory, about 1 KiB each (`N`)")
 	f.IntVar(&o.MetricsMaxSeriesPerNode, "metrics-max-series-per-node", o.MetricsMaxSeriesPerNode, "series in memory of one sender (`N`)")
-	f.IntVar(&o.QueryMaxSamples, "query-max-samples", o.QueryMaxSamples, "samples that one PromQL query may hold at once (`N`)")
+	f.IntVar(&o.QueryMaxSamples, "query-max-samples", o.QueryMaxSamples, "samples that one PromQL query may hold at once, less where memory is small (`N`)")
 	f.DurationVar(&o.QueryTimeout, "query-timeout", o.QueryTimeout, "`DURATION` after which a PromQL query is ended")
 	f.IntVar(&o.QueryConcurrency, "query-concurrency", o.QueryConcurrency, "PromQL requests and, apart from them, trace queries worked on at once; as many again wait (`N`)")
 	f.StringVar(&o.ForwardOTLP, "forward-otlp", o.ForwardOTLP, "`URL` of a remote engine that gets a copy over OTLP/HTTP (/v1/metrics and /v1/traces are added); empty means none")
