@@ -42,7 +42,7 @@ const maxForm = 1 << 20
 func (s *Store) Handler(prefix string) http.Handler {
 	prefix = "/" + strings.Trim(prefix, "/")
 	api := promapi.Handler(prefix, promapi.Options{
-		Engine: s.engine, Parser: s.parser, Lookback: lookback, Queryable: s.queryable(), Exemplars: s.exemplarQueryable(),
+		Engine: s.ranges, Parser: s.parser, Lookback: lookback, Queryable: s.queryable(), Exemplars: s.exemplarQueryable(),
 		DB: s.db, Registry: s.reg, Started: s.started, Retention: s.opts.Retention, Log: s.log,
 	})
 	h := &handler{s: s, prefix: prefix + "/", api: api, slots: make(chan struct{}, s.opts.Query.Concurrency), queue: make(chan struct{}, 2*s.opts.Query.Concurrency)}

@@ -35,9 +35,6 @@ func newEngine(o Options, p parser.Parser, reg prometheus.Registerer, log *slog.
 // served from native series. It is safe for concurrent use.
 func (s *Store) Queryable() storage.SampleAndChunkQueryable { return s.queryable() }
 
-// Engine returns the PromQL engine, which holds the limits of Options.Query.
-func (s *Store) Engine() *promql.Engine { return s.engine }
-
 // Query evaluates expr at one moment and returns its vector; a scalar comes
 // back as a vector of one without labels. The caller owns the result. It is
 // for the manager's own questions: it takes no place among those of clients
@@ -64,7 +61,7 @@ func (s *Store) Query(ctx context.Context, expr string, at time.Time) (promql.Ve
 // QueryRange evaluates expr from start to end, both included, every step. The
 // caller owns the result.
 func (s *Store) QueryRange(ctx context.Context, expr string, start, end time.Time, step time.Duration) (promql.Matrix, error) {
-	q, err := s.engine.NewRangeQuery(ctx, s.queryable(), nil, expr, start, end, step)
+	q, err := s.ranges.NewRangeQuery(ctx, s.queryable(), nil, expr, start, end, step)
 	if err != nil {
 		return nil, fmt.Errorf("query %q: %w", expr, err)
 	}

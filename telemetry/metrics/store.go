@@ -28,6 +28,8 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/tsdb"
+
+	"github.com/binnacle-project/binnacle/telemetry/metrics/histsum"
 	"github.com/prometheus/prometheus/tsdb/fileutil"
 	"github.com/prometheus/prometheus/util/compression"
 )
@@ -41,6 +43,7 @@ type Store struct {
 	reg    *prometheus.Registry // the TSDB's and the engine's own metrics
 	parser parser.Parser
 	engine *promql.Engine
+	ranges *histsum.Engine // in front of it
 	cache  *cache
 	table  *table
 	meta   *metaStore
@@ -91,6 +94,7 @@ func Open(o Options) (*Store, error) {
 		s.log.Warn("what metrics are is not known until their senders tell it again", "error", err)
 	}
 	s.engine = newEngine(o, s.parser, s.reg, s.log)
+	s.ranges = histsum.New(s.engine, s.parser, o.Query.Timeout, o.Query.MaxSamples)
 	s.self.watch(s)
 	return s, nil
 }

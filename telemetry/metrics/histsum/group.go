@@ -1,0 +1,157 @@
+package histsum
+
+import (
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/util/kahansum"
+)
+
+// group is the sum of the series with the same labels, one histogram for each
+// step. Like the engine it adds with a compensation for what rounding loses.
+type group struct {
+	steps int
+	seen  []bool
+	// count, sum and zero of each step, and their compensations.
+	count, sum, zero    []float64
+	countC, sumC, zeroC []float64
+	// Buckets lo … lo+width of each step, and their compensations.
+	lo, width int
+	n, c      []float64
+	diff      []float64 // of one series at one step
+}
+
+func (g *group) reset(steps int) {
+	g.steps, g.lo, g.width = steps, 0, 0
+	g.seen = zeroed(g.seen, steps)
+	for _, f := range []*[]float64{&g.count, &g.sum, &g.zero, &g.countC, &g.sumC, &g.zeroC} {
+		*f = zeroed(*f, steps)
+	}
+	g.n, g.c = g.n[:0], g.c[:0]
+}
+
+// zeroed returns n zeros, in the memory of s if there is enough.
+func zeroed[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	s = s[:n]
+	clear(s)
+	return s
+}
+
+// cover makes room for the buckets of r.
+func (g *group) cover(r *rows, cells int) error {
+	lo, hi := g.lo, g.lo+g.width
+	for i := range r.t {
+		from, b := r.row(i)
+		if len(b) == 0 {
+			continue
+		}
+		if lo == hi {
+			lo, hi = from, from+len(b)
+		}
+		lo, hi = min(lo, from), max(hi, from+len(b))
+	}
+	if lo == g.lo && hi-lo == g.width {
+		return nil
+	}
+	if hi-lo > maxWidth || g.steps*(hi-lo) > cells {
+		return errIrregular
+	}
+	width := hi - lo
+	g.diff = zeroed(g.diff, width)
+	if g.width == 0 {
+		g.lo, g.width = lo, width
+		g.n, g.c = zeroed(g.n, g.steps*width), zeroed(g.c, g.steps*width)
+		return nil
+	}
+	n, c := make([]float64, g.steps*width), make([]float64, g.steps*width)
+	for step := range g.steps {
+		to := step*width + g.lo - lo
+		copy(n[to:], g.n[step*g.width:(step+1)*g.width])
+		copy(c[to:], g.c[step*g.width:(step+1)*g.width])
+	}
+	g.lo, g.width, g.n, g.c = lo, width, n, c
+	return nil
+}
+
+// add adds the rate or increase of rows from … to at a step whose window begins
+// after begin and ends at end, milliseconds; perSecond is what an increase is divided by.
+// The arithmetic, and its order, is that of PromQL's rate.
+func (g *group) add(step int, r *rows, from, to int, begin, end int64, perSecond float64) {
+	diff := g.diff[:g.width]
+	clear(diff)
+	if lo, last := r.row(to); len(last) > 0 {
+		copy(diff[lo-g.lo:], last)
+	}
+	count, sum, zero := r.count[to], r.sum[to], r.zero[to]
+	if !r.reset[from+1] { // else what was before the first reset is not of this window
+		g.plus(diff, r, from, -1)
+		count, sum, zero = count-r.count[from], sum-r.sum[from], zero-r.zero[from]
+	}
+	for i := from + 2; i <= to; i++ {
+		if r.reset[i] {
+			g.plus(diff, r, i-1, 1)
+			count, sum, zero = count+r.count[i-1], sum+r.sum[i-1], zero+r.zero[i-1]
+		}
+	}
+	factor := extrapolation(r.t[from], r.t[to], begin, end, to-from, r.count[from], count) / perSecond
+	g.seen[step] = true
+	g.count[step], g.countC[step] = kahansum.Inc(count*factor, g.count[step], g.countC[step])
+	g.sum[step], g.sumC[step] = kahansum.Inc(sum*factor, g.sum[step], g.sumC[step])
+	g.zero[step], g.zeroC[step] = kahansum.Inc(zero*factor, g.zero[step], g.zeroC[step])
+	n := g.n[step*g.width:][:len(diff)]
+	c := g.c[step*g.width:][:len(diff)]
+	for i, d := range diff {
+		if d != 0 {
+			n[i], c[i] = kahansum.Inc(d*factor, n[i], c[i])
+		}
+	}
+}
+
+// plus adds a row's buckets to diff, or takes them off.
+func (g *group) plus(diff []float64, r *rows, row int, sign float64) {
+	lo, b := r.row(row)
+	if len(b) == 0 {
+		return
+	}
+	into := diff[lo-g.lo:][:len(b)]
+	for i, n := range b {
+		into[i] += sign * n
+	}
+}
+
+// extrapolation is by how much an increase between samples is less than that of
+// the whole window, as PromQL guesses it: as far as to the ends of the window where
+// a sample is near enough, and never to before the counter was zero.
+func extrapolation(first, last, begin, end int64, intervals int, firstCount, increase float64) float64 {
+	toStart, toEnd := float64(first-begin)/1000, float64(end-last)/1000
+	sampled := float64(last-first) / 1000
+	average := sampled / float64(intervals)
+	threshold := average * 1.1
+	if toStart >= threshold {
+		toStart = average / 2
+	}
+	if increase > 0 && firstCount >= 0 {
+		toStart = min(toStart, sampled*(firstCount/increase))
+	}
+	if toEnd >= threshold {
+		toEnd = average / 2
+	}
+	return (sampled + toStart + toEnd) / sampled
+}
+
+// histogram puts the sum of a step into h, which is used again.
+func (g *group) histogram(step int, h *histogram.FloatHistogram) {
+	h.Count = g.count[step] + g.countC[step]
+	h.Sum = g.sum[step] + g.sumC[step]
+	h.ZeroCount = g.zero[step] + g.zeroC[step]
+	h.PositiveSpans, h.PositiveBuckets = h.PositiveSpans[:0], h.PositiveBuckets[:0]
+	if g.width == 0 {
+		return
+	}
+	h.PositiveSpans = append(h.PositiveSpans, histogram.Span{Offset: int32(g.lo), Length: uint32(g.width)})
+	c := g.c[step*g.width:]
+	for i, n := range g.n[step*g.width : (step+1)*g.width] {
+		h.PositiveBuckets = append(h.PositiveBuckets, n+c[i])
+	}
+}
