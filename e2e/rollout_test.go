@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -283,6 +284,37 @@ func TestRolloutsInSteps(t *testing.T) {
 			t.Errorf("rolled back %v after the crash; want at most 30 s, and not before", took)
 		}
 		check(t, ro, current)
+	})
+	t.Run("the manager is killed in the middle of a step", func(t *testing.T) {
+		stdout, stderr, code := push(b.config("killed", func(_, two map[string]any) { two["timeout"] = "2s" }), "--rollout=steps", "--wait=false", "--steps", "1/4s,50%/12s,100%/4s")
+		if code != 0 {
+			t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
+		}
+		var before api.Rollout
+		eventually(t, 60*time.Second, "the second step bakes", func() error {
+			if before = last(t); before.Step != 1 || before.Steps[1].State != api.StepBaking {
+				return fmt.Errorf("%s: step %d, %s", before.State, before.Step+1, before.Reason)
+			}
+			return nil
+		})
+		c.manager.kill(t)
+		c.runManager()
+		after := last(t)
+		if after.ID != before.ID || after.Step != 1 || !slices.Equal(after.Steps[1].Added, before.Steps[1].Added) || !after.Steps[1].BakeStarted.Equal(before.Steps[1].BakeStarted) {
+			t.Errorf("before the kill step %d, %+v; after it step %d, %+v", before.Step+1, before.Steps, after.Step+1, after.Steps)
+		}
+		t.Logf("killed in step 2 of 3 with nodes %v ahead; %s goes on in step %d", before.Steps[1].Added, after.ID, after.Step+1)
+		eventually(t, 90*time.Second, "it completes", func() error {
+			if after = last(t); after.State != api.RolloutCompleted {
+				return fmt.Errorf("%s: step %d, %s", after.State, after.Step+1, after.Reason)
+			}
+			return nil
+		})
+		current = after.To
+		if bad, first := load.take(); len(bad) > 0 {
+			t.Errorf("failures %v: %v; want none", bad, first)
+		}
+		check(t, after, current)
 	})
 	t.Run("panics at build: refused before any node", func(t *testing.T) {
 		before := len(must(c.client.Rollouts(t.Context())))
