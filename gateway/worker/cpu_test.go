@@ -113,8 +113,9 @@ var sampled = map[string]float64{"metrics": 0, "ten": 0.1, "all": 1}
 // configuration is the gateway's: one endpoint that changes nothing.
 func (o roleOptions) configuration() []byte {
 	return fmt.Appendf(nil, `{ "version": 3, "port": 8080, "timeout": "10s",
-  "extra_config": {"router": {"disable_access_log": true}},
-  "endpoints": [ { "endpoint": "/doc/{id}", "output_encoding": "no-op", "backend": [ { "host": [%q], "url_pattern": "/{id}", "encoding": "no-op" } ] } ] }`, o.Backend)
+  "extra_config": {"router": {"disable_access_log": true}, "telemetry/opentelemetry": {"trace_sample_rate": %v}},
+  "endpoints": [ { "endpoint": "/doc/{id}", "output_encoding": "no-op", "backend": [ { "host": [%q], "url_pattern": "/{id}", "encoding": "no-op" } ] } ] }`,
+		sampled[o.Mode], o.Backend)
 }
 
 // command starts this test's binary in the role, or the other program.
