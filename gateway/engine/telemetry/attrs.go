@@ -8,6 +8,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/binnacle-project/binnacle"
 )
 
 // Attribute names of the HTTP semantic conventions, stable ones only.
@@ -29,9 +31,19 @@ const (
 	keyProtocolVersion = attribute.Key("network.protocol.version")
 )
 
+// conventionKeys are the attributes of spans that a configuration cannot set.
+var conventionKeys = []attribute.Key{
+	keyMethod, keyRoute, keyStatus, keyErrorType, keyScheme, keyPath, keyFull, keyTemplate, keyServerAddress, keyServerPort,
+	keyClientAddress, keyUserAgent, keyProtocolVersion, binnacle.AttrRevision,
+}
+
 // metricClientCanceled counts backend requests that the gateway gave up. They
 // are no evidence against a backend, so they stay out of its histogram.
 const metricClientCanceled = "binnacle.gateway.client.canceled"
+
+// metricAttributeSets watches the limit of attribute sets. None is forgotten while
+// the process lives, so that they add up over swaps.
+const metricAttributeSets = "binnacle.gateway.attribute_sets"
 
 // maxAttributeRows bounds the rows of one table. A route answers with a
 // handful of statuses; only a broken or hostile backend comes near.
@@ -45,11 +57,11 @@ type outcome struct {
 	errorType string
 }
 
-// table holds the attribute sets of one route or backend, each made once.
+// table holds the series of one route or backend, each made once.
 // Lookup is a short scan without a lock or an allocation.
 type table struct {
 	fixed []attribute.KeyValue
-	sets  *setCount // nil does not count
+	in    *instrument // nil keeps the series to itself, for tests
 
 	rows atomic.Pointer[[]row]
 	mu   sync.Mutex // serializes additions
@@ -57,11 +69,11 @@ type table struct {
 
 type row struct {
 	outcome
-	record []metric.RecordOption
+	series *series
 	add    []metric.AddOption
 }
 
-// row returns the attribute set of o.
+// row returns the series of o.
 func (t *table) row(o outcome) *row {
 	if rows := t.rows.Load(); rows != nil {
 		for i := range *rows {
@@ -87,9 +99,7 @@ func (t *table) add(o outcome) *row {
 		return &rows[i]
 	}
 	set := t.set(o)
-	t.sets.add(set)
-	opt := metric.WithAttributeSet(set)
-	next := append(slices.Clone(rows), row{o, []metric.RecordOption{opt}, []metric.AddOption{opt}})
+	next := append(slices.Clone(rows), row{o, t.in.of(set), []metric.AddOption{metric.WithAttributeSet(set)}})
 	t.rows.Store(&next)
 	return &next[len(next)-1]
 }

@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -65,41 +63,17 @@ func (s *Scope) NewBackend(route *Route, template string, base http.RoundTripper
 // RoundTrip sends req with the trace's context. It sets headers of req itself:
 // its callers make a new request for each exchange.
 func (b *Backend) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx := req.Context()
-	x := &exchange{b: b, target: b.target(req.URL), method: knownMethod(req.Method), start: time.Now()}
-	sc, header := traceOf(ctx)
-	if sc.IsSampled() {
-		ctx, x.span = b.scope.t.tracer.Start(ctx, x.method+" "+b.template,
-			trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(x.start))
-		sc = x.span.SpanContext()
-		header = []string{traceparent(sc)}
-		req = req.WithContext(ctx)
-		x.describe(req)
+	x := &exchange{b: b, target: b.target(req.URL), method: knownMethod(req.Method), ctx: req.Context(), start: time.Now()}
+	if f := flightOf(x.ctx); f != nil {
+		x.trace(f, req)
 	}
-	if sc.IsValid() {
-		req.Header["Traceparent"] = header
-		if ts := sc.TraceState().String(); ts != "" {
-			req.Header["Tracestate"] = []string{ts}
-		} else {
-			delete(req.Header, "Tracestate")
-		}
-	}
-	// The exchange may outlive the request, whose context then may belong to
-	// another: only its end is asked later, no value of it.
-	x.ctx, x.recordCtx = ctx, context.Background()
-	if sc.IsSampled() {
-		x.recordCtx = trace.ContextWithSpanContext(x.recordCtx, sc)
-	}
-
 	resp, err := b.base.RoundTrip(req)
 	if err != nil {
 		x.finish(err)
 		return resp, err
 	}
 	x.status = resp.StatusCode
-	if x.span != nil {
-		x.attrs = append(x.attrs, keyProtocolVersion.String(protocolVersion(resp.ProtoMajor, resp.ProtoMinor)))
-	}
+	x.protocol = [2]int{resp.ProtoMajor, resp.ProtoMinor}
 	if resp.Body == nil || resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols {
 		x.finish(nil)
 		return resp, nil
@@ -145,7 +119,7 @@ func (b *Backend) newTarget(address string, port int) *target {
 		// belongs to one endpoint: it says which endpoints call a backend.
 		fixed = append(fixed, keyRoute.String(b.route.Template))
 	}
-	return &target{address: address, port: port, table: table{fixed: fixed, sets: b.scope.t.clientSets}}
+	return &target{address: address, port: port, table: table{fixed: fixed, in: b.scope.t.client}}
 }
 
 func portOf(u *url.URL) int {
@@ -162,18 +136,26 @@ func portOf(u *url.URL) int {
 // for the answer's body, and ends with it. The transport allows Close while
 // Read runs, hence the atomic.
 type exchange struct {
-	b      *Backend
-	target *target
-	method string
-	start  time.Time
-	ctx    context.Context
-	// recordCtx carries the trace to the exemplars.
-	recordCtx context.Context
-	span      trace.Span           // nil when not sampled
-	attrs     []attribute.KeyValue // of the span
-	status    int                  // 0 until the header has come
-	body      io.ReadCloser
-	ended     atomic.Bool
+	b        *Backend
+	target   *target
+	method   string
+	start    time.Time
+	ctx      context.Context
+	status   int // 0 until the header has come
+	protocol [2]int
+	body     io.ReadCloser
+	ended    atomic.Bool
+
+	// span is the exchange's own when the trace is kept. What it says of the
+	// request is noted before that is sent: the transport may still read it
+	// when the exchange ends.
+	span *clientSpan
+}
+
+// clientSpan is what a kept exchange needs beyond the others.
+type clientSpan struct {
+	flight
+	url string // without the query, which carries secrets
 }
 
 // Read passes on and notices the end of the body.
@@ -220,11 +202,15 @@ func (x *exchange) finish(err error) {
 			o.errorType = errBody
 		}
 	}
-	t := x.b.scope.t
+	r := x.target.table.row(o)
 	if gaveUp {
-		t.canceled.Add(x.recordCtx, 1, x.target.table.row(o).add...)
+		x.b.scope.t.canceled.Add(context.Background(), 1, r.add...)
 	} else {
-		t.client.Record(x.recordCtx, now.Sub(x.start).Seconds(), x.target.table.row(o).record...)
+		var sc trace.SpanContext
+		if x.span != nil {
+			sc = x.span.sc
+		}
+		r.series.record(now.Sub(x.start).Seconds(), sc)
 	}
 	if x.span != nil {
 		x.endSpan(o, gaveUp, err, now)
@@ -236,45 +222,55 @@ func (x *exchange) canceled(err error) bool {
 	return errors.Is(err, context.Canceled) || x.ctx.Err() == context.Canceled
 }
 
-// describe notes what the request says. The attributes are set at the end, all
-// at once: each call would grow the span's list.
-func (x *exchange) describe(req *http.Request) {
-	full := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: req.URL.Path} // queries carry secrets
-	static := x.b.scope.o.Client.Traces
-	x.attrs = append(append(make([]attribute.KeyValue, 0, len(static)+10), static...),
-		keyMethod.String(x.method),
-		keyFull.String(full.String()),
-		keyTemplate.String(x.b.template),
-		keyServerAddress.String(x.target.address),
-	)
-	if x.target.port != 0 {
-		x.attrs = append(x.attrs, keyServerPort.Int(x.target.port))
+// trace puts the trace of f into req's headers: that of the exchange's own span
+// if it is kept, else that of the request.
+func (x *exchange) trace(f *flight, req *http.Request) {
+	if f.sc.IsSampled() {
+		full := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: req.URL.Path}
+		x.span = &clientSpan{url: full.String()}
+		x.span.begin(nil, f.sc, true)
+		f = &x.span.flight
 	}
-	if x.b.route != nil && x.b.route.Template != "" {
-		x.attrs = append(x.attrs, keyRoute.String(x.b.route.Template))
-	}
-	if r := x.b.scope.revision; r.Valid() {
-		x.attrs = append(x.attrs, r)
+	req.Header["Traceparent"] = f.values()
+	if ts := f.sc.TraceState().String(); ts != "" {
+		req.Header["Tracestate"] = []string{ts}
+	} else {
+		delete(req.Header, "Tracestate")
 	}
 }
 
 func (x *exchange) endSpan(o outcome, gaveUp bool, err error, now time.Time) {
+	b := x.b
+	w := openSpan(x.span.sc, x.span.parent, kindClient, x.method, b.template, x.start, now)
+	w.raw(b.scope.clientSpan)
+	w.text(keyMethod, x.method)
+	w.text(keyFull, x.span.url)
+	w.text(keyTemplate, b.template)
+	w.text(keyServerAddress, x.target.address)
+	if x.target.port != 0 {
+		w.number(keyServerPort, x.target.port)
+	}
+	if b.route != nil && b.route.Template != "" {
+		w.text(keyRoute, b.route.Template)
+	}
+	if x.protocol[0] != 0 {
+		w.text(keyProtocolVersion, protocolVersion(x.protocol[0], x.protocol[1]))
+	}
 	if o.status != 0 {
-		x.attrs = append(x.attrs, keyStatus.Int(o.status))
+		w.number(keyStatus, o.status)
 	}
 	switch {
 	case gaveUp:
-		x.attrs = append(x.attrs, keyErrorType.String(errCanceled)) // no one's error: the status stays unset
+		w.text(keyErrorType, errCanceled) // no one's error: the status stays unset
 	case o.errorType != "":
-		x.attrs = append(x.attrs, keyErrorType.String(o.errorType))
-		desc := ""
+		w.text(keyErrorType, o.errorType)
 		if err != nil {
-			desc = err.Error()
+			w.failed(err.Error())
+		} else {
+			w.failed("")
 		}
-		x.span.SetStatus(codes.Error, desc)
 	}
-	x.span.SetAttributes(x.attrs...)
-	x.span.End(trace.WithTimestamp(now))
+	b.scope.t.endSpan(w)
 }
 
 // errorType classes a transport failure in few words.

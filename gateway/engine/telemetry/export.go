@@ -9,20 +9,17 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+	"go.opentelemetry.io/otel/sdk/instrumentation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/resource"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/binnacle-project/binnacle"
 )
 
 // exportTimeout bounds one export; the receiver is usually on loopback.
 const exportTimeout = 10 * time.Second
-
-// batchTimeout is how long a span waits for company before it is exported.
-const batchTimeout = time.Second
 
 // revisionMarker says with each export which revision was running.
 type revisionMarker struct {
@@ -55,28 +52,31 @@ type metricPipeline struct {
 	data metricdata.ResourceMetrics
 }
 
-// exponential picks exponential histograms. Scale 8, the finest that
-// Prometheus's native histograms keep, is where new series start; they get
-// coarser as values spread over more than MaxSize buckets.
-func exponential(k sdkmetric.InstrumentKind) sdkmetric.Aggregation {
-	if k == sdkmetric.InstrumentKindHistogram {
-		return sdkmetric.AggregationBase2ExponentialHistogram{MaxSize: 160, MaxScale: 8, NoMinMax: true}
-	}
-	return sdkmetric.DefaultAggregationSelector(k)
-}
-
-// newMeterProvider returns a provider, and the reader that all pipelines share.
-func newMeterProvider(res *resource.Resource) (*sdkmetric.MeterProvider, *sdkmetric.ManualReader) {
+// newMeterProvider returns a provider for what the process says of itself, and
+// the reader that all pipelines share, which also reads producer.
+func newMeterProvider(res *resource.Resource, producer sdkmetric.Producer) (*sdkmetric.MeterProvider, *sdkmetric.ManualReader) {
 	reader := sdkmetric.NewManualReader(
-		sdkmetric.WithAggregationSelector(exponential),
 		sdkmetric.WithTemporalitySelector(sdkmetric.CumulativeTemporalitySelector),
+		sdkmetric.WithProducer(producer),
 	)
 	return sdkmetric.NewMeterProvider(
 		sdkmetric.WithResource(res),
 		sdkmetric.WithReader(reader),
 		sdkmetric.WithCardinalityLimit(maxAttributeSets),
-		sdkmetric.WithExemplarFilter(exemplar.TraceBasedFilter),
+		sdkmetric.WithExemplarFilter(exemplar.AlwaysOffFilter), // the histograms have their own
 	), reader
+}
+
+// Produce gives the histograms of requests to the SDK's reader, and the counters
+// that the worker keeps of itself.
+//
+// Source: OpenTelemetry specification, metrics SDK, "MetricProducer".
+func (t *Telemetry) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
+	now := time.Now()
+	return []metricdata.ScopeMetrics{{
+		Scope:   instrumentation.Scope{Name: scopeName, Version: binnacle.Version},
+		Metrics: append(t.own.metrics(now), t.server.metric(now), t.client.metric(now)),
+	}}, nil
 }
 
 func newMetricPipeline(exporter sdkmetric.Exporter, reader *sdkmetric.ManualReader, interval time.Duration, set *metrics.Set, log *slog.Logger) *metricPipeline {
@@ -148,50 +148,5 @@ func (p *metricPipeline) shutdown(ctx context.Context) error {
 	if err := p.exporter.Shutdown(ctx); err != nil {
 		return fmt.Errorf("stop the export of metrics: %w", err)
 	}
-	return nil
-}
-
-// newTraceProvider returns a provider that keeps every span it is asked to
-// start: who is sampled is decided before, without the SDK.
-func newTraceProvider(res *resource.Resource, batches []sdktrace.SpanProcessor) *sdktrace.TracerProvider {
-	o := []sdktrace.TracerProviderOption{sdktrace.WithResource(res), sdktrace.WithSampler(sdktrace.AlwaysSample())}
-	for _, p := range batches {
-		o = append(o, sdktrace.WithSpanProcessor(p))
-	}
-	return sdktrace.NewTracerProvider(o...)
-}
-
-func newBatches(exporter sdktrace.SpanExporter, set *metrics.Set, log *slog.Logger) sdktrace.SpanProcessor {
-	return sdktrace.NewBatchSpanProcessor(&loggedSpans{
-		SpanExporter: exporter,
-		log:          log,
-		ok:           set.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="traces",result="ok"}`),
-		fail:         set.GetOrCreateCounter(`binnacle_gateway_exports_total{signal="traces",result="failed"}`),
-		lost:         set.GetOrCreateCounter(`binnacle_gateway_spans_lost_total`),
-	},
-		sdktrace.WithMaxQueueSize(maxSpanQueue),
-		sdktrace.WithMaxExportBatchSize(1024),
-		sdktrace.WithBatchTimeout(batchTimeout),
-		sdktrace.WithExportTimeout(exportTimeout),
-	)
-}
-
-// loggedSpans logs and counts failed exports here instead of through the SDK's
-// process-wide error handler.
-type loggedSpans struct {
-	sdktrace.SpanExporter
-	log            *slog.Logger
-	ok, fail, lost *metrics.Counter
-}
-
-// ExportSpans passes spans on and never returns an error.
-func (e *loggedSpans) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
-	if err := e.SpanExporter.ExportSpans(ctx, spans); err != nil {
-		e.fail.Inc()
-		e.lost.Add(len(spans))
-		e.log.Warn("spans were not exported", "spans", len(spans), "err", err)
-		return nil
-	}
-	e.ok.Inc()
 	return nil
 }

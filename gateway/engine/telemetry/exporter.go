@@ -9,10 +9,10 @@ import (
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
 // Exporter is a receiver of OTLP.
@@ -68,20 +68,23 @@ func (x Exporter) metrics(ctx context.Context, rt http.RoundTripper, headers map
 	)
 }
 
-// spans returns an exporter of traces.
-func (x Exporter) spans(ctx context.Context, rt http.RoundTripper, headers map[string]string) (sdktrace.SpanExporter, error) {
+// spans returns a client for traces, started.
+func (x Exporter) spans(ctx context.Context, rt http.RoundTripper, headers map[string]string) (otlptrace.Client, error) {
+	var c otlptrace.Client
 	if x.GRPC {
-		return otlptracegrpc.New(ctx,
+		c = otlptracegrpc.NewClient(
 			otlptracegrpc.WithEndpointURL(x.Endpoint),
 			otlptracegrpc.WithTimeout(exportTimeout),
 			otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig(spanRetry)),
 		)
+	} else {
+		c = otlptracehttp.NewClient(
+			otlptracehttp.WithEndpointURL(x.Endpoint+"/v1/traces"),
+			otlptracehttp.WithHeaders(headers),
+			otlptracehttp.WithHTTPClient(&http.Client{Transport: rt}),
+			otlptracehttp.WithTimeout(exportTimeout),
+			otlptracehttp.WithRetry(spanRetry),
+		)
 	}
-	return otlptracehttp.New(ctx,
-		otlptracehttp.WithEndpointURL(x.Endpoint+"/v1/traces"),
-		otlptracehttp.WithHeaders(headers),
-		otlptracehttp.WithHTTPClient(&http.Client{Transport: rt}),
-		otlptracehttp.WithTimeout(exportTimeout),
-		otlptracehttp.WithRetry(spanRetry),
-	)
+	return c, c.Start(ctx)
 }

@@ -2,24 +2,45 @@ package telemetry
 
 import (
 	"context"
+	"unsafe"
 
 	"go.opentelemetry.io/otel/trace"
 )
 
-// flight is the context of a request whose trace is not kept: its ids still go
-// to backends and to the client. It does in one allocation, and with one text
-// for all headers, what OpenTelemetry's own context and span need several for.
+// flight is the context of a request. It carries the trace to backends, kept
+// or not, in one allocation together with the text for all headers, where
+// OpenTelemetry's own context and span need several.
 type flight struct {
 	context.Context
-	sc trace.SpanContext
-	// header is the value of traceparent and traceresponse. Nobody writes to it.
+	sc     trace.SpanContext
+	parent parentSpan
+	// text is the value of traceparent and traceresponse, and header the same as
+	// a header's values. Nobody writes to them.
+	text   [traceparentLen]byte
 	header [1]string
+}
+
+// parentSpan is what a span's parent is known by; the zero value is none.
+type parentSpan struct {
+	id     trace.SpanID
+	remote bool // of another process
 }
 
 type flightKey struct{}
 
-func newFlight(ctx context.Context, sc trace.SpanContext) *flight {
-	return &flight{Context: ctx, sc: sc, header: [1]string{traceparent(sc)}}
+// newFlight returns the context of a request that continues parent, if that is
+// valid, or begins a trace.
+func newFlight(ctx context.Context, parent trace.SpanContext, sampled bool) *flight {
+	f := &flight{}
+	f.begin(ctx, parent, sampled)
+	return f
+}
+
+func (f *flight) begin(ctx context.Context, parent trace.SpanContext, sampled bool) {
+	f.Context, f.sc, f.parent = ctx, newSpanContext(parent, sampled), parentSpan{parent.SpanID(), parent.IsRemote()}
+	writeTraceparent(&f.text, f.sc)
+	// The text does not change from here on, and lives as long as its flight.
+	f.header[0] = unsafe.String(&f.text[0], len(f.text))
 }
 
 // Value finds the flight itself, too.
@@ -33,13 +54,8 @@ func (f *flight) Value(key any) any {
 // values is the header's value, safe to put into a Header.
 func (f *flight) values() []string { return f.header[:1:1] }
 
-// traceOf returns the trace of ctx and, if it is valid, its traceparent.
-func traceOf(ctx context.Context) (sc trace.SpanContext, header []string) {
-	if f, ok := ctx.Value(flightKey{}).(*flight); ok {
-		return f.sc, f.values()
-	}
-	if sc = trace.SpanContextFromContext(ctx); sc.IsValid() {
-		header = []string{traceparent(sc)}
-	}
-	return sc, header
+// flightOf returns the flight of ctx, nil if it is of no measured request.
+func flightOf(ctx context.Context) *flight {
+	f, _ := ctx.Value(flightKey{}).(*flight)
+	return f
 }

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/binnacle-project/binnacle"
 )
@@ -27,8 +25,9 @@ const statusClientGone = 499
 type Scope struct {
 	t         *Telemetry
 	o         ScopeOptions
-	revision  attribute.KeyValue // zero when not managed
 	unmatched *Route
+	// serverSpan and clientSpan are the attributes of all spans of a side.
+	serverSpan, clientSpan []byte
 }
 
 // ScopeOptions say how one configuration is measured.
@@ -48,9 +47,12 @@ type StaticAttributes struct{ Metrics, Traces []attribute.KeyValue }
 // NewScope returns the scope of a generation.
 func (t *Telemetry) NewScope(o ScopeOptions) *Scope {
 	s := &Scope{t: t, o: o}
-	s.unmatched = &Route{table: table{fixed: o.Server.Metrics, sets: t.serverSets}}
+	s.unmatched = &Route{table: table{fixed: o.Server.Metrics, in: t.server}}
+	s.serverSpan, s.clientSpan = encodeAttributes(o.Server.Traces), encodeAttributes(o.Client.Traces)
 	if t.managed {
-		s.revision = attribute.String(binnacle.AttrRevision, o.Revision.String())
+		var w spanWriter
+		w.text(binnacle.AttrRevision, o.Revision.String())
+		s.serverSpan, s.clientSpan = append(s.serverSpan, w.b...), append(s.clientSpan, w.b...)
 	}
 	return s
 }
@@ -60,16 +62,16 @@ type Route struct {
 	// Template is the path in KrakenD's form, /users/{id}.
 	Template string
 
-	spanName string
-	table    table
+	method string
+	table  table
 }
 
 // NewRoute returns the instruments of one endpoint. template is http.route.
 func (s *Scope) NewRoute(method, template string) *Route {
 	return &Route{
 		Template: template,
-		spanName: method + " " + template,
-		table:    table{fixed: append(slices.Clone(s.o.Server.Metrics), keyRoute.String(template)), sets: s.t.serverSets},
+		method:   method,
+		table:    table{fixed: append(slices.Clone(s.o.Server.Metrics), keyRoute.String(template)), in: s.t.server},
 	}
 }
 
@@ -132,37 +134,23 @@ func (s *Scope) serve(next http.Handler, w http.ResponseWriter, r *http.Request)
 	start := time.Now()
 	rec := recorders.Get().(*recorder)
 	*rec = recorder{ResponseWriter: w, route: s.unmatched}
-	ctx, span := s.startServer(r, start, rec)
+	parent := parseTraceparent(r.Header)
+	f := newFlight(r.Context(), parent, s.t.sampled(parent))
+	rec.traceresponse = f.values()
 
 	// A panic, also the deliberate http.ErrAbortHandler, still counts.
 	defer func() {
-		s.finish(ctx, rec, r, span, start)
+		s.finish(f, rec, r, start)
 		rec.ResponseWriter = nil
 		recorders.Put(rec)
 	}()
-	next.ServeHTTP(rec, r.WithContext(ctx))
+	next.ServeHTTP(rec, r.WithContext(f))
 	rec.finishHeader()
 }
 
-func (s *Scope) startServer(r *http.Request, start time.Time, rec *recorder) (context.Context, trace.Span) {
-	parent := parseTraceparent(r.Header)
-	if !s.t.sampled(parent) {
-		f := newFlight(r.Context(), newSpanContext(parent))
-		rec.traceresponse = f.values()
-		return f, nil
-	}
-	ctx := r.Context()
-	if parent.IsValid() {
-		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
-	}
-	ctx, span := s.t.tracer.Start(ctx, knownMethod(r.Method), trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(start))
-	rec.traceresponse = []string{traceparent(span.SpanContext())}
-	return ctx, span
-}
-
-// finish records the measurement, with ctx so that a kept trace becomes its
-// exemplar, and ends the span.
-func (s *Scope) finish(ctx context.Context, rec *recorder, r *http.Request, span trace.Span, start time.Time) {
+// finish records the measurement, whose exemplar a kept trace becomes, and
+// writes the span.
+func (s *Scope) finish(f *flight, rec *recorder, r *http.Request, start time.Time) {
 	now := time.Now()
 	status := rec.status
 	if status == 0 { // a panic before the header
@@ -178,51 +166,47 @@ func (s *Scope) finish(ctx context.Context, rec *recorder, r *http.Request, span
 	if r.TLS != nil {
 		o.scheme = "https"
 	}
-	s.t.server.Record(ctx, now.Sub(start).Seconds(), rec.route.table.row(o).record...)
-	if span != nil {
-		s.describe(span, rec, r, o)
-		span.End(trace.WithTimestamp(now))
+	rec.route.table.row(o).series.record(now.Sub(start).Seconds(), f.sc)
+	if f.sc.IsSampled() {
+		s.writeSpan(f, rec, r, o, start, now)
 	}
 }
 
-// describe sets all attributes at once: each call would grow the span's list.
-func (s *Scope) describe(span trace.Span, rec *recorder, r *http.Request, o outcome) {
-	kvs := make([]attribute.KeyValue, 0, len(s.o.Server.Traces)+12)
-	kvs = append(kvs, s.o.Server.Traces...) // first: later ones outweigh them
-	if rec.route.Template != "" {
-		span.SetName(rec.route.spanName)
-		kvs = append(kvs, keyRoute.String(rec.route.Template))
+func (s *Scope) writeSpan(f *flight, rec *recorder, r *http.Request, o outcome, start, now time.Time) {
+	verb, template := o.method, rec.route.Template
+	if template != "" {
+		verb = rec.route.method
 	}
-	kvs = append(kvs,
-		keyMethod.String(o.method),
-		keyScheme.String(o.scheme),
-		keyPath.String(r.URL.Path),
-		keyStatus.Int(o.status),
-		keyProtocolVersion.String(protocolVersion(r.ProtoMajor, r.ProtoMinor)),
-	)
+	w := openSpan(f.sc, f.parent, kindServer, verb, template, start, now)
+	w.raw(s.serverSpan)
+	if template != "" {
+		w.text(keyRoute, template)
+	}
+	w.text(keyMethod, o.method)
+	w.text(keyScheme, o.scheme)
+	w.text(keyPath, r.URL.Path)
+	w.number(keyStatus, o.status)
+	w.text(keyProtocolVersion, protocolVersion(r.ProtoMajor, r.ProtoMinor))
 	host, port := splitHostPort(r.Host)
 	if host != "" {
-		kvs = append(kvs, keyServerAddress.String(host))
+		w.text(keyServerAddress, host)
 	}
 	if port != 0 {
-		kvs = append(kvs, keyServerPort.Int(port))
+		w.number(keyServerPort, port)
 	}
 	if peer, _ := splitHostPort(r.RemoteAddr); peer != "" {
-		kvs = append(kvs, keyClientAddress.String(peer))
+		w.text(keyClientAddress, peer)
 	}
 	if ua := r.UserAgent(); ua != "" {
-		kvs = append(kvs, keyUserAgent.String(ua))
-	}
-	if s.revision.Valid() {
-		kvs = append(kvs, s.revision)
+		w.text(keyUserAgent, ua)
 	}
 	if o.errorType != "" {
-		kvs = append(kvs, keyErrorType.String(o.errorType))
+		w.text(keyErrorType, o.errorType)
 		if rec.errorType == "" {
-			span.SetStatus(codes.Error, "")
+			w.failed("")
 		}
 	}
-	span.SetAttributes(kvs...)
+	s.t.endSpan(w)
 }
 
 // recorder notes the status of an answer and adds its traceresponse header.

@@ -5,8 +5,9 @@
 // gateway/engine, which imports it, says where routes and backends are.
 //
 // Everything a request needs is prepared when a configuration is built (Scope,
-// Route, Backend): counting a request then allocates nothing, and costs a trace
-// only where one is kept.
+// Route, Backend): counting a request then allocates nothing. Histograms and
+// spans are recorded by code of this package, because the SDK's cost ten times
+// as much; the SDK collects and exports them.
 package telemetry
 
 import (
@@ -28,8 +29,6 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/binnacle-project/binnacle"
 )
@@ -42,15 +41,11 @@ const DefaultSampleRatio = 0.1
 // DefaultInterval is the time between two exports of metrics.
 const DefaultInterval = 10 * time.Second
 
-// maxAttributeSets is the SDK's limit of attribute sets per instrument, raised
-// from 2,000: a configuration of 1,000 endpoints with three backends and four
+// maxAttributeSets bounds the attribute sets of an instrument, at ten times what
+// the SDK takes for a limit: a configuration of 1,000 endpoints with three backends and four
 // statuses each needs 12,000. Beyond it measurements go to one series with
 // otel.metric.overflow, still counted.
 const maxAttributeSets = 20_000
-
-// maxSpanQueue bounds the spans waiting for export; more are dropped, counted
-// by the SDK. At 1 KiB each it is 16 MiB.
-const maxSpanQueue = 16 << 10
 
 // scopeName names the instrumentation, with the version of the build.
 const scopeName = "github.com/binnacle-project/binnacle/gateway"
@@ -104,17 +99,14 @@ type Telemetry struct {
 	sample   atomic.Uint64 // math.Float64bits of the ratio in force
 	revision atomic.Uint64
 
-	server   metric.Float64Histogram
-	client   metric.Float64Histogram
-	canceled metric.Int64Counter
-	tracer   trace.Tracer
+	server, client *instrument
+	canceled       metric.Int64Counter
+	own            *ownCounters
 
 	// The first receiver is the one of Options.Endpoint, if there is one.
 	first   bool
 	metrics []*metricPipeline
-	batches []sdktrace.SpanProcessor
-
-	serverSets, clientSets *setCount
+	spans   []*spanQueue
 
 	stop     context.CancelFunc
 	done     sync.WaitGroup
@@ -152,37 +144,41 @@ func New(o Options) (*Telemetry, error) {
 	}
 	t := &Telemetry{log: o.Log.With("component", "telemetry"), managed: o.Managed, ratio: o.SampleRatio, first: o.Endpoint != ""}
 	t.SetSampleRatio(-1)
-	t.serverSets, t.clientSets = newSetCount("server", t.log), newSetCount("client", t.log)
+	t.server = newInstrument(binnacle.MetricServerDuration, "Duration of HTTP server requests.", "server", t.log)
+	t.client = newInstrument(binnacle.MetricClientDuration, "Duration of HTTP client requests, to the end of the answer's body.", "client", t.log)
+	t.own = &ownCounters{set: o.Metrics, start: time.Now()}
 	if t.first {
 		receivers[0].Interval = o.Interval
 	}
 	res := newResource(o)
-	provider, reader := newMeterProvider(res)
+	provider, reader := newMeterProvider(res, t)
 	if err := observeProcess(provider); err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	t.stop = stop
 	for i, x := range receivers {
-		if err := t.receive(ctx, x, i == 0 && t.first, reader, o); err != nil {
+		if err := t.receive(ctx, x, i == 0 && t.first, reader, res, o); err != nil {
 			stop()
 			return nil, fmt.Errorf("start the export to %s: %w", x.Endpoint, err)
 		}
 	}
-	if err := t.newInstruments(provider.Meter(scopeName, metric.WithInstrumentationVersion(binnacle.Version)),
-		newTraceProvider(res, t.batches).Tracer(scopeName, trace.WithInstrumentationVersion(binnacle.Version))); err != nil {
+	if err := t.newInstruments(provider.Meter(scopeName, metric.WithInstrumentationVersion(binnacle.Version))); err != nil {
 		stop()
 		return nil, fmt.Errorf("create instruments: %w", err)
 	}
 	for _, p := range t.metrics {
 		t.done.Go(func() { p.run(ctx) })
 	}
+	for _, q := range t.spans {
+		t.done.Go(func() { q.run(ctx) })
+	}
 	return t, nil
 }
 
 // receive adds a receiver. Only the first one, the agent's relay, is told the
 // revision, and given the headers.
-func (t *Telemetry) receive(ctx context.Context, x Exporter, first bool, reader *sdkmetric.ManualReader, o Options) error {
+func (t *Telemetry) receive(ctx context.Context, x Exporter, first bool, reader *sdkmetric.ManualReader, res *resource.Resource, o Options) error {
 	log := t.log
 	if x.Name != "" {
 		log = log.With("exporter", x.Name)
@@ -203,11 +199,11 @@ func (t *Telemetry) receive(ctx context.Context, x Exporter, first bool, reader 
 		t.metrics = append(t.metrics, newMetricPipeline(e, reader, x.Interval, o.Metrics, log))
 	}
 	if x.Traces {
-		e, err := x.spans(ctx, rt, headers)
+		c, err := x.spans(ctx, rt, headers)
 		if err != nil {
 			return err
 		}
-		t.batches = append(t.batches, newBatches(e, o.Metrics, log))
+		t.spans = append(t.spans, newSpanQueue(c, encodeResource(res), encodeScope(), o.Metrics, log))
 	}
 	return nil
 }
@@ -235,45 +231,50 @@ func newResource(o Options) *resource.Resource {
 	return resource.NewSchemaless(attrs...)
 }
 
-func (t *Telemetry) newInstruments(m metric.Meter, tracer trace.Tracer) error {
-	t.tracer = tracer
-	var errs [4]error
-	t.server, errs[0] = m.Float64Histogram(binnacle.MetricServerDuration,
-		metric.WithUnit("s"), metric.WithDescription("Duration of HTTP server requests."))
-	t.client, errs[1] = m.Float64Histogram(binnacle.MetricClientDuration,
-		metric.WithUnit("s"), metric.WithDescription("Duration of HTTP client requests, to the end of the answer's body."))
-	t.canceled, errs[2] = m.Int64Counter(metricClientCanceled,
+func (t *Telemetry) newInstruments(m metric.Meter) error {
+	var errs [2]error
+	t.canceled, errs[0] = m.Int64Counter(metricClientCanceled,
 		metric.WithUnit("{request}"), metric.WithDescription("Backend requests that the gateway itself gave up, because its client left or another answer came first."))
-	_, errs[3] = m.Int64ObservableGauge(metricAttributeSets, metric.WithUnit("{set}"),
+	_, errs[1] = m.Int64ObservableGauge(metricAttributeSets, metric.WithUnit("{set}"),
 		metric.WithDescription(fmt.Sprintf("Attribute sets in use by side; beyond %d further ones are counted together.", maxAttributeSets)),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			for _, c := range []*setCount{t.serverSets, t.clientSets} {
-				o.Observe(c.count(), metric.WithAttributes(attribute.String("side", c.side)))
+			for _, in := range []*instrument{t.server, t.client} {
+				o.Observe(in.count(), metric.WithAttributes(attribute.String("side", in.side)))
 			}
 			return nil
 		}))
 	return errors.Join(errs[:]...)
 }
 
+// endSpan hands a written span to all receivers of traces, and takes w back.
+func (t *Telemetry) endSpan(w *spanWriter) {
+	for _, q := range t.spans {
+		q.add(w.b)
+	}
+	if cap(w.b) <= maxSpanKept {
+		spanWriters.Put(w)
+	}
+}
+
 // Flush exports metrics and spans now to the first receiver, and returns when it
 // has answered or ctx has ended. Without a first one it exports to all.
 func (t *Telemetry) Flush(ctx context.Context) error {
 	if t.first {
-		return errors.Join(t.metrics[0].export(ctx), t.batches[0].ForceFlush(ctx))
+		return errors.Join(t.metrics[0].export(ctx), t.spans[0].flush(ctx))
 	}
 	return t.all(func(p *metricPipeline) error { return p.export(ctx) },
-		func(p sdktrace.SpanProcessor) error { return p.ForceFlush(ctx) })
+		func(q *spanQueue) error { return q.flush(ctx) })
 }
 
 // all does the same to all receivers at once, so that none waits for another.
-func (t *Telemetry) all(pipeline func(*metricPipeline) error, batch func(sdktrace.SpanProcessor) error) error {
-	errs := make([]error, len(t.metrics)+len(t.batches))
+func (t *Telemetry) all(pipeline func(*metricPipeline) error, queue func(*spanQueue) error) error {
+	errs := make([]error, len(t.metrics)+len(t.spans))
 	var wg sync.WaitGroup
 	for i, p := range t.metrics {
 		wg.Go(func() { errs[i] = pipeline(p) })
 	}
-	for i, p := range t.batches {
-		wg.Go(func() { errs[len(t.metrics)+i] = batch(p) })
+	for i, q := range t.spans {
+		wg.Go(func() { errs[len(t.metrics)+i] = queue(q) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
@@ -309,7 +310,7 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 		t.stop()
 		t.done.Wait()
 		t.err = t.all(func(p *metricPipeline) error { return errors.Join(p.export(ctx), p.shutdown(ctx)) },
-			func(p sdktrace.SpanProcessor) error { return p.Shutdown(ctx) })
+			func(q *spanQueue) error { return q.shutdown(ctx) })
 	})
 	return t.err
 }

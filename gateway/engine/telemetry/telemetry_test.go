@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -17,6 +18,8 @@ import (
 
 // newTest returns a Telemetry that exports to a server which counts exports of
 // metrics.
+var discard = slog.New(slog.DiscardHandler)
+
 func newTest(t testing.TB, o Options) (*Telemetry, *atomic.Int64) {
 	t.Helper()
 	var exports atomic.Int64
@@ -191,8 +194,23 @@ func TestTraceparent(t *testing.T) {
 	if sc := parseTraceparent(http.Header{"Traceparent": {good, good}}); sc.IsValid() {
 		t.Error("two headers: valid")
 	}
-	if got := traceparent(parseTraceparent(http.Header{"Traceparent": {good}})); got != good {
+	if got := rendered(parseTraceparent(http.Header{"Traceparent": {good}})); got != good {
 		t.Errorf("traceparent: got %q; want %q", got, good)
+	}
+}
+
+func rendered(sc trace.SpanContext) string {
+	var b [traceparentLen]byte
+	writeTraceparent(&b, sc)
+	return string(b[:])
+}
+
+// TestAMalformedParentIsNone: nothing of it goes on.
+func TestAMalformedParentIsNone(t *testing.T) {
+	parent := parseTraceparent(http.Header{"Traceparent": {"00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"}})
+	f := newFlight(context.Background(), parent, true)
+	if f.sc.TraceID() == parent.TraceID() || f.parent.id.IsValid() || !f.sc.IsValid() {
+		t.Errorf("continued as %v under %v", f.sc, f.parent)
 	}
 }
 
@@ -204,7 +222,7 @@ func FuzzTraceparent(f *testing.F) {
 		if !sc.IsValid() {
 			return // a new trace begins
 		}
-		again := parseTraceparent(http.Header{"Traceparent": {traceparent(sc)}})
+		again := parseTraceparent(http.Header{"Traceparent": {rendered(sc)}})
 		if again.TraceID() != sc.TraceID() || again.SpanID() != sc.SpanID() || again.IsSampled() != sc.IsSampled() {
 			t.Fatalf("round trip of %q: %v; want %v", v, again, sc)
 		}

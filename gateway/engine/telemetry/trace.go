@@ -77,10 +77,9 @@ func lowerHex(c byte) (byte, bool) {
 	return 0, false
 }
 
-// traceparent renders sc as the header of version 00, which traceresponse
+// writeTraceparent renders sc as the header of version 00, which traceresponse
 // shares.
-func traceparent(sc trace.SpanContext) string {
-	var b [traceparentLen]byte
+func writeTraceparent(b *[traceparentLen]byte, sc trace.SpanContext) {
 	id, span := sc.TraceID(), sc.SpanID()
 	copy(b[:], "00-")
 	hex.Encode(b[3:35], id[:])
@@ -90,7 +89,6 @@ func traceparent(sc trace.SpanContext) string {
 	if sc.IsSampled() {
 		b[54] = '1'
 	}
-	return string(b[:])
 }
 
 // sampled decides for a caller's trace what the caller decided, and for a new
@@ -103,10 +101,13 @@ func (t *Telemetry) sampled(parent trace.SpanContext) bool {
 	return ratio >= 1 || (ratio > 0 && rand.Float64() < ratio)
 }
 
-// newSpanContext continues parent, or begins a trace, without keeping it: the
-// ids still go to backends and to the client, who may log them.
-func newSpanContext(parent trace.SpanContext) trace.SpanContext {
-	cfg := trace.SpanContextConfig{TraceID: parent.TraceID(), TraceState: parent.TraceState()}
+// newSpanContext continues parent, or begins a trace. The ids of one that is not
+// kept still go to backends and to the client, who may log them.
+func newSpanContext(parent trace.SpanContext, sampled bool) trace.SpanContext {
+	cfg := trace.SpanContextConfig{TraceFlags: trace.TraceFlags(0).WithSampled(sampled)}
+	if parent.IsValid() {
+		cfg.TraceID, cfg.TraceState = parent.TraceID(), parent.TraceState()
+	}
 	for !cfg.TraceID.IsValid() {
 		putUint64(cfg.TraceID[:8], rand.Uint64())
 		putUint64(cfg.TraceID[8:], rand.Uint64())
