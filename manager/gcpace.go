@@ -39,13 +39,20 @@ func readMemory() memory {
 }
 
 // gcPercent is the pace of the garbage collector for so many polls: 100, the
-// runtime's own, without any.
+// runtime's own, without any and for a small heap. What else is alive beyond
+// leastHeadroom may grow by half: that are series, streams and roll-ups of many
+// nodes, which live long. It costs a collector that is a tenth of the manager's
+// work a third more, and saves 150 MiB with a thousand nodes of 110 points.
 func gcPercent(m memory, polls int) int {
 	all := int64(m.live + m.stacks)
 	if all == 0 {
 		return 100
 	}
-	headroom := min(max(all-int64(polls)*pollBytes, leastHeadroom), all)
+	other := all - int64(polls)*pollBytes
+	if other > leastHeadroom {
+		other = leastHeadroom + (other-leastHeadroom)/2
+	}
+	headroom := min(max(other, leastHeadroom), all)
 	return int(100 * headroom / all)
 }
 
