@@ -85,6 +85,10 @@ bench-node: ## CPU per request of a whole gateway process by telemetry, beside a
 bench-traces: ## Ten million spans into a real manager: CPU, bytes on disk, query times.
 	@scripts/load ./e2e TestLoadTraces
 
+.PHONY: test-power
+test-power: ## Cut the power of a manager's disk while telemetry comes in; needs root, mkfs.ext4 and loop mounts.
+	@scripts/load ./e2e TestPowerLoss
+
 .PHONY: reference
 reference: ## Rewrite what is generated from the code: docs/reference and the dashboards.
 	$(GO) test . ./cmd/binnacle ./cmd/binnacle-manager ./cmd/binnacle-gateway ./manager ./grafana ./gateway/engine -count=1 -run 'Reference|TestGolden|TestSchema' -update

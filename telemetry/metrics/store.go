@@ -154,7 +154,7 @@ func dbOptions(o Options, t *table) *tsdb.Options {
 	return d
 }
 
-// Run syncs the log to disk every second, which bounds what a power failure
+// Run syncs the log to disk twice a second, which bounds what a power failure
 // can lose, and forgets cached points of series that are gone. It returns nil
 // after ctx has ended. Compaction and retention run with or without it.
 func (s *Store) Run(ctx context.Context) error {
