@@ -245,7 +245,7 @@ type ExactTest struct {
 	Canary  Sample `json:"canary"`
 	Control Sample `json:"control"`
 	// FailsFrom is the least number of bad requests of the canary that fails, given
-	// those of the control.
+	// those of the control; more than all its requests if none does.
 	FailsFrom int  `json:"fails_from"`
 	Failed    bool `json:"failed,omitempty"`
 	// Alpha is the most of equally good canaries that fail in minutes like the hours

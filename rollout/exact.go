@@ -91,7 +91,7 @@ type exactResult struct {
 	Usual float64 `json:"usual,omitempty"`
 	Power float64 `json:"power,omitempty"`
 	// From is the least number of bad requests of the canary that fails, given
-	// those of the control.
+	// those of the control; more than all its requests if none does.
 	From   int  `json:"from"`
 	Failed bool `json:"failed,omitempty"`
 }
@@ -154,8 +154,12 @@ func thresholdAt(from []int, y, n int) int {
 }
 
 func (r exactResult) note() string {
-	return fmt.Sprintf("at %.0f and %.0f requests, with %.0f bad ones of the control, %d of the canary fail: it had %.0f",
-		r.Canary.Requests, r.Control.Requests, r.Control.Bad, r.From, r.Canary.Bad)
+	fails := fmt.Sprintf("%d of the canary fail", r.From)
+	if float64(r.From) > r.Canary.Requests {
+		fails = "no number of the canary fails"
+	}
+	return fmt.Sprintf("at %.0f and %.0f requests, with %.0f bad ones of the control, %s: it had %.0f",
+		r.Canary.Requests, r.Control.Requests, r.Control.Bad, fails, r.Canary.Bad)
 }
 
 func (r exactResult) evidence() *api.ExactTest {

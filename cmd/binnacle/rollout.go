@@ -422,8 +422,11 @@ func printVerdict(w io.Writer, v *api.Verdict) {
 		fmt.Fprintf(w, "    %s: canary %.0f of %.0f, control %.0f of %.0f, evidence %.3g of %.3g: %s\n", what,
 			c.Canary.Bad, c.Canary.Requests, c.Control.Bad, c.Control.Requests, c.Evidence, c.Needed, c.Result)
 		if x := c.Exact; x != nil {
-			fmt.Fprintf(w, "      at %.0f and %.0f requests: %.0f bad, %d fail with %.0f of the control; equally good ones fail in %s of gates, at most %s whatever happens to both sides\n",
-				x.Canary.Requests, x.Control.Requests, x.Canary.Bad, x.FailsFrom, x.Control.Bad, share(x.Alpha), share(x.Ceiling))
+			fmt.Fprintf(w, "      at %.0f and %.0f requests: equally good ones fail in %s of gates, at most %s whatever happens to both sides", x.Canary.Requests, x.Control.Requests, share(x.Alpha), share(x.Ceiling))
+			if x.Power > 0 {
+				fmt.Fprintf(w, "; those with 2 points more than the usual %s in %s", share(x.Usual), share(x.Power))
+			}
+			fmt.Fprintln(w)
 		}
 		if c.Result == api.VerdictFail {
 			fmt.Fprintf(w, "      %s\n", c.CanaryQuery)
