@@ -155,7 +155,8 @@ type Verdict struct {
 	// Looks counts how often the evidence was looked at.
 	Looks int `json:"looks"`
 	// Test names the statistical test, Budget is the probability that a canary
-	// as good as its control fails, over all comparisons and looks.
+	// as good as its control fails, over all comparisons and looks. Where History
+	// is used it holds in minutes like the hours before; the test's Ceiling is for all others.
 	Test   string  `json:"test,omitempty"`
 	Budget float64 `json:"budget,omitempty"`
 	// History is what the hours before the rollout say of the errors that are

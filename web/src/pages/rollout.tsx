@@ -165,7 +165,7 @@ function Evidence({ store, v, open, name, now, nameOf }: { store: Store; v: Verd
       {(v.comparisons?.length ?? 0) > 0 && <Comparisons list={v.comparisons ?? []} at={v.at} open={open} />}
       {v.history && <HistoryLine h={v.history} />}
       {v.left_out ? <p class="aside">{plural(v.left_out, "comparison")} with weaker evidence {v.left_out === 1 ? "is" : "are"} left out.</p> : null}
-      {v.test && <p class="aside">Test: {v.test}. A canary as good as its control fails with a probability of at most {ratio(v.budget)}, over all comparisons and looks.</p>}
+      {v.test && <p class="aside">Test: {v.test}. A canary as good as its control fails with a probability of at most {ratio(v.budget)}, over all comparisons and looks{v.history?.used && ", in minutes like the hours before; of at most five times that if errors rise on both sides to where they were not then"}.</p>}
     </section>
   );
 }
