@@ -52,7 +52,7 @@ func TestKill(t *testing.T) {
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		got := query(t, s, "sum(count_over_time(g[3h]))", time.Now().Add(time.Minute))
+		got := query(t, s, "sum(count_over_time(g[5h]))", time.Now().Add(time.Minute))
 		var n int
 		if _, err := fmt.Sscanf(strings.Join(got, ""), "{} %d", &n); err != nil || n < acknowledged {
 			t.Errorf("round %d: %v samples; want at least the %d that were acknowledged", round, got, acknowledged)
@@ -71,7 +71,7 @@ func writeUntilKilled(t *testing.T, dir string) {
 	}
 	go s.Run(t.Context())
 	count := 0
-	for _, l := range query(t, s, "sum(count_over_time(g[3h]))", time.Now().Add(time.Minute)) {
+	for _, l := range query(t, s, "sum(count_over_time(g[5h]))", time.Now().Add(time.Minute)) {
 		fmt.Sscanf(l, "{} %d", &count)
 	}
 	begin := time.Now().Add(-2 * time.Hour).Truncate(time.Hour)
