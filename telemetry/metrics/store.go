@@ -5,7 +5,7 @@
 // The cache is what the package is for. Prometheus spends two thirds of its
 // OTLP ingest on turning attributes into label strings and looking these up;
 // here that happens once for each series, and afterwards a resource costs one
-// map lookup and a point another, by the bytes of its attributes (cache.go).
+// map lookup and a point a comparison of the bytes of its attributes (cache.go).
 //
 // It leaves to others who the sender is (otlp attributes the resources before
 // they come here), what the numbers mean (telemetry/activity makes aggregates
