@@ -65,7 +65,8 @@ func run(file, sink string, sample float64, every time.Duration) error {
 }
 
 // register starts the library with the settings of a block that names an
-// exporter and nothing else: all layers with their defaults.
+// exporter and nothing else: all layers with their defaults. To the library a
+// share of 0 is all, so that no traces means an exporter that takes none.
 func register(ctx context.Context, sink string, sample float64, every time.Duration) error {
 	u, err := url.Parse(sink)
 	if err != nil {
@@ -77,7 +78,7 @@ func register(ctx context.Context, sink string, sample float64, every time.Durat
 	}
 	cfg, err := kotelconfig.FromLura(config.ServiceConfig{ExtraConfig: config.ExtraConfig{kotelconfig.Namespace: map[string]any{
 		"service_name": "krakend", "trace_sample_rate": sample, "metric_reporting_period": int(every / time.Second),
-		"exporters": map[string]any{"otlp": []any{map[string]any{"name": "sink", "host": u.Hostname(), "port": port, "use_http": true}}},
+		"exporters": map[string]any{"otlp": []any{map[string]any{"name": "sink", "host": u.Hostname(), "port": port, "use_http": true, "disable_traces": sample == 0}}},
 	}}})
 	if err != nil {
 		return err
