@@ -13,6 +13,16 @@ import (
 // reapEvery is the pause between two looks for orphans.
 const reapEvery = 5 * time.Second
 
+// reapIfFirst collects orphans until stop, if this is process 1.
+func reapIfFirst(ctx context.Context) (stop func()) {
+	if os.Getpid() != 1 {
+		return func() {}
+	}
+	ctx, stop = context.WithCancel(context.WithoutCancel(ctx))
+	go reapOrphans(ctx, reapEvery)
+	return stop
+}
+
 // reapOrphans collects the processes that the kernel gave to this one when
 // their parents ended, as it does to process 1 of a container, until ctx ends.
 //

@@ -84,11 +84,7 @@ func runAgent(ctx context.Context, ao agent.Options, reload <-chan os.Signal) er
 	if err != nil {
 		return err
 	}
-	if os.Getpid() == 1 {
-		rctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-		defer stop()
-		go reapOrphans(rctx, reapEvery)
-	}
+	defer reapIfFirst(ctx)()
 	done := make(chan struct{})
 	defer close(done)
 	go func() {

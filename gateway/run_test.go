@@ -45,6 +45,16 @@ func TestMain(m *testing.M) {
 }
 
 func runProcess(file string) int {
+	if os.Getpid() == 1 { // of a namespace: with the /proc that belongs to it
+		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	hup := make(chan os.Signal, 1)
@@ -72,6 +82,11 @@ type gatewayProc struct {
 
 func startProc(t *testing.T, file string, env ...string) *gatewayProc {
 	t.Helper()
+	return startProcAs(t, syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}, file, env...)
+}
+
+func startProcAs(t *testing.T, attr syscall.SysProcAttr, file string, env ...string) *gatewayProc {
+	t.Helper()
 	p := &gatewayProc{t: t, cmd: exec.Command(os.Args[0]), ended: make(chan struct{})}
 	p.cmd.Env = append(append(os.Environ(), envRun+"="+file), env...)
 	// A file rather than a pipe: a worker that outlives its agent holds it.
@@ -80,8 +95,10 @@ func startProc(t *testing.T, file string, env ...string) *gatewayProc {
 		t.Fatal(err)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	p.cmd.SysProcAttr = &attr
+	if err := p.cmd.Start(); errors.Is(err, syscall.EPERM) && attr.Cloneflags != 0 {
+		t.Skipf("this test needs the right to make namespaces, such as root has: %v", err)
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	go func() {

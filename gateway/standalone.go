@@ -40,6 +40,7 @@ func runStandalone(ctx context.Context, o Options, raw []byte) error {
 		s.delay = *o.DrainDelay
 	}
 	worker.TuneMemory(s.log)
+	defer reapIfFirst(ctx)() // of checks that an orchestrator runs in the container
 	if err := s.take(ctx, raw); err != nil {
 		return fmt.Errorf("%s: %w", o.ConfigFile, err)
 	}

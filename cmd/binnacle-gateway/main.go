@@ -19,6 +19,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/gateway"
+	"github.com/binnacle-project/binnacle/gateway/agent"
 	"github.com/binnacle-project/binnacle/gateway/worker"
 )
 
@@ -104,7 +105,7 @@ func newRun() *cobra.Command {
 	}
 	file := config(cmd)
 	dieWithParent := cmd.Flags().Bool("die-with-parent", false, "end the worker with this process, whatever ends it (demos and tests); otherwise it serves on until the next start")
-	delay := cmd.Flags().Duration("drain-delay", 0, "how long to serve on after SIGTERM, not ready, so that load balancers notice (default: drain_delay of the @cluster block, else 5s)")
+	delay := cmd.Flags().Duration("drain-delay", agent.DefaultOptions().DrainDelay, "how long to serve on after SIGTERM, not ready, so that load balancers notice; outweighs drain_delay of the @cluster block")
 	format := cmd.Flags().String("log-format", "text", "text or json")
 	level := cmd.Flags().String("log-level", "info", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

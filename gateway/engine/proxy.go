@@ -43,8 +43,8 @@ func (b *builder) proxyFactory() proxy.Factory {
 func detached(p proxy.Proxy) proxy.Proxy {
 	return func(ctx context.Context, r *proxy.Request) (*proxy.Response, error) {
 		values := context.Background()
-		if req, ok := ctx.Value(gin.ContextRequestKey).(*http.Request); ok {
-			values = req.Context()
+		if c, ok := ctx.Value(gin.ContextKey).(*gin.Context); ok {
+			values = telemetry.ContextOf(c.Request.Context(), c.Writer)
 		}
 		return p(detachedContext{ctx, values}, r)
 	}

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"net/http"
 	"unsafe"
 
 	"go.opentelemetry.io/otel/trace"
@@ -41,6 +42,23 @@ func (f *flight) begin(ctx context.Context, parent trace.SpanContext, sampled bo
 	writeTraceparent(&f.text, f.sc)
 	// The text does not change from here on, and lives as long as its flight.
 	f.header[0] = unsafe.String(&f.text[0], len(f.text))
+}
+
+// ContextOf returns ctx with the trace of the request that is answered through
+// w, which may be wrapped any number of times, if the wrappers have Unwrap. The
+// trace is added here, where backends are called, and not to the request: one
+// with another context is a copy, and handlers before have no use for the ids.
+func ContextOf(ctx context.Context, w http.ResponseWriter) context.Context {
+	rec := recorderOf(w)
+	switch {
+	case rec == nil || rec.flight == nil:
+		return ctx
+	case rec.flight.Context == ctx:
+		return rec.flight
+	}
+	f := *rec.flight // whose header's text goes on to be that of the first
+	f.Context = ctx
+	return &f
 }
 
 // Value finds the flight itself, too.

@@ -78,16 +78,8 @@ func (s *Scope) NewRoute(method, template string) *Route {
 // Enter says that the request answered through w is for this route. w may be
 // wrapped any number of times, if the wrappers have Unwrap.
 func (rt *Route) Enter(w http.ResponseWriter) {
-	for {
-		switch v := w.(type) {
-		case *recorder:
-			v.route = rt
-			return
-		case interface{ Unwrap() http.ResponseWriter }:
-			w = v.Unwrap()
-		default:
-			return
-		}
+	if rec := recorderOf(w); rec != nil {
+		rec.route = rt
 	}
 }
 
@@ -95,15 +87,21 @@ func (rt *Route) Enter(w http.ResponseWriter) {
 // gateway itself. It outweighs the error.type that the status gives, and makes
 // no error of the span: the service is well.
 func SetErrorType(w http.ResponseWriter, errorType string) {
+	if rec := recorderOf(w); rec != nil {
+		rec.errorType = errorType
+	}
+}
+
+// recorderOf finds the recorder under w; nil when the request is not measured.
+func recorderOf(w http.ResponseWriter) *recorder {
 	for {
 		switch v := w.(type) {
 		case *recorder:
-			v.errorType = errorType
-			return
+			return v
 		case interface{ Unwrap() http.ResponseWriter }:
 			w = v.Unwrap()
 		default:
-			return
+			return nil
 		}
 	}
 }
@@ -136,22 +134,22 @@ func (s *Scope) serve(next http.Handler, w http.ResponseWriter, r *http.Request)
 	*rec = recorder{ResponseWriter: w, route: s.unmatched}
 	parent := parseTraceparent(r.Header)
 	f := newFlight(r.Context(), parent, s.t.sampled(parent))
-	rec.traceresponse = f.values()
+	rec.flight = f
 
 	// A panic, also the deliberate http.ErrAbortHandler, still counts.
 	defer func() {
 		s.finish(f, rec, r, start)
-		rec.ResponseWriter = nil
+		*rec = recorder{} // keep nothing alive from the pool
 		recorders.Put(rec)
 	}()
-	next.ServeHTTP(rec, r.WithContext(f))
+	next.ServeHTTP(rec, r)
 	rec.finishHeader()
 }
 
 // finish records the measurement, whose exemplar a kept trace becomes, and
 // writes the span.
 func (s *Scope) finish(f *flight, rec *recorder, r *http.Request, start time.Time) {
-	now := time.Now()
+	took := time.Since(start)
 	status := rec.status
 	if status == 0 { // a panic before the header
 		status = http.StatusInternalServerError
@@ -166,9 +164,9 @@ func (s *Scope) finish(f *flight, rec *recorder, r *http.Request, start time.Tim
 	if r.TLS != nil {
 		o.scheme = "https"
 	}
-	rec.route.table.row(o).series.record(now.Sub(start).Seconds(), f.sc)
+	rec.route.table.row(o).series.record(took.Seconds(), f.sc)
 	if f.sc.IsSampled() {
-		s.writeSpan(f, rec, r, o, start, now)
+		s.writeSpan(f, rec, r, o, start, start.Add(took))
 	}
 }
 
@@ -212,10 +210,10 @@ func (s *Scope) writeSpan(f *flight, rec *recorder, r *http.Request, o outcome, 
 // recorder notes the status of an answer and adds its traceresponse header.
 type recorder struct {
 	http.ResponseWriter
-	route         *Route
-	status        int
-	errorType     string // what the gateway itself says, see SetErrorType
-	traceresponse []string
+	route     *Route
+	status    int
+	errorType string // what the gateway itself says, see SetErrorType
+	flight    *flight
 }
 
 // Unwrap serves http.ResponseController.
@@ -226,7 +224,7 @@ func (w *recorder) WriteHeader(code int) {
 	if w.status == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
 		w.status = code
 		// Set, not Add: a backend's own header would name another trace.
-		w.Header()["Traceresponse"] = w.traceresponse
+		w.Header()["Traceresponse"] = w.flight.values()
 	}
 	w.ResponseWriter.WriteHeader(code)
 }
