@@ -131,8 +131,9 @@ bench-gc: ## CPU per request and memory of a whole gateway process by GOGC.
 	@scripts/load ./gateway/worker TestNodeGC
 
 .PHONY: bench-gates
-bench-gates: ## Play 20,000 gates with fresh seeds: false failures, and what is caught.
-	@scripts/load ./rollout '(TestExactPower|TestFalseFailures|TestPower)'
+bench-gates: ## Play 260,000 gates with fresh seeds: false failures, and what is caught (half an hour and more).
+	@scripts/load ./rollout '(TestExactPower|TestKnownPower|TestFalseFailures|TestPower)'
+	@scripts/load ./rollout TestScenarios
 
 .PHONY: bench-polls
 bench-polls: ## 1,000 and 10,000 nodes that wait for a revision, over mutual TLS.
