@@ -346,6 +346,11 @@ func TestRolloutsInSteps(t *testing.T) {
 			t.Errorf("failures %v: %v; want none", bad, first)
 		}
 		check(t, ro, current)
+		// The same again, as a pipeline that runs twice: nothing is to do.
+		stdout, stderr, code = push(b.config("fine", func(one, _ map[string]any) { one["timeout"] = "2s" }), "--rollout=steps", "--wait")
+		if again := last(t); code != 0 || !strings.Contains(stdout, "runs it already") || again.ID != ro.ID {
+			t.Errorf("the same pushed again: exit code %d, rollout %s after %s: %s%s", code, again.ID, ro.ID, stdout, stderr)
+		}
 		eventually(t, 30*time.Second, "the report is written", func() error {
 			r, err := c.client.Rollout(t.Context(), ro.ID)
 			if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -79,6 +80,14 @@ rollout to its end, and ends with 4 when it did not complete.`,
 				fmt.Fprintf(out, "no node is touched: start a rollout with `binnacle rollout start %d --group %s`\n", rev.Number, group)
 				return nil
 			}
+			if rev.Existing {
+				if there, err := runsAlready(ctx, client, rev.Group, rev.Number); err != nil {
+					return err
+				} else if there {
+					fmt.Fprintf(out, "group %s runs it already: no rollout is needed\n", rev.Group)
+					return nil
+				}
+			}
 			return flags.start(ctx, out, client, rev.Group, rev.Number, wait && !noWait)
 		},
 	}
@@ -92,6 +101,23 @@ rollout to its end, and ends with 4 when it did not complete.`,
 	f.BoolVar(&noWait, "no-wait", false, "the same as --wait=false")
 	flags.register(f)
 	return cmd
+}
+
+// runsAlready reports whether a revision is what the group should run, with nothing
+// under way or queued that may change that.
+func runsAlready(ctx context.Context, c *api.Client, g binnacle.Group, rev binnacle.Revision) (bool, error) {
+	groups, err := c.Groups(ctx)
+	if err != nil {
+		return false, err
+	}
+	if !slices.ContainsFunc(groups, func(x api.Group) bool { return x.Name == g && x.Desired == rev }) {
+		return false, nil
+	}
+	rollouts, err := c.Rollouts(ctx)
+	if err != nil {
+		return false, err
+	}
+	return !slices.ContainsFunc(rollouts, func(r api.Rollout) bool { return r.Group == g && !r.State.Ended() }), nil
 }
 
 func newConfigDiff(conn *connection) *cobra.Command {

@@ -353,6 +353,9 @@ func progress(ro api.Rollout) string {
 }
 
 func stepSize(s api.NewStep) string {
+	if s.Nodes == 1 {
+		return "1 node"
+	}
 	if s.Nodes > 0 {
 		return fmt.Sprintf("%d nodes", s.Nodes)
 	}
