@@ -119,12 +119,15 @@ func (m *Manager) holdPoll(h *hold) {
 	for ; why == wokenPlan; why = h.wait() {
 		m.look(h)
 	}
-	// As all goroutines that wait have small stacks, others begin with one, too.
+	// When all are told at once, few are answered at a time: a goroutine that
+	// answers has a stack of 16 KiB, one that waits for its turn 4.
+	m.polls.answering <- struct{}{}
 	go m.endPoll(h, why == wokenBroken)
 }
 
 // endPoll answers a poll that was held, and gives its connection back.
 func (m *Manager) endPoll(h *hold, broken bool) {
+	defer func() { <-m.polls.answering }()
 	h.plan.Stop()
 	h.end(broken)
 	if broken {
@@ -148,7 +151,7 @@ func (m *Manager) endPoll(h *hold, broken bool) {
 		h.conn.Close()
 		return
 	}
-	m.nodeConns.goBack(h.conn)
+	go m.nodeConns.goBack(h.conn) // with a small stack again
 }
 
 // answerPoll writes the answer of a poll that was held.

@@ -12,7 +12,7 @@ import (
 )
 
 // answerTimeout bounds the writing of a held poll's answer.
-const answerTimeout = 30 * time.Second
+const answerTimeout = 5 * time.Second
 
 // nodeConn is a node's connection while it is apart from the HTTP server, and when
 // it has come back to it. The server takes it for one with TLS by its

@@ -26,6 +26,8 @@ type polls struct {
 	soft uint64 // bytes in use beyond which none is taken; 0 is no bound
 	used func() uint64
 
+	answering chan struct{} // holds one of each poll that is being answered
+
 	mu       sync.Mutex // guards what follows
 	held     map[*hold]struct{}
 	licenses int // changes of the license
@@ -64,12 +66,17 @@ func openFiles() uint64 {
 // while polls are still taken. What is beyond it is for answers and for a push.
 const pollsMemoryShare = 0.9
 
+// maxAnswering is how many polls are answered at a time. It is work for the
+// processors alone, but for a node that reads nothing at all (answerTimeout).
+const maxAnswering = 256
+
 // memoryInterval is how old a reading of the memory may be.
 const memoryInterval = 100 * time.Millisecond
 
 func newPolls(most int, set *metrics.Set) *polls {
 	p := &polls{
 		max: most, used: func() uint64 { m := readMemory(); return m.live + m.stacks }, held: make(map[*hold]struct{}),
+		answering:     make(chan struct{}, maxAnswering),
 		tooMany:       set.GetOrCreateCounter(`binnacle_node_shed_total{what="poll",reason="polls"}`),
 		shortOfMemory: set.GetOrCreateCounter(`binnacle_node_shed_total{what="poll",reason="memory"}`),
 	}
