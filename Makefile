@@ -135,6 +135,10 @@ bench-gates: ## Play 260,000 gates with fresh seeds: false failures, and what is
 	@scripts/load ./rollout '(TestExactPower|TestKnownPower|TestFalseFailures|TestPower)'
 	@scripts/load ./rollout TestScenarios
 
+.PHONY: bench-rollback
+bench-rollback: ## Time from the first bad point to the order to roll back, at 500 requests/s a side.
+	@scripts/load ./e2e TestRollbackIsOrdered
+
 .PHONY: bench-polls
 bench-polls: ## 1,000 and 10,000 nodes that wait for a revision, over mutual TLS.
 	@scripts/load ./e2e TestPolls
