@@ -37,7 +37,7 @@ func mixedSenders(t *testing.T, form string) {
 			t.Error(err)
 		}
 	})
-	a := open(t, Options{Rollups: OnStore(store, log)})
+	a := open(t, Options{Dir: t.TempDir(), Rollups: OnStore(store, log)})
 	begin := time.Now().Add(-5 * time.Minute).Truncate(rollupStep)
 	now := begin
 	a.in.now = func() time.Time { return now }
