@@ -46,8 +46,9 @@ func fleet(b *testing.B, nodes, backends, perNode, intervals int) (*Aggregator, 
 }
 
 // BenchmarkRead reads everything at once, as nobody does: 1,000 nodes, 200
-// backends, the matrix. cold has nothing cached: each aggregate of a window is
-// added up anew; shared is any further reader.
+// backends, the matrix. bare has nothing at all, as before Run's first step: each
+// aggregate of a window is added up anew; cold is the first to ask for a window
+// that Run has kept the sums of; shared is any further reader.
 func BenchmarkRead(b *testing.B) {
 	for _, perNode := range []int{20, 200} {
 		var before, after runtime.MemStats
@@ -61,25 +62,30 @@ func BenchmarkRead(b *testing.B) {
 		}
 		for _, w := range []time.Duration{time.Minute, time.Hour} {
 			i := windowOf(w)
-			b.Run(fmt.Sprintf("pairs=%d/window=%v/cold", 1000*perNode, w), func(b *testing.B) {
-				var spent time.Duration
-				for b.Loop() {
-					b.StopTimer()
-					a.small[i].Store(nil)
-					a.matrix[i].Store(nil)
-					for _, k := range a.keys.byID {
-						k.cached = [numCached]cachedActivity{}
+			for _, state := range []string{"bare", "cold"} {
+				b.Run(fmt.Sprintf("pairs=%d/window=%v/%s", 1000*perNode, w, state), func(b *testing.B) {
+					var spent time.Duration
+					for b.Loop() {
+						b.StopTimer()
+						a.small[i].Store(nil)
+						a.matrix[i].Store(nil)
+						for _, k := range a.keys.byID {
+							k.cached = [numWindows]cached{}
+						}
+						if state == "cold" {
+							a.refresh(i, aligned(time.Now()))
+						}
+						b.StartTimer()
+						began := cpuTime()
+						all(w)
+						spent += cpuTime() - began
 					}
-					b.StartTimer()
-					began := cpuTime()
-					all(w)
-					spent += cpuTime() - began
-				}
-				// Of the whole process, collector included: the machine may be
-				// shared, and then wall time says nothing.
-				b.ReportMetric(float64(spent.Microseconds())/1000/float64(b.N), "cpu-ms/op")
-				b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "heap-MiB")
-			})
+					// Of the whole process, collector included: the machine may be
+					// shared, and then wall time says nothing.
+					b.ReportMetric(float64(spent.Microseconds())/1000/float64(b.N), "cpu-ms/op")
+					b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "heap-MiB")
+				})
+			}
 			b.Run(fmt.Sprintf("pairs=%d/window=%v/shared", 1000*perNode, w), func(b *testing.B) {
 				for b.Loop() {
 					all(w)
@@ -99,9 +105,15 @@ func cpuTime() time.Duration {
 
 // BenchmarkReadWhileRunning is what readers meet: Run has made what they read,
 // after a step in which a fifth of the fleet exported. reader is one who reads
-// everything of all windows; run is what making it costs in a step, mean and
-// worst: the longer windows are made every fifth and fifteenth.
+// everything of all windows; run is what a step costs before, mean and worst:
+// where nobody has asked in the last minute, only sums are brought up to date;
+// where somebody has, the matrix is made.
 func BenchmarkReadWhileRunning(b *testing.B) {
+	b.Run("first", func(b *testing.B) { readWhileRunning(b, false) })
+	b.Run("again", func(b *testing.B) { readWhileRunning(b, true) })
+}
+
+func readWhileRunning(b *testing.B, asked bool) {
 	const nodes, backends, perNode = 1000, 200, 20
 	a, _ := fleet(b, nodes, backends, perNode, 6)
 	var reader, run, worst time.Duration
@@ -117,6 +129,12 @@ func BenchmarkReadWhileRunning(b *testing.B) {
 			}
 		}
 		a.mu.Unlock()
+		for i := range a.asked {
+			a.asked[i].Store(0)
+			if asked {
+				a.asked[i].Store(step)
+			}
+		}
 		began := cpuTime()
 		a.warmAt(step)
 		spent := cpuTime() - began
@@ -125,7 +143,9 @@ func BenchmarkReadWhileRunning(b *testing.B) {
 		began = cpuTime()
 		for _, w := range Windows {
 			i := windowOf(w)
-			_, _ = a.small[i].Load(), a.matrixAt(i, step).rows
+			if _, m := a.snapshotAt(i, step), a.matrixAt(i, step); m.at != step {
+				b.Fatalf("window %v is %d s old", w, step-m.at)
+			}
 		}
 		reader += cpuTime() - began
 	}

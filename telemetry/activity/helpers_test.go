@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -416,4 +417,15 @@ func feedBytes(t testing.TB, a *Aggregator, o binnacle.Origin, md pmetric.Metric
 	for i := range body {
 		body[i] = 0xff
 	}
+}
+
+// activity is what a reader of the key alone would see.
+func (k *key) activity(w, now int64, ws *work) (act *api.Activity, until int64) {
+	s, some := k.sum(w, now, ws)
+	if !some {
+		return nil, math.MaxInt64
+	}
+	_, seconds := cut(now, w)
+	show := s.show(ws)
+	return show.activity(w, seconds, k.total, time.Unix(0, k.lastFed)), s.until
 }

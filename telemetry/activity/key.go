@@ -63,23 +63,52 @@ type key struct {
 	lastFed int64  // time of the newest point, with or without an increase, Unix ns
 	open    openSlot
 	rings   [numTiers]ring
-	cached  [numCached]cachedActivity
+	cached  [numWindows]cached
 }
 
-// numCached is how many windows keep their last result at the key: those that
-// the finest tier serves, which are read every two seconds.
-const numCached = 2
-
-type cachedActivity struct {
-	at    int64 // made for this aligned time, Unix s; 0 is never
-	until int64 // good until then, if nothing is booked
-	act   *api.Activity
+// cached is a window's last sum. A reader then waits for additions only where
+// something changed since Run made it.
+type cached struct {
+	at      int64 // made for this aligned time, Unix s; 0 is never
+	until   int64 // good until then, if nothing is booked
+	shown   shown
+	some    bool          // else no point came in the window
+	seconds int64         // that act is of
+	act     *api.Activity // nil until it is read
 }
 
 // touch notes a point of time t.
 func (k *key) touch(t int64) {
 	k.lastFed = max(k.lastFed, t)
-	k.cached = [numCached]cachedActivity{}
+	for i := range k.cached {
+		k.cached[i].at = 0
+	}
+}
+
+// refresh brings the sum of Windows[i] up to now, and reports whether there is
+// one.
+func (k *key) refresh(i int, w, now int64, ws *work) bool {
+	c := &k.cached[i]
+	if c.at == 0 || now < c.at || now >= c.until {
+		*c = cached{at: now, until: math.MaxInt64}
+		s, some := k.sum(w, now, ws)
+		if some {
+			c.some, c.until, c.shown = true, s.until, s.show(ws)
+		}
+	}
+	return c.some
+}
+
+// read returns the activity over Windows[i], nil where no point came in it.
+func (k *key) read(i int, w, now, seconds int64, ws *work) *api.Activity {
+	if !k.refresh(i, w, now, ws) {
+		return nil
+	}
+	c := &k.cached[i]
+	if c.act == nil || c.seconds != seconds {
+		c.act, c.seconds = c.shown.activity(w, seconds, k.total, time.Unix(0, k.lastFed)), seconds
+	}
+	return c.act
 }
 
 // idle reports whether nothing in k's slots is of use any more.
@@ -98,25 +127,42 @@ type work struct {
 
 var quantilesShown = []float64{0.50, 0.95, 0.99}
 
-// activity adds up the window that ends at now (aligned Unix seconds). It
-// returns nil when no point came in it: no data is not zero requests.
-func (k *key) activity(w, now int64, ws *work) (act *api.Activity, until int64) {
+// sum adds up the window that ends at now (aligned Unix seconds), in ws. It
+// reports false when no point came in it: no data is not zero requests.
+func (k *key) sum(w, now int64, ws *work) (s sum, some bool) {
 	fed := k.lastFed / int64(time.Second)
 	if fed <= now-w-fineStep {
-		return nil, math.MaxInt64
+		return s, false
 	}
 	ws.sum.reset()
-	s := sum{h: &ws.sum, until: fed + w + fineStep}
-	parts, seconds := cut(now, w)
+	s = sum{h: &ws.sum, until: fed + w + fineStep}
+	parts, _ := cut(now, w)
 	for tier := range topTier(w) + 1 {
 		s.add(k.rings[tier], tier, parts[tier], w)
 		s.addOpen(&k.open, tier, parts[tier], w)
 	}
-	return s.activity(w, seconds, k.total, time.Unix(0, k.lastFed), ws), s.until
+	return s, true
 }
 
-// activity shows a sum in the one form of all activity.
-func (s *sum) activity(w, seconds int64, total uint64, seen time.Time, ws *work) *api.Activity {
+// shown is what is shown of a sum.
+type shown struct {
+	n       [binnacle.NumOutcomes]uint64
+	latency api.Latency
+	timed   bool // latency is of something
+}
+
+func (s *sum) show(ws *work) shown {
+	out := shown{n: s.n}
+	if s.h.lo <= s.h.hi || s.h.zero > 0 {
+		s.h.quantiles(quantilesShown, ws.q[:])
+		out.latency, out.timed = api.Latency{P50: ws.q[0], P95: ws.q[1], P99: ws.q[2]}, true
+	}
+	return out
+}
+
+// activity shows it in the one form of all activity. The rate is over seconds,
+// which is about w.
+func (s *shown) activity(w, seconds int64, total uint64, seen time.Time) *api.Activity {
 	// One allocation for all parts: there are tens of thousands of these.
 	mem := &struct {
 		act     api.Activity
@@ -138,9 +184,8 @@ func (s *sum) activity(w, seconds int64, total uint64, seen time.Time, ws *work)
 		mem.ratio = float64(a.Errors) / float64(a.Requests)
 		a.ErrorRatio = &mem.ratio
 	}
-	if s.h.lo <= s.h.hi || s.h.zero > 0 {
-		s.h.quantiles(quantilesShown, ws.q[:])
-		mem.latency = api.Latency{P50: ws.q[0], P95: ws.q[1], P99: ws.q[2]}
+	if s.timed {
+		mem.latency = s.latency
 		a.Latency = &mem.latency
 	}
 	return a

@@ -154,7 +154,8 @@ func (a *Aggregator) Step() (*api.Activity, time.Time) {
 		s.n = step.n
 		s.h.addPacked(step.h)
 	}
-	return s.activity(fineStep, fineStep, k.total, at, ws), at
+	show := s.show(ws)
+	return show.activity(fineStep, fineStep, k.total, at), at
 }
 
 // callers remembers which routes call a backend.

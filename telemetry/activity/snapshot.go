@@ -1,6 +1,7 @@
 package activity
 
 import (
+	"slices"
 	"time"
 
 	"github.com/binnacle-project/binnacle"
@@ -25,9 +26,6 @@ type matrix struct {
 	at   int64
 	rows []api.ActivityRow // by backend, then node
 }
-
-// matrixRefresh is how old a matrix may be, per window, in seconds.
-var matrixRefresh = [numWindows]int64{fineStep, fineStep, 10, 30}
 
 // aligned returns now in whole fine steps, Unix seconds.
 func aligned(now time.Time) int64 { return now.Unix() / fineStep * fineStep }
@@ -87,8 +85,9 @@ func (a *Aggregator) snapshotLocked(i int, now int64) *snapshot {
 // rowsLocked returns the rows of keys that have data, in order.
 func (a *Aggregator) rowsLocked(keys []*key, i int, now int64, rows []api.ActivityRow) []api.ActivityRow {
 	w := int64(Windows[i] / time.Second)
+	_, seconds := cut(now, w)
 	for _, k := range keys {
-		if act := k.read(i, w, now, &a.reading); act != nil {
+		if act := k.read(i, w, now, seconds, &a.reading); act != nil {
 			row := k.id.row()
 			row.Activity = act
 			rows = append(rows, row)
@@ -97,27 +96,8 @@ func (a *Aggregator) rowsLocked(keys []*key, i int, now int64, rows []api.Activi
 	return rows
 }
 
-// read returns k's activity over Windows[i], from its last result where that
-// is still true.
-func (k *key) read(i int, w, now int64, ws *work) *api.Activity {
-	if i >= numCached {
-		act, _ := k.activity(w, now, ws)
-		return act
-	}
-	c := &k.cached[i]
-	if c.at == 0 || now < c.at || now >= c.until {
-		act, until := k.activity(w, now, ws)
-		*c = cachedActivity{at: now, until: until, act: act}
-	}
-	return c.act
-}
-
-// matrixIdle is the same for a window that nobody has asked for in the last
-// minute: the first who does gets one of that age at most, at once.
-var matrixIdle = [numWindows]int64{10, fineStep, 30, 120}
-
-// matrixOf returns the current matrix of Windows[i]. While Run makes them, one
-// may be late by as long as Run takes to make the next.
+// matrixOf returns the matrix of Windows[i] as of now. While Run makes one for
+// each step, that of the step before is given until it is there.
 func (a *Aggregator) matrixOf(i int) *matrix {
 	now := aligned(time.Now())
 	a.asked[i].Store(now)
@@ -125,19 +105,19 @@ func (a *Aggregator) matrixOf(i int) *matrix {
 }
 
 func (a *Aggregator) matrixAt(i int, now int64) *matrix {
-	age := matrixRefresh[i]
+	oldest := now
 	if a.warming.Load() {
-		age = matrixIdle[i] + 2*fineStep
+		oldest -= fineStep
 	}
-	if m := a.matrix[i].Load(); m.good(now, age) {
+	if m := a.matrix[i].Load(); m.good(oldest, now) {
 		return m
 	}
 	return a.makeMatrix(i, now)
 }
 
-// good reports whether m is less than age seconds old.
-func (m *matrix) good(now, age int64) bool {
-	return m != nil && now >= m.at && now < m.at+age
+// good reports whether m is of a time between two.
+func (m *matrix) good(oldest, now int64) bool {
+	return m != nil && m.at >= oldest && m.at <= now
 }
 
 // matrixPart is how many pairs are read at once: telemetry does not wait longer
@@ -147,7 +127,7 @@ const matrixPart = 1000
 func (a *Aggregator) makeMatrix(i int, now int64) *matrix {
 	a.making.Lock() // others who need it wait for this one
 	defer a.making.Unlock()
-	if m := a.matrix[i].Load(); m.good(now, matrixRefresh[i]) {
+	if m := a.matrix[i].Load(); m.good(now, now) {
 		return m
 	}
 	a.mu.Lock()
@@ -167,8 +147,8 @@ func (a *Aggregator) makeMatrix(i int, now int64) *matrix {
 	return m
 }
 
-// warmAlways bounds the pairs up to which all matrices are kept warm without
-// having been asked for: see BenchmarkReadWhileRunning.
+// warmAlways bounds the aggregates up to which the sums of all windows are kept
+// without having been asked for: see BenchmarkReadWhileRunning.
 const warmAlways = 50_000
 
 // warm makes what is read, so that readers do not wait. Run calls it at each
@@ -181,16 +161,36 @@ func (a *Aggregator) warmAt(now int64) {
 	a.mu.Unlock()
 	for i, w := range Windows {
 		asked := now-a.asked[i].Load() <= 60
-		if asked || w == time.Minute {
+		switch {
+		case asked:
 			a.snapshotAt(i, now)
-		}
-		age := matrixIdle[i]
-		if asked {
-			age = matrixRefresh[i]
-		}
-		if (asked || always) && !a.matrix[i].Load().good(now, age) {
-			a.makeMatrix(i, now)
+			if !a.matrix[i].Load().good(now, now) {
+				a.makeMatrix(i, now)
+			}
+		case w == time.Minute:
+			a.snapshotAt(i, now)
+			fallthrough
+		case always:
+			a.refresh(i, now)
 		}
 	}
 	a.warming.Store(true)
+}
+
+// refresh adds up what changed in Windows[i], so that the first who asks for
+// it need not wait for that.
+func (a *Aggregator) refresh(i int, now int64) {
+	w := int64(Windows[i] / time.Second)
+	for kd := range numKinds {
+		a.mu.Lock()
+		keys := a.keys.of(kd)
+		a.mu.Unlock()
+		for part := range slices.Chunk(keys, matrixPart) {
+			a.mu.Lock()
+			for _, k := range part {
+				k.refresh(i, w, now, &a.reading)
+			}
+			a.mu.Unlock()
+		}
+	}
 }

@@ -122,10 +122,18 @@ func cut(now, w int64) (parts [numTiers]span, seconds int64) {
 type sum struct {
 	n [binnacle.NumOutcomes]uint64
 	h *dense
-	// until is when (Unix seconds) the same window, moved on, would give another
-	// sum although nothing was booked. It is exact where the finest tier serves
-	// the whole window.
+	// until is when (Unix seconds) the same window, moved on, may give another
+	// sum although nothing was booked: when its oldest slot leaves it, or one
+	// that is ahead of now enters. That whole slots of a finer tier become one of
+	// a coarser changes nothing, but for what came too late for the finer.
 	until int64
+}
+
+// leaves is when a slot that ends at end, in whatever tier it is now, leaves a
+// window of w seconds, or up to one coarse slot earlier.
+func leaves(end, w int64) int64 {
+	step := tiers[topTier(w)].step
+	return end - step + fineStep + w
 }
 
 // add adds the slots of one tier in p and lowers s.until.
@@ -134,14 +142,16 @@ func (s *sum) add(r ring, tier int, p span, w int64) {
 	for i := len(r) - 1; i >= 0 && r[i].at > p.from; i-- {
 		end := int64(r[i].at) * step
 		if r[i].at > p.to {
-			s.until = min(s.until, end) // not whole yet
+			if tier == 0 {
+				s.until = min(s.until, end) // ahead of now
+			}
 			continue
 		}
 		for o, n := range r[i].n {
 			s.n[o] += uint64(n)
 		}
 		s.h.addPacked(r[i].h)
-		s.until = min(s.until, end+w)
+		s.until = min(s.until, leaves(end, w))
 	}
 }
 
@@ -156,12 +166,14 @@ func (s *sum) addOpen(o *openSlot, tier int, p span, w int64) {
 	switch end := int64(at) * step; {
 	case at <= p.from:
 	case at > p.to:
-		s.until = min(s.until, end) // not whole yet
+		if tier == 0 {
+			s.until = min(s.until, end)
+		}
 	default:
 		for i, n := range o.n {
 			s.n[i] += n
 		}
 		s.h.addCounts(&o.h)
-		s.until = min(s.until, end+w)
+		s.until = min(s.until, leaves(end, w))
 	}
 }
