@@ -2,7 +2,6 @@ package worker
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,9 +54,8 @@ type roleOptions struct {
 	Mode string
 	// Program is started in the place of this one, with Mode's configuration:
 	// the engine with another library's telemetry, see bench/krakendotel.
-	Program string
-	// GOGC is the collector's pace; 0 is that of nodes.
-	GOGC     int
+	Program  string
+	GOGC     int // 0 is the default of the runtime
 	Backend  string
 	Sink     string
 	Interval time.Duration
@@ -70,6 +69,9 @@ func (o roleOptions) run() error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
+	}
+	if o.GOGC > 0 {
+		debug.SetGCPercent(o.GOGC)
 	}
 	ready := func() { fmt.Println(ln.Addr()) }
 	switch o.Mode {
@@ -119,23 +121,20 @@ func (o roleOptions) configuration() []byte {
 // command starts this test's binary in the role, or the other program.
 func (o roleOptions) command(t *testing.T) *exec.Cmd {
 	t.Helper()
-	env := append(os.Environ(), fmt.Sprint("GOGC=", cmp.Or(o.GOGC, gcPercent)))
 	if o.Program == "" {
 		b, err := json.Marshal(o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(env, envRole+"="+string(b))
+		cmd.Env = append(os.Environ(), envRole+"="+string(b))
 		return cmd
 	}
 	file := filepath.Join(t.TempDir(), "krakend.json")
 	if err := os.WriteFile(file, o.configuration(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(o.Program, "-config", file, "-sink", o.Sink, "-interval", o.Interval.String(), "-sample", fmt.Sprint(sampled[o.Mode]))
-	cmd.Env = env
-	return cmd
+	return exec.Command(o.Program, "-config", file, "-sink", o.Sink, "-interval", o.Interval.String(), "-sample", fmt.Sprint(sampled[o.Mode]))
 }
 
 // role is a process in a role.
@@ -223,8 +222,7 @@ func ask(t *testing.T, url string, conns int, d time.Duration) int {
 // TestNodeCPU measures what a whole gateway process costs: CPU per request
 // against the same gateway with telemetry off, all the same otherwise, and
 // against the standard library's reverse proxy, in interleaved rounds, so that
-// what else the machine does meets all alike. All collect at the pace of nodes.
-// `make bench-node` runs it in full,
+// what else the machine does meets all alike. `make bench-node` runs it in full,
 // with krakend-otel in the same engine beside it; a test run only shows that it
 // works.
 func TestNodeCPU(t *testing.T) {
