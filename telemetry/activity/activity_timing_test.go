@@ -133,6 +133,8 @@ func readWhileRunning(b *testing.B, asked bool) {
 			a.asked[i].Store(0)
 			if asked {
 				a.asked[i].Store(step)
+			} else {
+				a.matrix[i].Store(nil)
 			}
 		}
 		began := cpuTime()
