@@ -172,6 +172,20 @@ export interface Verdict {
   history?: History;
   comparisons?: Comparison[];
   left_out?: number;
+  saturation?: Saturation[];
+}
+
+/** What answering costs a node of each side, in the mean; it fails by thresholds. */
+export interface Saturation {
+  /** cpu, in cores, or memory, in bytes. */
+  what: string;
+  canary: number;
+  control: number;
+  limit: number;
+  canary_query: string;
+  control_query: string;
+  control_at: string;
+  result: VerdictResult;
 }
 
 export interface Sample {

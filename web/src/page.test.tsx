@@ -177,6 +177,7 @@ describe("the evidence of a gate", () => {
     id: "r1", group: "eu", from: 1, to: 2, strategy: "steps", state: "running", author: "a", started: iso(NOW), confirmed: ["n-1"], pending: [], step: 0,
     steps: [{ nodes: 1, bake: 60, state: "baking", added: ["n-1"], verdict: {
       result: "pass", reason: "fine", at: iso(NOW), from: iso(NOW - 60_000), canaries: ["n-1"], looks: 26, test: "t", history,
+      saturation: [{ what: "memory", canary: 314572800, control: 104857600, limit: 478150656, canary_query: "c", control_query: "d", control_at: iso(NOW), result: "pass" }, { what: "cpu", canary: 0.125, control: 0.1, limit: 0.45, canary_query: "c", control_query: "d", control_at: iso(NOW), result: "pass" }],
       comparisons: [{ what: "errors", canary_query: "q", control_query: "q", canary: sample(520, 1), control: sample(520, 0), evidence: 1, needed: 10_000, result: "pass", exact: { canary: sample(500, 1), control: sample(520, 0), fails_from: 6, alpha: 0.0082, ceiling: 0.041, usual: 0.001, power: 0.963 } }],
     } }],
   });
@@ -189,6 +190,12 @@ describe("the evidence of a gate", () => {
     const start = NOW / 1000 - 21_600 + 120;
     expect(text).toContain(`start=${start}&amp;end=${NOW / 1000}&amp;step=120`);
   });
+  test("what answering costs a node of each side", () => {
+    const text = html(hours);
+    expect(text).toContain("0.125 cores");
+    expect(text).toContain("300 MiB");
+    expect(text).toContain("456 MiB");
+  });
   test("hours that did not count say why", () => {
     expect(html({ ...hours, used: false, note: "too few spells" })).toContain("before did not count: too few spells");
   });
@@ -200,7 +207,7 @@ describe("hostile values from other parts of the API stay text", () => {
   const admin: Me = { name: evil, role: "admin", rights: [] };
   const rollout = {
     id: "r1", group: "eu", from: 1, to: 2, strategy: "steps", state: "running", author: evil, started: iso(NOW), confirmed: ["n-1"], pending: [], refused: { "n-2": evil }, reason: evil, step: 0,
-    steps: [{ nodes: 1, bake: 60, state: "baking", added: ["n-1"], verdict: { result: "fail", reason: evil, at: iso(NOW), from: iso(NOW - 60_000), canaries: ["n-1"], looks: 1, test: evil, history: { from: iso(NOW - 21_600_000), to: iso(NOW), query: evil, spell_seconds: 120, spells: 3, sum: { requests: 300, bad: 1 }, worst: 0.01, used: false, note: evil }, comparisons: [{ what: evil, endpoint: evil, canary_query: evil, control_query: evil, canary: { requests: 1, bad: 1 }, control: { requests: 1, bad: 0 }, evidence: 1, needed: 2, result: "fail", note: evil, exact: { canary: { requests: 500, bad: 1 }, control: { requests: 520, bad: 0 }, fails_from: 5, alpha: 0.0092, ceiling: 0.0092, power: 0.97 } }] } }],
+    steps: [{ nodes: 1, bake: 60, state: "baking", added: ["n-1"], verdict: { result: "fail", reason: evil, at: iso(NOW), from: iso(NOW - 60_000), canaries: ["n-1"], looks: 1, test: evil, history: { from: iso(NOW - 21_600_000), to: iso(NOW), query: evil, spell_seconds: 120, spells: 3, sum: { requests: 300, bad: 1 }, worst: 0.01, used: false, note: evil }, comparisons: [{ what: evil, endpoint: evil, canary_query: evil, control_query: evil, canary: { requests: 1, bad: 1 }, control: { requests: 1, bad: 0 }, evidence: 1, needed: 2, result: "fail", note: evil, exact: { canary: { requests: 500, bad: 1 }, control: { requests: 520, bad: 0 }, fails_from: 5, alpha: 0.0092, ceiling: 0.0092, power: 0.97 } }], saturation: [{ what: evil, canary: 1, control: 1, limit: 1, canary_query: evil, control_query: evil, control_at: iso(NOW), result: "fail" }] } }],
   };
   const data = {
     "/v1/groups": { items: [{ name: "eu", format: evil, desired: 1, revisions: 1, nodes: 1, activity: null }] },

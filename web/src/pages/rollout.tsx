@@ -4,14 +4,14 @@
 import { useMemo, useState } from "preact/hooks";
 import { may } from "../access";
 import { rollBack, startRollout, steerRollout } from "../actions";
-import type { Comparison, ExactTest, History, Rollout, RolloutReport, Verdict } from "../api";
+import type { Comparison, ExactTest, History, Rollout, RolloutReport, Saturation, Verdict } from "../api";
 import { Act, Pending, Progress } from "../components/act";
 import { Marks, marksOf } from "../components/charts";
 import { Fact, Facts, Gone } from "../components/facts";
 import { Time } from "../components/marks";
 import { type Line, Plot } from "../components/plot";
 import { isOpen, RolloutMark, StepPath, VerdictMark } from "../components/steps";
-import { exact, NONE, parseTime, plural, rate, ratio, seconds, span } from "../format";
+import { bytes, exact, NONE, parseTime, plural, rate, ratio, seconds, sig3, span } from "../format";
 import { navigate } from "../navigate";
 import { evidencePaths, type Loaded, loaded, type Path, type PromAnswer, revisionsPath, rolloutPath, shownStep } from "../resources";
 import { diffHref, groupHref, nodeHref, rolloutHref, withKey } from "../routes";
@@ -163,6 +163,7 @@ function Evidence({ store, v, open, name, now, nameOf }: { store: Store; v: Verd
         </div>
       )}
       {(v.comparisons?.length ?? 0) > 0 && <Comparisons list={v.comparisons ?? []} at={v.at} open={open} />}
+      {(v.saturation?.length ?? 0) > 0 && <SaturationTable list={v.saturation ?? []} at={v.at} open={open} />}
       {v.history && <HistoryLine h={v.history} />}
       {v.left_out ? <p class="aside">{plural(v.left_out, "comparison")} with weaker evidence {v.left_out === 1 ? "is" : "are"} left out.</p> : null}
       {v.test && <p class="aside">Test: {v.test}. A canary as good as its control fails with a probability of at most {ratio(v.budget)}, over all comparisons and looks{v.history?.used && ", in minutes like the hours before; of at most five times that if errors rise on both sides to where they were not then"}.</p>}
@@ -268,6 +269,36 @@ function Comparisons({ list, at, open }: { list: readonly Comparison[]; at: stri
         </tbody>
       </table>
       {sorted.length > shown.length && <p class="none"><button type="button" class="linkish" onClick={() => setAll(true)}>{plural(sorted.length - shown.length, "comparison")} with weaker evidence</button></p>}
+    </div>
+  );
+}
+
+const cores = (v: number): string => `${sig3(v)} cores`;
+
+/** What answering costs the nodes of each side. */
+function SaturationTable({ list, at, open }: { list: readonly Saturation[]; at: string; open: boolean }) {
+  const asked = (query: string, time: string): string => `/prometheus/api/v1/query?${new URLSearchParams({ query, time: String(Date.parse(time) / 1000) })}`;
+  return (
+    <div class="tablebox scroll">
+      <table class="rows" data-testid="saturation">
+        <caption class="sr">CPU and memory of canary and control</caption>
+        <thead><tr><th scope="col">Of one node</th><th scope="col">Result</th><th scope="col" class="num" title="The least of the last 30 s">Canary</th><th scope="col" class="num" title="The most of the same time, or of the minutes before the step">Control</th><th scope="col" class="num">Too much above</th><th scope="col">Query</th></tr></thead>
+        <tbody>
+          {list.map((c) => {
+            const format = c.what === "memory" ? bytes : cores;
+            return (
+              <tr key={c.what}>
+                <td>{c.what === "cpu" ? "CPU" : c.what === "memory" ? "Memory" : c.what}</td>
+                <td data-label="Result"><VerdictMark result={c.result} open={open} /></td>
+                <td class="num" data-label="Canary">{format(c.canary)}</td>
+                <td class="num" data-label="Control">{format(c.control)}</td>
+                <td class="num" data-label="Too much above">{format(c.limit)}</td>
+                <td data-label="Query"><a href={asked(c.canary_query, at)} target="_blank" rel="noopener" title={c.canary_query}>canary</a>{" · "}<a href={asked(c.control_query, c.control_at)} target="_blank" rel="noopener" title={c.control_query}>control</a></td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
     </div>
   );
 }
