@@ -4,9 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
-
-	"github.com/binnacle-project/binnacle"
 )
 
 // ErrOdd says that a request is not in the form that encoders write, or no
@@ -31,24 +28,11 @@ type Limits struct {
 	Memory func(total int64) error
 }
 
-// Tags of the fields that are read: field number and wire type.
+// Wire types. The tag of a field is its number and its type.
 const (
 	varintType  = 0
 	fixed64Type = 1
 	bytesType   = 2
-
-	tagKey      = 1<<3 | bytesType
-	tagValue    = 2<<3 | bytesType
-	tagKeyIndex = 3<<3 | varintType // of profiles; says nothing here
-
-	tagString = 1<<3 | bytesType
-	tagBool   = 2<<3 | varintType
-	tagInt    = 3<<3 | varintType
-	tagDouble = 4<<3 | fixed64Type
-	tagArray  = 5<<3 | bytesType
-	tagMap    = 6<<3 | bytesType
-	tagBytes  = 7<<3 | bytesType
-	tagIndex  = 8<<3 | varintType // of profiles
 )
 
 // Read reads an ExportMetricsServiceRequest. After an error m is empty.
@@ -388,147 +372,4 @@ func (r *reader) data(met *Metric, b []byte) error {
 	}
 	met.Points = r.m.points[from:len(r.m.points):len(r.m.points)]
 	return nil
-}
-
-// attribute checks a KeyValue message and returns its key.
-func (r *reader) attribute(kv []byte) (key string, err error) {
-	if key, ok := plainAttribute(kv); ok {
-		return key, nil
-	}
-	return r.keyValue(kv, 0)
-}
-
-// reserved says whether a key is in Binnacle's own namespace.
-func reserved(key string) bool { return strings.HasPrefix(key, binnacle.AttrPrefix) }
-
-// plainAttribute recognizes, without recursion, what nearly every attribute is:
-// a short key and a short value that is a string, a bool or a number. pdata
-// writes the value first.
-func plainAttribute(b []byte) (key string, ok bool) {
-	if len(b) < 4 || b[1] >= 0x80 {
-		return "", false
-	}
-	split := 2 + int(b[1])
-	if split+2 > len(b) || b[split+1] >= 0x80 || split+2+int(b[split+1]) != len(b) {
-		return "", false
-	}
-	first, second := b[2:split], b[split+2:]
-	switch {
-	case b[0] == tagKey && b[split] == tagValue:
-		return view(first), plainValue(second)
-	case b[0] == tagValue && b[split] == tagKey:
-		return view(second), plainValue(first)
-	}
-	return "", false
-}
-
-func plainValue(v []byte) bool {
-	if len(v) < 2 {
-		return false
-	}
-	switch v[0] {
-	case tagString:
-		return v[1] < 0x80 && int(v[1]) == len(v)-2
-	case tagBool, tagInt:
-		for _, c := range v[1 : len(v)-1] {
-			if c < 0x80 {
-				return false
-			}
-		}
-		return len(v) <= 11 && v[len(v)-1] < 0x80
-	case tagDouble:
-		return len(v) == 9
-	}
-	return false
-}
-
-// keyValue checks a KeyValue message of any form.
-func (r *reader) keyValue(b []byte, depth int) (key string, err error) {
-	named, valued := false, false
-	for i := 0; i < len(b); {
-		if b[i] == tagKeyIndex {
-			if _, i = varint(b, i+1); i < 0 {
-				return "", ErrOdd
-			}
-			continue
-		}
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return "", ErrOdd
-		}
-		switch {
-		case b[i] == tagKey && !named:
-			key, named = view(v), true
-		case b[i] == tagValue && !valued:
-			valued = true
-			if err := r.anyValue(v, depth); err != nil {
-				return "", err
-			}
-		default:
-			return "", ErrOdd
-		}
-		i = next
-	}
-	return key, nil
-}
-
-// anyValue checks an AnyValue message: one field or none.
-func (r *reader) anyValue(b []byte, depth int) error {
-	if len(b) == 0 {
-		return nil
-	}
-	var v []byte
-	var next int
-	switch b[0] {
-	case tagString, tagBytes, tagArray, tagMap:
-		v, next = bytesAt(b, 1)
-	case tagBool, tagInt, tagIndex:
-		_, next = varint(b, 1)
-	case tagDouble:
-		_, next = fixed64At(b, 1)
-	default:
-		return ErrOdd
-	}
-	if next != len(b) {
-		return ErrOdd
-	}
-	if b[0] == tagArray || b[0] == tagMap {
-		if depth++; depth > r.lim.Depth {
-			return &LimitError{"levels of nested values", r.lim.Depth}
-		}
-		return r.values(v, b[0] == tagMap, depth)
-	}
-	return nil
-}
-
-// values checks an ArrayValue or KeyValueList message.
-func (r *reader) values(b []byte, isMap bool, depth int) error {
-	attributes := 0
-	for i := 0; i < len(b); {
-		if b[i] != 1<<3|bytesType {
-			return ErrOdd
-		}
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return ErrOdd
-		}
-		i = next
-		if !isMap {
-			if err := r.anyValue(v, depth); err != nil {
-				return err
-			}
-			continue
-		}
-		if attributes++; attributes > r.lim.Attributes {
-			return tooManyAttributes("map", r.lim.Attributes)
-		}
-		if _, err := r.keyValue(v, depth); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func tooManyAttributes(of string, limit int) error {
-	return &LimitError{"attributes of one " + of, limit}
 }

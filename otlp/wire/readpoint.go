@@ -28,13 +28,11 @@ func (r *reader) point(of Type, b []byte) error {
 	*p = Point{}
 
 	var (
-		f          = fieldsOf[of]
-		attributes = 0
-		first      = -1 // where attributes begin
-		last       = 0  // and end
-		exemplars  = len(m.exemplars)
-		quantiles  = len(m.quantiles)
-		seen       uint32 // fields that may come once
+		f         = fieldsOf[of]
+		attrs     attrRun
+		exemplars = len(m.exemplars)
+		quantiles = len(m.quantiles)
+		seen      uint32 // fields that may come once
 	)
 	for i := 0; i < len(b); {
 		tag := b[i]
@@ -56,23 +54,13 @@ func (r *reader) point(of Type, b []byte) error {
 			}
 			switch field {
 			case f.attrs:
-				if attributes++; attributes > r.lim.Attributes {
-					return tooManyAttributes("data point", r.lim.Attributes)
-				}
-				key, err := r.attribute(v)
+				key, err := attrs.take(r, "data point", v, i, next)
 				if err != nil {
 					return err
 				}
 				if reserved(key) {
 					p.Reserved = true
 				}
-				switch {
-				case first < 0:
-					first = i
-				case last != i:
-					return ErrOdd
-				}
-				last = next
 			case f.exemplars:
 				if err := r.exemplar(v); err != nil {
 					return err
@@ -105,9 +93,7 @@ func (r *reader) point(of Type, b []byte) error {
 			return ErrOdd
 		}
 	}
-	if first >= 0 {
-		p.Key = PointAttrs(b[first:last:last])
-	}
+	p.Key = attrs.of(b)
 	if len(m.exemplars) > exemplars {
 		p.Exemplars = m.exemplars[exemplars:len(m.exemplars):len(m.exemplars)]
 	}
@@ -236,12 +222,8 @@ func (r *reader) exemplar(b []byte) error {
 	if err := room(r, &m.exemplars, 1, exemplarBytes); err != nil {
 		return err
 	}
-	var (
-		e          Exemplar
-		attributes = 0
-		first      = -1
-		last       = 0
-	)
+	var e Exemplar
+	var attrs attrRun
 	for i := 0; i < len(b); {
 		switch tag := b[i]; tag {
 		case 2<<3 | fixed64Type, 3<<3 | fixed64Type, 6<<3 | fixed64Type:
@@ -269,19 +251,9 @@ func (r *reader) exemplar(b []byte) error {
 			case field == 5 && (len(v) == 0 || len(v) == 16):
 				e.TraceID = v
 			case field == 7:
-				if attributes++; attributes > r.lim.Attributes {
-					return tooManyAttributes("exemplar", r.lim.Attributes)
-				}
-				if _, err := r.attribute(v); err != nil {
+				if _, err := attrs.take(r, "exemplar", v, i, next); err != nil {
 					return err
 				}
-				switch {
-				case first < 0:
-					first = i
-				case last != i:
-					return ErrOdd
-				}
-				last = next
 			default:
 				return ErrOdd
 			}
@@ -290,9 +262,7 @@ func (r *reader) exemplar(b []byte) error {
 			return ErrOdd
 		}
 	}
-	if first >= 0 {
-		e.Attrs = PointAttrs(b[first:last:last])
-	}
+	e.Attrs = attrs.of(b)
 	m.exemplars = append(m.exemplars, e)
 	return nil
 }
