@@ -269,6 +269,7 @@ func TestHTTPOnly(t *testing.T) {
 		{"logs JSON", "/v1/logs", mediaJSON, "", []byte(`{}`), 501, "logs are not supported"},
 		{"not protobuf", "/v1/traces", mediaProto, "", []byte("hello, world"), 400, "not OTLP protobuf"},
 		{"not JSON", "/v1/traces", mediaJSON, "", []byte("hello, world"), 400, "not OTLP JSON"},
+		{"a program as JSON", "/v1/metrics", mediaJSON, "", []byte("\x7fELF\x02\x01\xff\xfe\x00"), 400, "not OTLP JSON"},
 		{"half JSON", "/v1/traces", mediaJSON, "", []byte(`{"resourceSpans":[{`), 400, "not OTLP JSON"},
 		{"JSON of the wrong shape", "/v1/traces", mediaJSON, "", []byte(`{"resourceSpans":"x"}`), 400, "not OTLP JSON"},
 		{"deep JSON", "/v1/traces", mediaJSON, "", bytes.Repeat([]byte("["), 1<<20), 413, "nested"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -103,7 +104,9 @@ func classifyIdentity(err error) *refusal {
 //
 // Source: OTLP specification, "Failures" of both protocols.
 func (e *refusal) status() *spb.Status {
-	st := &spb.Status{Code: int32(reasons[e.reason].grpc), Message: e.Error()}
+	// A decoder's error may quote the bytes that it could not read, and a message
+	// must be UTF-8 to be sent.
+	st := &spb.Status{Code: int32(reasons[e.reason].grpc), Message: strings.ToValidUTF8(e.Error(), "\uFFFD")}
 	if e.retry > 0 {
 		info := &errdetails.RetryInfo{RetryDelay: durationpb.New(e.retry)}
 		if a, err := anypb.New(info); err == nil {
