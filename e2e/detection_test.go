@@ -36,6 +36,9 @@ func startSometimes(t *testing.T, percent int) string {
 // roll-ups that gates read are made later.
 const serverErrors = `sum(http_server_request_duration_seconds_count{http_response_status_code="500"})`
 
+// allRequests is what both nodes have served, by the roll-ups that gates read.
+const allRequests = `sum(histogram_count(group:http_server_request_duration_seconds))`
+
 // badPoint waits until the manager has a point with more errors than before, and
 // returns when that was, to 50 ms.
 func badPoint(t *testing.T, c *cluster, before float64) time.Time {
@@ -119,7 +122,12 @@ func TestRollbackIsOrdered(t *testing.T) {
 	})
 	load := startSteady(c.nodes, rate, b.token, "/a/%d", "/b/%d")
 	defer load.stop()
-	time.Sleep(before) // traffic that the gates take for usual
+	eventually(t, before+time.Minute, "there is traffic that the gates take for usual", func() error {
+		if n, want := queryNumber(t, c, allRequests), float64(len(c.nodes)*rate)*before.Seconds(); n < want {
+			return fmt.Errorf("%.0f requests are counted; want %.0f", n, want)
+		}
+		return nil
+	})
 	for _, percent := range shares {
 		failing := startSometimes(t, percent)
 		conf := b.config(fmt.Sprintf("%d percent", percent), func(one, two map[string]any) { at(failing)(one); at(failing)(two) })

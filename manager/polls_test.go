@@ -257,9 +257,7 @@ func TestStopAnswersPolls(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
-	for !m.ready.Load() {
-		time.Sleep(time.Millisecond)
-	}
+	awaitReady(t, m, done)
 	held, resting := newTestNode(t, m, "gw-1"), newTestNode(t, m, "gw-2")
 	held.ask(30)
 	resting.ask(1)

@@ -43,6 +43,13 @@ func startTest(t *testing.T, change func(*Options)) *Manager {
 			t.Error("the manager did not stop within 30 s")
 		}
 	})
+	awaitReady(t, m, done)
+	return m
+}
+
+// awaitReady waits until m serves; done brings the error of its Run.
+func awaitReady(t *testing.T, m *Manager, done <-chan error) {
+	t.Helper()
 	for !m.ready.Load() {
 		select {
 		case err := <-done:
@@ -50,7 +57,6 @@ func startTest(t *testing.T, change func(*Options)) *Manager {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return m
 }
 
 // TestRoutesByRole walks the table with every role: a route answers 401 or 403
