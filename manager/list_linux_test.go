@@ -113,14 +113,7 @@ func round(d time.Duration) time.Duration { return d.Round(100 * time.Microsecon
 // enrollMany makes so many nodes members, as they do it themselves.
 func enrollMany(t *testing.T, m *Manager, n int) []binnacle.NodeID {
 	t.Helper()
-	created, err := m.tokens.Create(t.Context(), api.NewToken{Kind: membership.KindJoin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := membership.ParseJoinToken(created.Secret)
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := newJoinToken(t, m)
 	ids := make([]binnacle.NodeID, n)
 	for i := range ids {
 		key, err := membership.NewNodeKey()

@@ -66,14 +66,7 @@ type testNode struct {
 
 func newTestNode(t *testing.T, m *Manager, name string) *testNode {
 	t.Helper()
-	created, err := m.tokens.Create(t.Context(), api.NewToken{Kind: membership.KindJoin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := membership.ParseJoinToken(created.Secret)
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := newJoinToken(t, m)
 	key, err := membership.NewNodeKey()
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/manager/access"
+	"github.com/binnacle-project/binnacle/membership"
 )
 
 // startTest runs a whole manager on loopback ports of its own.
@@ -45,6 +46,20 @@ func startTest(t *testing.T, change func(*Options)) *Manager {
 	})
 	awaitReady(t, m, done)
 	return m
+}
+
+// newJoinToken makes what nodes join with.
+func newJoinToken(t *testing.T, m *Manager) membership.JoinToken {
+	t.Helper()
+	created, err := m.tokens.Create(t.Context(), api.NewToken{Kind: membership.KindJoin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := membership.ParseJoinToken(created.Secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
 }
 
 // awaitReady waits until m serves; done brings the error of its Run.

@@ -277,6 +277,7 @@ export class Live {
     const newest = this.#store.state.events[0]?.id ?? 0;
     try {
       this.#store.addEvents(await listEvents(newest, FIRST_EVENTS, signal));
+      if (!this.#store.state.eventsRead) this.#store.set({ eventsRead: true });
     } catch (err) {
       if (signal.aborted) return;
       this.#store.set({ eventsProblem: err instanceof Error ? err.message : String(err) });

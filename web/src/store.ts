@@ -53,6 +53,8 @@ export interface State {
   charts: Charts;
   /** Newest first, at most KEEP_EVENTS. */
   events: Event[];
+  /** The log was read once: no events are none. */
+  eventsRead: boolean;
   eventsProblem: string;
   items: Item[];
   /** What of the items has no beginning, for a look into the store. */
@@ -96,6 +98,7 @@ export class Store {
       link: { state: "connecting", since: now, problem: "" },
       charts: NO_CHARTS,
       events: [],
+      eventsRead: false,
       eventsProblem: "",
       items: [],
       undated: NONE_UNDATED,

@@ -38,6 +38,7 @@ const MOST = 300;
 
 export function EventList({ store, keep, list, marked = 0, most = MOST }: { store: Store; keep: (e: Event) => boolean; list?: readonly Event[]; marked?: number; most?: number }) {
   const live = useStore(store, (s) => s.events);
+  const read = useStore(store, (s) => s.eventsRead);
   const events = list ?? live;
   const nodes = useStore(store, (s) => s.overview?.nodes);
   const now = managerNow(store.state, Date.now());
@@ -47,7 +48,7 @@ export function EventList({ store, keep, list, marked = 0, most = MOST }: { stor
   useEffect(() => {
     if (there) document.getElementById(`event-${marked}`)?.scrollIntoView({ block: "center" });
   }, [marked, there]);
-  if (kept.length === 0) return <p class="none">No events.</p>;
+  if (kept.length === 0) return <p class="none">{list || read ? "No events." : "Reading the events…"}</p>;
   return (
     <>
       <ol class="events">
