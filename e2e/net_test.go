@@ -23,8 +23,7 @@ import (
 // netCluster is a manager and gateways on a lab.
 type netCluster struct {
 	*cluster
-	lab     *netLab
-	backend string
+	lab *netLab
 }
 
 // startNetCluster starts a manager and n gateways that see each other.

@@ -6,10 +6,14 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
@@ -225,14 +229,18 @@ func refused(t *testing.T, resp *http.Response) {
 
 // Connections beyond the bound are closed before a handshake.
 func TestConnectionsAreShed(t *testing.T) {
-	m := startTest(t, nil)
-	m.nodeConns.max = 0 // nobody connected yet
-	c, err := tls.Dial("tcp", m.NodeAddr(), &tls.Config{InsecureSkipVerify: true})
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listenForNodes(raw, &tls.Config{}, 0, slog.New(slog.DiscardHandler), metrics.NewSet())
+	defer l.Close()
+	c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true})
 	if err == nil {
 		c.Close()
 		t.Fatal("a connection too many got a handshake")
 	}
-	if n := m.nodeConns.shed.Get(); n != 1 {
+	if n := l.shed.Get(); n != 1 {
 		t.Errorf("binnacle_node_shed_total counts %d connections; want 1", n)
 	}
 }

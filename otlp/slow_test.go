@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/binnacle-project/binnacle"
@@ -116,7 +117,7 @@ func TestMessageThatStops(t *testing.T) {
 	big := sampleTraces(2000) // some 400 kB
 	answers := make(chan error, places)
 	for range places {
-		cc, err := grpc.NewClient("passthrough:///"+r.grpc, grpc.WithInsecure(), grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) {
+		cc, err := grpc.NewClient("passthrough:///"+r.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) {
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", a)
 			return &slowConn{c, 100_000}, err
 		}))

@@ -42,7 +42,7 @@ func TestWindowsHoldWhatWasBooked(t *testing.T) {
 			read := (now + rapid.Int64Range(0, 40).Draw(t, "wait")) / fineStep * fineStep
 			for i, w := range Windows {
 				w := int64(w / time.Second)
-				parts, seconds := cut(read, w)
+				parts, _ := cut(read, w)
 				var requests, errors, timed uint64
 				for _, b := range all {
 					for tier := range topTier(w) + 1 {
@@ -57,17 +57,16 @@ func TestWindowsHoldWhatWasBooked(t *testing.T) {
 						}
 					}
 				}
-				act, _ := k.activity(w, read, &wk)
 				// What is kept from read to read, with nothing booked between, is
 				// what adding up anew gives.
 				for later := read; later <= read+4000; later += max(fineStep, (later-read)/4/fineStep*fineStep) {
-					_, seconds = cut(later, w)
+					_, seconds := cut(later, w)
 					want, _ := k.activity(w, later, &wk)
 					if got := k.read(i, w, later, seconds, &wk); !reflect.DeepEqual(got, want) {
 						t.Fatalf("window %d at +%d, read before: got %+v; want %+v", w, later-start, got, want)
 					}
 				}
-				act, _ = k.activity(w, read, &wk)
+				act, _ := k.activity(w, read, &wk)
 				if act == nil {
 					if k.lastFed/int64(time.Second) > read-w-fineStep {
 						t.Fatalf("window %d at +%d: no data", w, read-start)

@@ -1,6 +1,7 @@
 package traces
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 
@@ -41,7 +42,7 @@ type pebbleLogger struct{ log *slog.Logger }
 
 // Infof implements pebble.Logger.
 func (l pebbleLogger) Infof(format string, args ...any) {
-	if l.log.Enabled(nil, slog.LevelDebug) {
+	if l.log.Enabled(context.Background(), slog.LevelDebug) {
 		l.log.Debug("pebble", "message", fmt.Sprintf(format, args...))
 	}
 }

@@ -154,7 +154,7 @@ type exchange struct {
 
 // clientSpan is what a kept exchange needs beyond the others.
 type clientSpan struct {
-	flight
+	carried
 	url string // without the query, which carries secrets
 }
 
@@ -225,14 +225,15 @@ func (x *exchange) canceled(err error) bool {
 // trace puts the trace of f into req's headers: that of the exchange's own span
 // if it is kept, else that of the request.
 func (x *exchange) trace(f *flight, req *http.Request) {
+	span := &f.carried
 	if f.sc.IsSampled() {
 		full := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: req.URL.Path}
 		x.span = &clientSpan{url: full.String()}
-		x.span.begin(nil, f.sc, true)
-		f = &x.span.flight
+		x.span.begin(f.sc, true)
+		span = &x.span.carried
 	}
-	req.Header["Traceparent"] = f.values()
-	if ts := f.sc.TraceState().String(); ts != "" {
+	req.Header["Traceparent"] = span.values()
+	if ts := span.sc.TraceState().String(); ts != "" {
 		req.Header["Tracestate"] = []string{ts}
 	} else {
 		delete(req.Header, "Tracestate")

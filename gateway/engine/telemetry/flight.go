@@ -13,6 +13,11 @@ import (
 // OpenTelemetry's own context and span need several.
 type flight struct {
 	context.Context
+	carried
+}
+
+// carried is one span, kept or not, as others are told of it.
+type carried struct {
 	sc     trace.SpanContext
 	parent parentSpan
 	// text is the value of traceparent and traceresponse, and header the same as
@@ -32,17 +37,21 @@ type flightKey struct{}
 // newFlight returns the context of a request that continues parent, if that is
 // valid, or begins a trace.
 func newFlight(ctx context.Context, parent trace.SpanContext, sampled bool) *flight {
-	f := &flight{}
-	f.begin(ctx, parent, sampled)
+	f := &flight{Context: ctx}
+	f.begin(parent, sampled)
 	return f
 }
 
-func (f *flight) begin(ctx context.Context, parent trace.SpanContext, sampled bool) {
-	f.Context, f.sc, f.parent = ctx, newSpanContext(parent, sampled), parentSpan{parent.SpanID(), parent.IsRemote()}
-	writeTraceparent(&f.text, f.sc)
-	// The text does not change from here on, and lives as long as its flight.
-	f.header[0] = unsafe.String(&f.text[0], len(f.text))
+// begin makes a span of parent's trace, if that is valid, or of a new one.
+func (c *carried) begin(parent trace.SpanContext, sampled bool) {
+	c.sc, c.parent = newSpanContext(parent, sampled), parentSpan{parent.SpanID(), parent.IsRemote()}
+	writeTraceparent(&c.text, c.sc)
+	// The text does not change from here on, and lives as long as what it is in.
+	c.header[0] = unsafe.String(&c.text[0], len(c.text))
 }
+
+// values is the header's value, safe to put into a Header.
+func (c *carried) values() []string { return c.header[:1:1] }
 
 // ContextOf returns ctx with the trace of the request that is answered through
 // w, which may be wrapped any number of times, if the wrappers have Unwrap. The
@@ -68,9 +77,6 @@ func (f *flight) Value(key any) any {
 	}
 	return f.Context.Value(key)
 }
-
-// values is the header's value, safe to put into a Header.
-func (f *flight) values() []string { return f.header[:1:1] }
 
 // flightOf returns the flight of ctx, nil if it is of no measured request.
 func flightOf(ctx context.Context) *flight {

@@ -163,7 +163,7 @@ func encodeAttributes(kvs []attribute.KeyValue) []byte {
 			b := w.attribute(kv.Key, protowire.SizeTag(anyDouble)+8)
 			w.b = appendFixed64(b, anyDouble, math.Float64bits(kv.Value.AsFloat64()))
 		default:
-			w.text(kv.Key, kv.Value.Emit())
+			w.text(kv.Key, kv.Value.String())
 		}
 	}
 	return w.b

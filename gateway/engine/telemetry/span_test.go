@@ -134,6 +134,13 @@ func (c *fakeClient) UploadTraces(ctx context.Context, rs []*tracepb.ResourceSpa
 	return nil
 }
 
+// got returns what came so far.
+func (c *fakeClient) got() (spans []string, exports int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.spans), c.exports
+}
+
 func newTestQueue(c *fakeClient) *spanQueue {
 	return newSpanQueue(c, encodeResource(resource.NewSchemaless(attribute.String("service.name", "gw"))), encodeScope(), metrics.NewSet(), discard)
 }
@@ -154,20 +161,20 @@ func TestSpanQueue(t *testing.T) {
 		q.add(encodedSpan("a"))
 		q.add(encodedSpan("b"))
 		synctest.Wait()
-		if len(c.spans) != 0 {
-			t.Errorf("exported at once: %v", c.spans)
+		if spans, _ := c.got(); len(spans) != 0 {
+			t.Errorf("exported at once: %v", spans)
 		}
 		time.Sleep(batchTimeout)
 		synctest.Wait()
-		if !slices.Equal(c.spans, []string{"a", "b"}) || c.exports != 1 {
-			t.Errorf("after a second: %v in %d exports; want a, b in one", c.spans, c.exports)
+		if spans, exports := c.got(); !slices.Equal(spans, []string{"a", "b"}) || exports != 1 {
+			t.Errorf("after a second: %v in %d exports; want a, b in one", spans, exports)
 		}
 		for range spanBatch {
 			q.add(encodedSpan("c"))
 		}
 		synctest.Wait()
-		if len(c.spans) != 2+spanBatch {
-			t.Errorf("a full batch waits: %d exported; want %d", len(c.spans), 2+spanBatch)
+		if spans, _ := c.got(); len(spans) != 2+spanBatch {
+			t.Errorf("a full batch waits: %d exported; want %d", len(spans), 2+spanBatch)
 		}
 		cancel()
 		synctest.Wait()
@@ -175,8 +182,8 @@ func TestSpanQueue(t *testing.T) {
 		if err := q.shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if n := len(c.spans); c.spans[n-1] != "d" {
-			t.Errorf("shutdown left the last one: %v", c.spans[n-1])
+		if spans, _ := c.got(); spans[len(spans)-1] != "d" {
+			t.Errorf("shutdown left the last one: %v", spans[len(spans)-1])
 		}
 		q.add(encodedSpan("e"))
 		if n := q.lost.Get(); n != 1 {
@@ -200,7 +207,10 @@ func TestSpanQueueIsBounded(t *testing.T) {
 		for range 2 * spanBatch {
 			q.add(span)
 		}
-		if lost, waiting := q.lost.Get(), q.waiting; lost != spanBatch || waiting != maxSpanQueue {
+		q.mu.Lock()
+		waiting := q.waiting
+		q.mu.Unlock()
+		if lost := q.lost.Get(); lost != spanBatch || waiting != maxSpanQueue {
 			t.Errorf("%d lost, %d waiting; want %d and %d", lost, waiting, spanBatch, maxSpanQueue)
 		}
 		time.Sleep(exportTimeout)

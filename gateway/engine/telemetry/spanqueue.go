@@ -220,7 +220,7 @@ func encodeResource(r *resource.Resource) []byte {
 	var out []byte
 	for _, kv := range r.Attributes() {
 		var w spanWriter
-		w.text(kv.Key, kv.Value.Emit())
+		w.text(kv.Key, kv.Value.String())
 		_, _, n := protowire.ConsumeTag(w.b) // the same message under another number
 		out = append(protowire.AppendTag(out, attributes, protowire.BytesType), w.b[n:]...)
 	}
