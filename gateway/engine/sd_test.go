@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,12 +32,14 @@ func TestSRVHosts(t *testing.T) {
 
 func TestDNSSubscriber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		answer, fail := "a.", true
+		var answer atomic.Value // "" is a failure
+		answer.Store("")
 		s := &dnsSubscriber{name: "_x._tcp.test", scheme: "https", lookup: func(context.Context, string, string, string) (string, []*net.SRV, error) {
-			if fail {
+			target := answer.Load().(string)
+			if target == "" {
 				return "", nil, errors.New("no such host")
 			}
-			return "", []*net.SRV{{Target: answer, Port: 8443}}, nil
+			return "", []*net.SRV{{Target: target, Port: 8443}}, nil
 		}}
 		ctx, cancel := context.WithCancel(t.Context())
 		s.update(ctx)
@@ -53,15 +56,15 @@ func TestDNSSubscriber(t *testing.T) {
 			}
 			return hs[0]
 		}
-		fail = false
+		answer.Store("a.")
 		if got := hosts(); got != "https://a:8443" {
 			t.Errorf("after a minute: %q", got)
 		}
-		fail = true
+		answer.Store("")
 		if got := hosts(); got != "https://a:8443" {
 			t.Errorf("after a failed lookup: %q; want the old host", got)
 		}
-		fail, answer = false, "b."
+		answer.Store("b.")
 		if got := hosts(); got != "https://b:8443" {
 			t.Errorf("after a change: %q", got)
 		}
