@@ -167,19 +167,6 @@ func (m *Manager) PageURL() (page, caFile, fingerprint string) {
 	return page, caFile, fingerprint
 }
 
-// listenError says which address, which flag, and what to do.
-func listenError(flag, addr string, err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s %s is in use: stop what holds the port, or choose another with %s", flag, addr, flag)
-	}
-	return fmt.Errorf("listen on %s %s: %w", flag, addr, err)
-}
-
-func loopback(a net.Addr) bool {
-	ap, err := netip.ParseAddrPort(a.String())
-	return err == nil && ap.Addr().Unmap().IsLoopback()
-}
-
 // parseRevision reads the revision header; anything else counts as 0, the
 // node's own file.
 func parseRevision(s string) binnacle.Revision {

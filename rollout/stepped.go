@@ -2,10 +2,8 @@ package rollout
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -15,10 +13,6 @@ import (
 	"github.com/binnacle-project/binnacle/events"
 	"github.com/binnacle-project/binnacle/state"
 )
-
-// returnWithin is how long nodes may take to go back before a failed rollout
-// ends without them. They go back when they can.
-const returnWithin = 10 * time.Minute
 
 // candidates returns the nodes of a group that are alive.
 func (s *Service) candidates(g binnacle.Group) []candidate {
@@ -248,135 +242,4 @@ func (s *Service) complete(ctx context.Context, r *rollout, at time.Time) error 
 	s.announceVerdict(ctx, out, out.Step)
 	s.announce(ctx, events.RolloutCompleted, out, "manager", fmt.Sprintf("revision %d confirmed by %s in %v", out.To, count(len(out.Confirmed), "node"), out.Ended.Sub(out.Started).Round(time.Second)))
 	return nil
-}
-
-// rollBack takes the revision away from all nodes that have it.
-func (s *Service) rollBack(ctx context.Context, r *rollout, reason string, at time.Time) error {
-	s.mu.Lock()
-	desired, err := s.cameFromLocked(r)
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	desired.Since = at
-	if err := s.goBack(ctx, r, desired, func(rec *rolloutRecord) {
-		rec.Steps[rec.Step].State, rec.Steps[rec.Step].Ended = api.StepFailed, at
-		rec.State, rec.Gate, rec.Baseline, rec.Reason = api.RolloutRollingBack, nil, nil, reason
-	}); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	out := r.rec.clone().Rollout
-	s.mu.Unlock()
-	s.announceVerdict(ctx, out, out.Step)
-	s.announce(ctx, events.RolloutRollingBack, out, "manager", fmt.Sprintf("back to revision %d: %s", out.From, reason))
-	return nil
-}
-
-// settleReturn ends a failed rollout when its nodes have confirmed the way back.
-func (s *Service) settleReturn(ctx context.Context, r *rollout, at time.Time) error {
-	s.mu.Lock()
-	var back, missing []binnacle.NodeID
-	from := s.lineLocked(r.rec.Group).desired
-	for _, id := range slices.Sorted(maps.Keys(r.targets())) {
-		n := s.nodes[id]
-		if n != nil && runs(n.ledger, from) {
-			back = append(back, id)
-		} else if since, gone := r.gone[id]; !gone || at.Sub(since) < awayAfter {
-			missing = append(missing, id)
-		}
-	}
-	began := r.rec.Steps[r.rec.Step].Ended
-	same := slices.Equal(back, r.rec.Returned)
-	s.mu.Unlock()
-	if len(missing) > 0 && at.Sub(began) < returnWithin {
-		if same {
-			return nil
-		}
-		_, err := s.change(ctx, r, func(rec *rolloutRecord) { rec.Returned = back })
-		return err
-	}
-	out, err := s.change(ctx, r, func(rec *rolloutRecord) {
-		rec.Returned, rec.State, rec.Ended = back, api.RolloutFailed, at
-		if len(missing) > 0 {
-			rec.Reason += fmt.Sprintf("; not back yet: %s", listOf(missing))
-		}
-	})
-	if err == nil {
-		s.announce(ctx, events.RolloutFailed, out, "manager", fmt.Sprintf("%s; %s %s back on revision %d", out.Reason, count(len(back), "node"), are(len(back)), out.From))
-	}
-	return err
-}
-
-// runs reports whether a ledger says that its node runs what it should. A node
-// that never applied anything runs its own file.
-func runs(l ledgerRecord, want desiredRecord) bool {
-	if want.Number == 0 {
-		return l.Applied == nil || l.Applied.Number == 0
-	}
-	return l.Applied != nil && l.Applied.SHA256 == want.SHA256
-}
-
-// Pause has a rollout go no further until Resume. What nodes were told stays,
-// and a gate that fails still rolls back.
-func (s *Service) Pause(ctx context.Context, id, actor string) (api.Rollout, error) {
-	return s.steer(ctx, id, "paused", events.RolloutPaused, actor, func(rec *rolloutRecord) error {
-		if rec.State != api.RolloutRunning || rec.Strategy == StrategyAll {
-			return conflict("rollout %s is %s, with strategy %q: only a running one in steps, or a restart, can be paused", id, rec.State, rec.Strategy)
-		}
-		rec.State, rec.Reason = api.RolloutPaused, "paused by "+actor
-		return nil
-	})
-}
-
-// Resume lets a paused rollout go on.
-func (s *Service) Resume(ctx context.Context, id, actor string) (api.Rollout, error) {
-	return s.steer(ctx, id, "resumed", events.RolloutResumed, actor, func(rec *rolloutRecord) error {
-		if rec.State != api.RolloutPaused {
-			return conflict("rollout %s is %s, and not paused", id, rec.State)
-		}
-		rec.State, rec.Reason = api.RolloutRunning, ""
-		return nil
-	})
-}
-
-// Promote lets the step under way pass without its gate, as soon as its nodes
-// have confirmed. A gate that has failed cannot be passed so.
-func (s *Service) Promote(ctx context.Context, id, actor string) (api.Rollout, error) {
-	return s.steer(ctx, id, "promoted", events.RolloutPromoted, actor, func(rec *rolloutRecord) error {
-		if rec.Strategy != StrategySteps || rec.State != api.RolloutRunning && rec.State != api.RolloutPaused {
-			return conflict("rollout %s is %s, with strategy %q: only one in steps that is under way can be promoted", id, rec.State, rec.Strategy)
-		}
-		rec.Steps[rec.Step].PromotedBy = actor
-		if rec.State == api.RolloutPaused {
-			rec.State, rec.Reason = api.RolloutRunning, ""
-		}
-		return nil
-	})
-}
-
-// steer changes a rollout by an operator's word.
-func (s *Service) steer(ctx context.Context, id, what, kind, actor string, f func(*rolloutRecord) error) (api.Rollout, error) {
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	s.mu.Lock()
-	r := s.rolloutLocked(id)
-	if r == nil {
-		s.mu.Unlock()
-		return api.Rollout{}, noRollout(id)
-	}
-	try := r.rec.clone()
-	s.mu.Unlock()
-	if err := f(&try); err != nil {
-		return api.Rollout{}, err
-	}
-	out, err := s.change(ctx, r, func(rec *rolloutRecord) { _ = f(rec) }) // nobody else changes the state meanwhile
-	if errors.Is(err, state.ErrConflict) {
-		return out, problem(http.StatusConflict, "Conflict", "another manager changed rollout %s at the same time: try again", id)
-	} else if err != nil {
-		return out, err
-	}
-	s.wakeRun()
-	s.announce(ctx, kind, out, actor, what+" by "+actor)
-	return out, nil
 }

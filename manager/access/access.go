@@ -8,15 +8,12 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base32"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,56 +25,6 @@ import (
 	"github.com/binnacle-project/binnacle/state"
 	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
-
-// Role is what a caller may do, each including the ones before it.
-type Role int
-
-// The roles.
-const (
-	Nobody Role = iota
-	Viewer
-	Operator
-	Admin
-)
-
-var roleNames = []string{"nobody", "viewer", "operator", "admin"}
-
-// String returns the name used in tokens and flags.
-func (r Role) String() string {
-	if r < 0 || int(r) >= len(roleNames) {
-		return fmt.Sprintf("Role(%d)", int(r))
-	}
-	return roleNames[r]
-}
-
-// ParseRole returns the role of a name.
-func ParseRole(s string) (Role, error) {
-	if i := slices.Index(roleNames, s); i >= 0 {
-		return Role(i), nil
-	}
-	return Nobody, fmt.Errorf("role %q: want one of %s", s, strings.Join(roleNames, ", "))
-}
-
-// Single rights that a token may have beside its role.
-const (
-	RightTracesRead = "traces:read" // search and read traces
-	RightOTLPWrite  = "otlp:write"  // send telemetry as an unmanaged node
-)
-
-var rights = []string{RightTracesRead, RightOTLPWrite}
-
-// Principal is who a request comes from. The zero value is nobody.
-type Principal struct {
-	// Name stands as the actor of events and the author of revisions.
-	Name   string
-	Role   Role
-	Rights []string
-}
-
-// May reports whether p has the role, or the right when right is not empty.
-func (p Principal) May(role Role, right string) bool {
-	return p.Role >= role || right != "" && slices.Contains(p.Rights, right)
-}
 
 // Periods of logins.
 const (
@@ -291,104 +238,6 @@ func (a *Access) Revoke(ctx context.Context, id string) error {
 		}
 	}
 	return nil
-}
-
-// byToken returns who holds the token "id.secret", and when it ends; zero for
-// never.
-func (a *Access) byToken(s string) (p Principal, expires time.Time, ok bool) {
-	id, secret, ok := strings.Cut(s, ".")
-	if !ok {
-		return Principal{}, time.Time{}, false
-	}
-	a.mu.Lock()
-	t, ok := a.tokens[id]
-	a.mu.Unlock()
-	if !ok || subtle.ConstantTimeCompare([]byte(hash(secret)), []byte(t.Hash)) != 1 {
-		return Principal{}, time.Time{}, false
-	}
-	if !t.Expires.IsZero() && time.Now().After(t.Expires) {
-		return Principal{}, time.Time{}, false
-	}
-	role, err := ParseRole(t.Role)
-	if err != nil {
-		return Principal{}, time.Time{}, false
-	}
-	return Principal{Name: t.Name, Role: role, Rights: t.Rights}, t.Expires, true
-}
-
-// ErrBadToken is returned by Who for a bearer token that is unknown, revoked or
-// expired: such a caller is not taken for anonymous, so that it hears of it.
-var ErrBadToken = errors.New("the bearer token is unknown, revoked or expired")
-
-// Who returns who a request comes from: its bearer token, else its session
-// cookie, else an anonymous caller.
-func (a *Access) Who(r *http.Request) (Principal, error) {
-	if h := r.Header.Get("Authorization"); h != "" {
-		t, ok := strings.CutPrefix(h, "Bearer ")
-		if !ok {
-			return Principal{}, fmt.Errorf("%w: want Authorization: Bearer TOKEN", ErrBadToken)
-		}
-		p, _, ok := a.byToken(strings.TrimSpace(t))
-		if !ok {
-			return Principal{}, ErrBadToken
-		}
-		return p, nil
-	}
-	if c, err := r.Cookie(cookieName); err == nil {
-		a.mu.Lock()
-		s, ok := a.sessions[hash(c.Value)]
-		a.mu.Unlock()
-		if ok && time.Now().Before(s.Expires) {
-			return s.Principal, nil
-		}
-	}
-	return Principal{Name: "anonymous", Role: a.anonymousRole(r)}, nil
-}
-
-// TokenOf returns the principal of a bare bearer token, for gRPC metadata.
-func (a *Access) TokenOf(authorization string) (Principal, error) {
-	t, ok := strings.CutPrefix(authorization, "Bearer ")
-	if !ok {
-		return Principal{}, fmt.Errorf("%w: want authorization: Bearer TOKEN", ErrBadToken)
-	}
-	if p, _, ok := a.byToken(strings.TrimSpace(t)); ok {
-		return p, nil
-	}
-	return Principal{}, ErrBadToken
-}
-
-func (a *Access) anonymousRole(r *http.Request) Role {
-	if a.anonymous != nil {
-		return *a.anonymous
-	}
-	if isLocal(r) {
-		return Viewer
-	}
-	return Nobody
-}
-
-// isLocal reports whether a request was made on this machine: from a loopback
-// peer, to a local Host, and not passed on by a proxy. The Host keeps a page of
-// another site, whose name was rebound to 127.0.0.1, from reading along.
-func isLocal(r *http.Request) bool {
-	for _, h := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
-		if r.Header.Get(h) != "" {
-			return false
-		}
-	}
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !peer.Addr().Unmap().IsLoopback() {
-		return false
-	}
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && ip.Unmap().IsLoopback()
 }
 
 func badRequest(detail string) error {

@@ -18,13 +18,10 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/storage/wal"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/binnacle-project/binnacle/state"
 )
@@ -240,151 +237,8 @@ func (e *engine) Close() error {
 	return errors.Join(errs...)
 }
 
-func (e *engine) Get(ctx context.Context, key string) (state.KV, error) {
-	var resp *clientv3.GetResponse
-	err := e.retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = e.client.Get(ctx, key)
-		return err
-	})
-	if err != nil {
-		return state.KV{}, err
-	}
-	if len(resp.Kvs) == 0 {
-		return state.KV{}, state.ErrNotFound
-	}
-	kv := resp.Kvs[0]
-	return state.KV{Key: key, Value: kv.Value, Version: kv.ModRevision}, nil
-}
-
 // scanPage is the number of keys read at once.
 const scanPage = 512
-
-func (e *engine) Scan(ctx context.Context, from, end string, fn func(state.KV) error) error {
-	var rev int64 // that of the first page, for all
-	for {
-		var resp *clientv3.GetResponse
-		err := e.retry(ctx, func(ctx context.Context) (err error) {
-			resp, err = e.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(scanPage), clientv3.WithRev(rev))
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for _, kv := range resp.Kvs {
-			if err := fn(state.KV{Key: string(kv.Key), Value: kv.Value, Version: kv.ModRevision}); err != nil {
-				return err
-			}
-		}
-		if !resp.More {
-			return nil
-		}
-		rev = resp.Header.Revision
-		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
-	}
-}
-
-// startWatch opens the one watch over all callers' keys and gives it to
-// the feed until ctx ends. It returns when the watch has begun.
-func (e *engine) startWatch(open, ctx context.Context) error {
-	var rev int64
-	err := e.retry(open, func(ctx context.Context) error {
-		resp, err := e.client.Get(ctx, state.Reserved)
-		if err == nil {
-			rev = resp.Header.Revision
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("begin to watch: %w", err)
-	}
-	e.wg.Go(func() { e.watch(ctx, rev+1) })
-	return nil
-}
-
-// watch follows the store from revision rev on. When etcd ends the watch, it
-// begins a new one and tells all readers to read again.
-func (e *engine) watch(ctx context.Context, rev int64) {
-	for ctx.Err() == nil {
-		for resp := range e.client.Watch(ctx, state.FirstKey, clientv3.WithRange(state.Reserved), clientv3.WithRev(rev)) {
-			if err := resp.Err(); err != nil {
-				if ctx.Err() == nil {
-					e.log.Warn("watch of control state broke; all readers read again", "err", err)
-				}
-				rev = 0
-				break
-			}
-			if len(resp.Events) == 0 {
-				continue
-			}
-			changes := make([]state.Change, len(resp.Events))
-			for i, ev := range resp.Events {
-				changes[i] = state.Change{
-					KV:      state.KV{Key: string(ev.Kv.Key), Value: ev.Kv.Value, Version: ev.Kv.ModRevision},
-					Deleted: ev.Type == clientv3.EventTypeDelete,
-				}
-			}
-			rev = resp.Header.Revision + 1
-			e.feed.Publish(changes)
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		if rev == 0 {
-			e.feed.Resync()
-		}
-		select { // a watch that ends at once must not spin
-		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-// retry calls try with a short deadline until it gives an answer, the caller's
-// context ends, or giveUpAfter has passed.
-func (e *engine) retry(ctx context.Context, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, giveUpAfter)
-	defer cancel()
-	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
-		one, cancelOne := context.WithTimeout(ctx, tryFor)
-		err := try(one)
-		cancelOne()
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, rpctypes.ErrStopped):
-			return fmt.Errorf("%w: %w", state.ErrClosed, err)
-		case !retryable(err):
-			return err
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("%w: %w", state.ErrUnavailable, ctx.Err())
-		}
-		e.retries.Inc()
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", state.ErrUnavailable, err)
-		case <-time.After(wait):
-		}
-	}
-}
-
-// retryable reports whether the same request may do better in a moment. Timeouts
-// and the lack of a leader heal; a full disk, a failed condition and a stopped
-// server do not.
-func retryable(err error) bool {
-	switch {
-	case errors.Is(err, rpctypes.ErrStopped), errors.Is(err, rpctypes.ErrNoSpace):
-		return false
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, rpctypes.ErrNotLeader), errors.Is(err, rpctypes.ErrTooManyRequests):
-		return true
-	}
-	code := status.Code(err)
-	var etcdErr rpctypes.EtcdError
-	if errors.As(err, &etcdErr) {
-		code = etcdErr.Code()
-	}
-	return code == codes.Unavailable || code == codes.DeadlineExceeded
-}
 
 // registerGauges shows what the server knows, until close.
 func (e *engine) registerGauges(set *metrics.Set) {
