@@ -18,6 +18,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	_ "github.com/binnacle-project/binnacle/cmd/internal/startlog"
 	"github.com/binnacle-project/binnacle/gateway"
 	"github.com/binnacle-project/binnacle/gateway/agent"
 	"github.com/binnacle-project/binnacle/gateway/worker"

@@ -22,6 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/binnacle-project/binnacle"
+	_ "github.com/binnacle-project/binnacle/cmd/internal/startlog"
 	"github.com/binnacle-project/binnacle/manager"
 )
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	_ "github.com/binnacle-project/binnacle/cmd/internal/startlog"
 )
 
 // Exit codes.
