@@ -5,14 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -108,58 +104,6 @@ const (
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
-// openSpool reads what earlier runs left in dir, verifying all of it.
-func openSpool(dir string, limit int64, log *slog.Logger, m *spoolMetrics) (*spool, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("telemetry spool %s: %w", dir, err)
-	}
-	s := &spool{dir: dir, max: limit, log: log, m: m}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("telemetry spool %s: %w", dir, err)
-	}
-	for _, e := range entries {
-		hex, ok := strings.CutSuffix(e.Name(), ".seg")
-		id, err := strconv.ParseUint(hex, 16, 64)
-		if !ok || err != nil || len(hex) != 16 {
-			continue
-		}
-		s.segments = append(s.segments, &segment{id: id})
-	}
-	slices.SortFunc(s.segments, func(a, b *segment) int {
-		if a.id < b.id {
-			return -1
-		}
-		return 1
-	})
-	if s.cursor, err = os.OpenFile(filepath.Join(dir, cursorName), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return nil, fmt.Errorf("telemetry spool %s: %w", dir, err)
-	}
-	at, offset := s.readCursor()
-	s.segments = slices.DeleteFunc(s.segments, func(g *segment) bool {
-		var from int64
-		if g.id == at {
-			from = offset
-		}
-		if g.id >= at && s.scan(g, from) {
-			return false
-		}
-		s.removeFile(g) // sent, or nothing in it can be used
-		return true
-	})
-	for _, g := range s.segments {
-		s.bytes += g.size
-		s.count += g.count
-	}
-	if len(s.segments) > 0 && s.segments[0].id == at {
-		s.offset = max(offset, int64(len(spoolMagic)))
-	} else {
-		s.offset = int64(len(spoolMagic))
-	}
-	s.trimLocked(0)
-	return s, nil
-}
-
 func (s *spool) path(g *segment) string {
 	return filepath.Join(s.dir, fmt.Sprintf("%016x.seg", g.id))
 }
@@ -167,46 +111,6 @@ func (s *spool) path(g *segment) string {
 func (s *spool) removeFile(g *segment) {
 	if err := os.Remove(s.path(g)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("a segment of the telemetry spool was not deleted", "file", s.path(g), "err", err)
-	}
-}
-
-// scan measures a segment and counts the whole records from offset from on. It
-// reports whether there are any.
-func (s *spool) scan(g *segment, from int64) bool {
-	f, err := os.Open(s.path(g))
-	if err != nil {
-		s.log.Warn("a segment of the telemetry spool cannot be read", "err", err)
-		return false
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	magic := make([]byte, len(spoolMagic))
-	if _, err := io.ReadFull(f, magic); err != nil || string(magic) != spoolMagic {
-		s.m.damaged.Inc()
-		return false
-	}
-	g.size = int64(len(spoolMagic))
-	for {
-		payload, end, err := readRecord(f, g.size, fi.Size())
-		if errors.Is(err, errRecord) && end > 0 {
-			s.m.damaged.Inc()
-			g.size = end
-			continue
-		}
-		if err != nil {
-			if !errors.Is(err, io.EOF) {
-				s.m.damaged.Inc()
-				s.log.Warn("the end of a segment of the telemetry spool is damaged; what stands before it is kept", "file", f.Name(), "err", err)
-			}
-			return g.count > 0
-		}
-		if _, err := decodeRecord(payload); err == nil && g.size >= from {
-			g.count++
-		}
-		g.size = end
 	}
 }
 
@@ -304,101 +208,6 @@ func (s *spool) writableLocked(n int64) (*segment, error) {
 	s.bytes += g.size
 	s.w, s.writing = f, true
 	return g, nil
-}
-
-// oldest returns the export that waits longest and leaves it there; false when
-// there is none.
-func (s *spool) oldest() (spooled, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.head == nil && len(s.segments) > 0 {
-		s.readHeadLocked()
-	}
-	if s.head == nil {
-		return spooled{}, false
-	}
-	return *s.head, true
-}
-
-// readHeadLocked reads the next record of the oldest segment, or removes the
-// segment when there is no more in it.
-func (s *spool) readHeadLocked() {
-	g := s.segments[0]
-	if s.r == nil {
-		f, err := os.Open(s.path(g))
-		if err != nil {
-			s.lostLocked(g, err)
-			return
-		}
-		s.r = f
-	}
-	payload, end, err := readRecord(s.r, s.offset, g.size)
-	switch {
-	case errors.Is(err, errRecord) && end > 0:
-		s.offset = end // counted when the segment was scanned, or damaged since
-		return
-	case errors.Is(err, io.EOF):
-		s.removeFirstLocked()
-		return
-	case err != nil:
-		s.lostLocked(g, err)
-		return
-	}
-	rec, err := decodeRecord(payload)
-	if err != nil {
-		s.offset = end
-		return
-	}
-	rec.end = end
-	s.head = &rec
-}
-
-// lostLocked gives a segment up that cannot be read.
-func (s *spool) lostLocked(g *segment, err error) {
-	s.m.damaged.Add(max(g.count, 1))
-	s.log.Warn("a segment of the telemetry spool cannot be read; it is dropped", "file", s.path(g), "exports", g.count, "err", err)
-	s.removeFirstLocked()
-}
-
-// done removes what oldest gave last, if it is still there.
-func (s *spool) done(e spooled) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.head == nil || s.head.end != e.end || !s.head.received.Equal(e.received) {
-		return // dropped meanwhile
-	}
-	g := s.segments[0]
-	g.count--
-	s.count--
-	s.offset, s.head = e.end, nil
-	if s.offset == g.size {
-		s.removeFirstLocked()
-	}
-	s.writeCursorLocked()
-}
-
-func (s *spool) writeCursorLocked() {
-	var b [cursorBytes]byte
-	if len(s.segments) > 0 {
-		binary.LittleEndian.PutUint64(b[:], s.segments[0].id)
-		binary.LittleEndian.PutUint64(b[8:], uint64(s.offset))
-	}
-	binary.LittleEndian.PutUint32(b[16:], crc32.Checksum(b[:16], crcTable))
-	if _, err := s.cursor.WriteAt(b[:], 0); err != nil {
-		s.m.errors.Inc() // some exports will be sent twice
-	}
-}
-
-// readCursor returns zeros when there is none that can be used.
-func (s *spool) readCursor() (id uint64, offset int64) {
-	var b [cursorBytes]byte
-	if _, err := s.cursor.ReadAt(b[:], 0); err != nil {
-		return 0, 0
-	}
-	if crc32.Checksum(b[:16], crcTable) != binary.LittleEndian.Uint32(b[16:]) {
-		return 0, 0
-	}
-	return binary.LittleEndian.Uint64(b[:]), int64(binary.LittleEndian.Uint64(b[8:]))
 }
 
 // size returns how much waits: exports, and bytes on disk.
