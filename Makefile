@@ -63,6 +63,13 @@ test-net: binaries ## Membership with real processes in network namespaces; need
 lint: ## gofmt, go vet, staticcheck and the page's type check.
 	@scripts/lint
 
+.PHONY: cross
+cross: ## Compile for the systems that no test runs on: all for macOS, the command line for Windows.
+	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/binnacle-manager
+	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/binnacle-gateway
+	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/binnacle
+	GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/binnacle
+
 .PHONY: bench
 bench: ## Run the Go benchmarks.
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -62,7 +62,8 @@ func (p *processes) start(name, bin string, args ...string) error {
 	}
 	cmd := exec.Command(bin, args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	ownGroup(cmd)
+	endWithParent(cmd.SysProcAttr)
 	errc := make(chan error)
 	p.spawn <- func() { errc <- cmd.Start() }
 	if err := <-errc; err != nil {
@@ -142,7 +143,7 @@ func stopAll(list []*process) error {
 			errs = append(errs, fmt.Errorf("%s did not stop within %v and was killed", pr.name, stopTimeout))
 		}
 		// Whatever is left of the group goes too.
-		_ = syscall.Kill(-pr.cmd.Process.Pid, syscall.SIGKILL)
+		killGroup(pr.cmd.Process)
 		<-pr.done
 	}
 	return errors.Join(errs...)

@@ -209,7 +209,7 @@ func (p *process) start(cmd *exec.Cmd, dieWithParent bool, ended func(err error)
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	if dieWithParent {
-		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+		endWithParent(cmd.SysProcAttr)
 	}
 	p.group = cmd.SysProcAttr.Setpgid
 	started := make(chan error, 1)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle/state"
+	"github.com/binnacle-project/binnacle/state/diskspace"
 )
 
 // guard refuses writes while the disk is nearly full. A full disk is worse for
@@ -44,7 +45,7 @@ func (g *guard) check() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if now := time.Now(); now.Sub(g.at) >= guardEvery {
-		free, err := freeBytes(g.dir)
+		free, err := diskspace.Free(g.dir)
 		if err != nil {
 			return nil
 		}
@@ -66,7 +67,7 @@ func (g *guard) check() error {
 
 // checkStart refuses a start that would end in a panic for lack of room.
 func (g *guard) checkStart() error {
-	free, err := freeBytes(g.dir)
+	free, err := diskspace.Free(g.dir)
 	if err == nil && free < startBytes {
 		return fmt.Errorf("open control state: the disk of %s has %d MiB free and the start needs %d: free some space or grow the disk", g.dir, free>>20, startBytes>>20)
 	}

@@ -7,6 +7,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/binnacle-project/binnacle/state"
+	"github.com/binnacle-project/binnacle/state/diskspace"
 )
 
 const (
@@ -72,7 +73,7 @@ func (e *engine) makeRoom(ctx context.Context) {
 func (e *engine) defrag() {
 	backend := e.server.Server.Backend()
 	before := backend.Size()
-	if free, err := freeBytes(e.guard.dir); err == nil && free < uint64(before)+e.guard.min {
+	if free, err := diskspace.Free(e.guard.dir); err == nil && free < uint64(before)+e.guard.min {
 		e.log.Warn("no room to rewrite the file of control state", "file_bytes", before, "free_bytes", free)
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/binnacle-project/binnacle/state/diskspace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -37,7 +38,7 @@ type fatalHook struct {
 }
 
 func (h fatalHook) OnWrite(entry *zapcore.CheckedEntry, _ []zapcore.Field) {
-	free, _ := freeBytes(h.dir)
+	free, _ := diskspace.Free(h.dir)
 	h.log.Error("control state can not go on and ends the process; check the disk, then start again", "cause", entry.Message, "dir", h.dir, "free_bytes", free)
 	os.Exit(1)
 }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
-	"syscall"
+
 	"time"
+
+	"github.com/binnacle-project/binnacle/state/diskspace"
 
 	vm "github.com/VictoriaMetrics/metrics"
 )
@@ -59,13 +61,14 @@ func (sp *space) look() {
 	if sp.minFree < 0 {
 		return
 	}
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(sp.dir, &st); err != nil {
-		sp.log.Warn("free space unknown", "dir", sp.dir, "error", err)
+	free, err := diskspace.Free(sp.dir)
+	if err != nil {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			sp.log.Warn("free space unknown", "dir", sp.dir, "error", err)
+		}
 		return
 	}
-	free := int64(st.Bavail) * st.Bsize
-	full := free < sp.minFree
+	full := free < uint64(sp.minFree)
 	switch was := sp.full.Swap(full); {
 	case full && !was:
 		sp.log.Error("disk is full: metrics are refused until space returns", "dir", sp.dir, "free", free, "need", sp.minFree)
