@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,9 @@ func TestLoadTraces(t *testing.T) {
 	requests, rounds, templates := 40, 1, 10
 	if os.Getenv("BINNACLE_LOAD") == "full" {
 		requests, rounds, templates = 10_000_000/loadSpans+1, 10, 200
+	}
+	if n, err := strconv.Atoi(os.Getenv("BINNACLE_LOAD")); err == nil { // spans
+		requests, rounds, templates = n/loadSpans+1, max(1, n/1_000_000), 200
 	}
 	c := startManager(t)
 	load := newTraceLoad(templates, requests)

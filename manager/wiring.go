@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"syscall"
 
-	"go.opentelemetry.io/collector/pdata/ptrace"
-
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/manager/access"
 	"github.com/binnacle-project/binnacle/manager/pagetls"
@@ -38,7 +36,7 @@ func (s metricsSink) WriteMetrics(ctx context.Context, o binnacle.Origin, m *wir
 	return otlp.Result{Rejected: rejected, Message: message}, err
 }
 
-func (s metricsSink) WriteTraces(context.Context, binnacle.Origin, ptrace.Traces) (otlp.Result, error) {
+func (s metricsSink) WriteTraces(context.Context, binnacle.Origin, *wire.Traces) (otlp.Result, error) {
 	return otlp.Result{}, nil
 }
 
@@ -49,8 +47,8 @@ func (s tracesSink) WriteMetrics(context.Context, binnacle.Origin, *wire.Metrics
 	return otlp.Result{}, nil
 }
 
-func (s tracesSink) WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (otlp.Result, error) {
-	rejected, message, err := s.store.WriteTraces(ctx, o, td)
+func (s tracesSink) WriteTraces(ctx context.Context, o binnacle.Origin, t *wire.Traces) (otlp.Result, error) {
+	rejected, message, err := s.store.WriteTraces(ctx, o, t)
 	return otlp.Result{Rejected: rejected, Message: message}, err
 }
 

@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/ptrace"
-
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/otlp/wire"
 )
@@ -44,15 +41,6 @@ func (a *attribution) resource(attrs attributes) (refused string) {
 		return a.unmanagedResource(attrs)
 	}
 	return ""
-}
-
-// attributes are those of a resource of either signal. Values are text, as
-// that of a number reads.
-type attributes interface {
-	get(key string) (value string, ok bool)
-	put(key, value string)
-	// reserved returns the first key of Binnacle's own namespace, or "".
-	reserved() string
 }
 
 // managedResource sets the identity that the certificate proves. The sender's
@@ -110,32 +98,11 @@ func reservedItem(key string) (refused string) {
 	return fmt.Sprintf("attribute %q is reserved: only enrolled nodes have attributes that start with %q", key, binnacle.AttrPrefix)
 }
 
-// pdataAttrs are attributes of pdata.
-type pdataAttrs struct{ pcommon.Map }
+// attributes are those of a resource.
+type attributes struct{ *wire.Attrs }
 
-func (a pdataAttrs) get(key string) (string, bool) {
-	v, ok := a.Get(key)
-	if !ok {
-		return "", false
-	}
-	return v.AsString(), true
-}
-
-func (a pdataAttrs) put(key, value string) { a.PutStr(key, value) }
-
-func (a pdataAttrs) reserved() string {
-	for k := range a.All() {
-		if strings.HasPrefix(k, binnacle.AttrPrefix) {
-			return k
-		}
-	}
-	return ""
-}
-
-// wireAttrs are attributes in the bytes of a request.
-type wireAttrs struct{ *wire.Attrs }
-
-func (a wireAttrs) get(key string) (string, bool) {
+// get returns a value as text.
+func (a attributes) get(key string) (string, bool) {
 	v, ok := a.Get(key)
 	if !ok {
 		return "", false
@@ -143,9 +110,10 @@ func (a wireAttrs) get(key string) (string, bool) {
 	return v.View(), true
 }
 
-func (a wireAttrs) put(key, value string) { a.Put(key, value) }
+func (a attributes) put(key, value string) { a.Put(key, value) }
 
-func (a wireAttrs) reserved() string {
+// reserved returns the first key of Binnacle's own namespace, or "".
+func (a attributes) reserved() string {
 	for _, attr := range *a.Attrs {
 		if strings.HasPrefix(attr.Key, binnacle.AttrPrefix) {
 			return attr.Key
@@ -158,7 +126,7 @@ func (a wireAttrs) reserved() string {
 func (a *attribution) metrics(m *wire.Metrics) (r Result) {
 	unmanaged := !a.trusted && !a.origin.Managed
 	m.RemoveResources(func(res *wire.Resource) bool {
-		why := a.resource(wireAttrs{&res.Attrs})
+		why := a.resource(attributes{&res.Attrs})
 		if why != "" {
 			r.refuse(res.Points(), why)
 			return true
@@ -181,24 +149,17 @@ func (a *attribution) points(res *wire.Resource, r *Result) {
 	r.refuse(res.RemoveReserved(), why)
 }
 
-// traces attributes all resources of td and removes what is refused.
-func (a *attribution) traces(td ptrace.Traces) (r Result) {
-	td.ResourceSpans().RemoveIf(func(rs ptrace.ResourceSpans) bool {
-		if why := a.resource(pdataAttrs{rs.Resource().Attributes()}); why != "" {
-			r.refuse(spansOf(rs), why)
+// traces attributes all resources of t and removes what is refused.
+func (a *attribution) traces(t *wire.Traces) (r Result) {
+	unmanaged := !a.trusted && !a.origin.Managed
+	t.RemoveResources(func(res *wire.ResourceSpans) bool {
+		why := a.resource(attributes{&res.Attrs})
+		if why != "" {
+			r.refuse(res.Spans(), why)
 			return true
 		}
-		if a.trusted || a.origin.Managed {
-			return false
-		}
-		for _, ss := range rs.ScopeSpans().All() {
-			ss.Spans().RemoveIf(func(sp ptrace.Span) bool {
-				key := pdataAttrs{sp.Attributes()}.reserved()
-				if key != "" {
-					r.refuse(1, reservedItem(key))
-				}
-				return key != ""
-			})
+		if key := res.ReservedKey(); unmanaged && key != "" {
+			r.refuse(res.RemoveReserved(), reservedItem(key))
 		}
 		return false
 	})
@@ -211,11 +172,4 @@ func (r *Result) refuse(n int, why string) {
 	if r.Message == "" {
 		r.Message = why
 	}
-}
-
-func spansOf(rs ptrace.ResourceSpans) (n int) {
-	for _, ss := range rs.ScopeSpans().All() {
-		n += ss.Spans().Len()
-	}
-	return n
 }

@@ -40,7 +40,7 @@ func newBatch(s signal) batch {
 	if s == metricsSignal {
 		return metricsBatches.Get().(*metricsBatch)
 	}
-	return &tracesBatch{ptraceotlp.NewExportRequest()}
+	return tracesBatches.Get().(*tracesBatch)
 }
 
 // metricsBatch is read in place, see package wire.
@@ -48,7 +48,7 @@ type metricsBatch struct{ m wire.Metrics }
 
 var metricsBatches = sync.Pool{New: func() any { return new(metricsBatch) }}
 
-// keepPoints is the largest memory for points that goes back to the pool.
+// keepPoints is the largest memory for points or spans that goes back to a pool.
 const keepPoints = 1 << 20
 
 func (b *metricsBatch) release() {
@@ -66,44 +66,7 @@ func (b *metricsBatch) decode(ctx context.Context, body []byte, json bool, lim l
 		}
 		body = again
 	}
-	err := b.read(ctx, body, lim, sh)
-	if !errors.Is(err, wire.ErrOdd) {
-		return err
-	}
-	t, err := scan(body, metricsRequest, lim)
-	if err != nil {
-		return err
-	}
-	if err := sh.grow(ctx, t.cost); err != nil {
-		return err
-	}
-	normal, err := wire.Normal(body)
-	if err != nil {
-		return refuse(badRequest, "the request is not OTLP protobuf: %w", err)
-	}
-	if err := b.read(ctx, normal, lim, sh); err != nil {
-		if errors.Is(err, wire.ErrOdd) {
-			return refuse(badRequest, "the request is not OTLP protobuf: %w", err)
-		}
-		return err
-	}
-	return nil
-}
-
-func (b *metricsBatch) read(ctx context.Context, body []byte, lim limits, sh *share) error {
-	err := b.m.Read(body, wire.Limits{
-		Elements: lim.elements, Attributes: lim.attributes, Depth: lim.depth,
-		Memory: func(total int64) error {
-			if total += int64(len(body)); total > lim.cost {
-				return tooCostly(lim.cost)
-			}
-			return sh.grow(ctx, total)
-		},
-	})
-	if over, ok := errors.AsType[*wire.LimitError](err); ok {
-		return tooMany(over.What, over.Limit)
-	}
-	return err
+	return readInPlace(ctx, body, metricsRequest, lim, sh, b.m.Read, wire.Normal)
 }
 
 func (b *metricsBatch) attribute(a *attribution) Result { return a.metrics(&b.m) }
@@ -131,41 +94,40 @@ func (b *metricsBatch) response(r Result, json bool) ([]byte, error) {
 	return resp.MarshalProto()
 }
 
-type tracesBatch struct{ req ptraceotlp.ExportRequest }
+// tracesBatch is read in place, too.
+type tracesBatch struct{ t wire.Traces }
 
-func (b *tracesBatch) attribute(a *attribution) Result { return a.traces(b.req.Traces()) }
-func (b *tracesBatch) items() int                      { return b.req.Traces().SpanCount() }
-func (b *tracesBatch) release()                        {}
+var tracesBatches = sync.Pool{New: func() any { return new(tracesBatch) }}
+
+func (b *tracesBatch) release() {
+	if b.t.Bytes() <= keepPoints {
+		tracesBatches.Put(b)
+	}
+}
 
 func (b *tracesBatch) decode(ctx context.Context, body []byte, json bool, lim limits, sh *share) error {
 	if json {
-		again, err := throughJSON(ctx, body, lim, sh, b.req.UnmarshalJSON, b.req.MarshalProto)
+		req := ptraceotlp.NewExportRequest()
+		again, err := throughJSON(ctx, body, lim, sh, req.UnmarshalJSON, req.MarshalProto)
 		if err != nil {
 			return err
 		}
-		_, err = scan(again, tracesRequest, lim)
-		return err
+		body = again
 	}
-	t, err := scan(body, tracesRequest, lim)
-	if err != nil {
-		return err
-	}
-	if err := sh.grow(ctx, t.cost); err != nil {
-		return err
-	}
-	if err := b.req.UnmarshalProto(body); err != nil {
-		return refuse(badRequest, "the request is not OTLP protobuf: %w", err)
-	}
-	return nil
+	return readInPlace(ctx, body, tracesRequest, lim, sh, b.t.Read, wire.NormalTraces)
 }
 
+func (b *tracesBatch) attribute(a *attribution) Result { return a.traces(&b.t) }
+func (b *tracesBatch) items() int                      { return b.t.Spans() }
+
 func (b *tracesBatch) write(ctx context.Context, s Sink, o binnacle.Origin) (Result, error) {
-	td := b.req.Traces()
-	td.MarkReadOnly()
-	return s.WriteTraces(ctx, o, td)
+	return s.WriteTraces(ctx, o, &b.t)
 }
 
 func (b *tracesBatch) response(r Result, json bool) ([]byte, error) {
+	if r == (Result{}) && !json {
+		return allStored, nil // the same bytes for both signals
+	}
 	resp := ptraceotlp.NewExportResponse()
 	if r != (Result{}) {
 		resp.PartialSuccess().SetRejectedSpans(int64(r.Rejected))
@@ -175,6 +137,45 @@ func (b *tracesBatch) response(r Result, json bool) ([]byte, error) {
 		return resp.MarshalJSON()
 	}
 	return resp.MarshalProto()
+}
+
+// readInPlace reads a body within the limits and with the share for what it takes.
+// What read finds odd, normal writes anew.
+func readInPlace(ctx context.Context, body []byte, root kind, lim limits, sh *share, read func([]byte, wire.Limits) error, normal func([]byte) ([]byte, error)) error {
+	within := func(body []byte) error {
+		err := read(body, wire.Limits{
+			Elements: lim.elements, Attributes: lim.attributes, Events: lim.events, Depth: lim.depth,
+			Memory: func(total int64) error {
+				if total += int64(len(body)); total > lim.cost {
+					return tooCostly(lim.cost)
+				}
+				return sh.grow(ctx, total)
+			},
+		})
+		if over, ok := errors.AsType[*wire.LimitError](err); ok {
+			return tooMany(over.What, over.Limit)
+		}
+		return err
+	}
+	err := within(body)
+	if !errors.Is(err, wire.ErrOdd) {
+		return err
+	}
+	t, err := scan(body, root, lim)
+	if err != nil {
+		return err
+	}
+	if err := sh.grow(ctx, t.cost); err != nil {
+		return err
+	}
+	again, err := normal(body)
+	if err != nil {
+		return refuse(badRequest, "the request is not OTLP protobuf: %w", err)
+	}
+	if err = within(again); errors.Is(err, wire.ErrOdd) {
+		return refuse(badRequest, "the request is not OTLP protobuf: %w", err)
+	}
+	return err
 }
 
 // throughJSON decodes JSON and returns the same request as protobuf. JSON is what

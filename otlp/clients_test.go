@@ -17,8 +17,6 @@ import (
 	sdkresource "go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
-	"go.opentelemetry.io/collector/pdata/ptrace"
-
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/otlp/wire"
 )
@@ -101,11 +99,11 @@ type failing struct {
 	calls atomic.Int64
 }
 
-func (s *failing) WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error) {
+func (s *failing) WriteTraces(ctx context.Context, o binnacle.Origin, t *wire.Traces) (Result, error) {
 	if s.calls.Add(1) <= s.n.Load() {
 		return Result{}, s.err
 	}
-	return s.memSink.WriteTraces(ctx, o, td)
+	return s.memSink.WriteTraces(ctx, o, t)
 }
 
 func (s *failing) WriteMetrics(context.Context, binnacle.Origin, *wire.Metrics) (Result, error) {

@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -68,15 +69,21 @@ func toWire(md pmetric.Metrics) *wire.Metrics {
 	return m
 }
 
-func (s *memSink) WriteTraces(_ context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error) {
+func (s *memSink) WriteTraces(_ context.Context, o binnacle.Origin, t *wire.Traces) (Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
 		return Result{}, s.err
 	}
-	c := ptrace.NewTraces()
-	td.CopyTo(c)
-	s.traces = append(s.traces, c)
+	b, err := t.AppendRequest(nil)
+	if err != nil {
+		panic(err)
+	}
+	req := ptraceotlp.NewExportRequest()
+	if err := req.UnmarshalProto(b); err != nil {
+		panic(err)
+	}
+	s.traces = append(s.traces, req.Traces())
 	s.origins = append(s.origins, o)
 	return s.res, nil
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
-	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/otlp/wire"
@@ -144,7 +143,11 @@ func (r *Receiver) ReceiveMetrics(ctx context.Context, o binnacle.Origin, md pme
 
 // ReceiveTraces takes the process's own spans, as ReceiveMetrics does metrics.
 func (r *Receiver) ReceiveTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error) {
-	return r.keep(ctx, tracesSignal, &attribution{origin: o, trusted: true}, &tracesBatch{ptraceotlp.NewExportRequestFromTraces(td)})
+	t, err := wire.TracesFromPdata(td)
+	if err != nil {
+		return Result{}, fmt.Errorf("read own spans: %w", err)
+	}
+	return r.keep(ctx, tracesSignal, &attribution{origin: o, trusted: true}, &tracesBatch{*t})
 }
 
 // receive takes the inflated body of one request: scan, share of the decoding

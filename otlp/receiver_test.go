@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // encoding names one of the three ways to send the same request.
@@ -466,7 +467,7 @@ func TestTooManyInFlight(t *testing.T) {
 
 type panicSink struct{ SinkFuncs }
 
-func (panicSink) WriteTraces(context.Context, binnacle.Origin, ptrace.Traces) (Result, error) {
+func (panicSink) WriteTraces(context.Context, binnacle.Origin, *wire.Traces) (Result, error) {
 	panic("boom")
 }
 
@@ -599,8 +600,12 @@ func TestReservedItems(t *testing.T) {
 	}
 	td := sampleTraces(3)
 	td.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(1).Attributes().PutStr("binnacle.revision", "3")
-	if res := a.traces(td); res.Rejected != 1 || td.SpanCount() != 2 {
-		t.Errorf("got %+v and %d spans left; want 1 refused, 2 left", res, td.SpanCount())
+	spans, err := wire.TracesFromPdata(td)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res := a.traces(spans); res.Rejected != 1 || spans.Spans() != 2 {
+		t.Errorf("got %+v and %d spans left; want 1 refused, 2 left", res, spans.Spans())
 	}
 }
 

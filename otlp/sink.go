@@ -3,8 +3,6 @@ package otlp
 import (
 	"context"
 
-	"go.opentelemetry.io/collector/pdata/ptrace"
-
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/otlp/wire"
 )
@@ -13,16 +11,15 @@ import (
 //
 // The data are already attributed: service.instance.id is set, and binnacle.*
 // attributes can be believed. A sink reads them during the call and neither
-// changes nor keeps them: metrics lie in the bytes of the request, strings too,
-// and these bytes are used again when it is over; spans are marked read-only.
-// It may be called from many goroutines at once.
+// changes nor keeps them: they lie in the bytes of the request, strings too, and
+// these bytes are used again when it is over. It may be called from many goroutines at once.
 //
 // A nil error acknowledges the batch, less Result.Rejected items, to the
 // sender. Errors are classed by Retry and Permanent; any other error is
 // internal: the sender is told so, and will not send the batch again.
 type Sink interface {
 	WriteMetrics(ctx context.Context, o binnacle.Origin, m *wire.Metrics) (Result, error)
-	WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error)
+	WriteTraces(ctx context.Context, o binnacle.Origin, t *wire.Traces) (Result, error)
 }
 
 // Result is how a sink accepted a batch. The zero Result means all of it.
@@ -56,7 +53,7 @@ func joinMessages(a, b string) string {
 // signal, so that a store of one signal is a Sink too.
 type SinkFuncs struct {
 	Metrics func(ctx context.Context, o binnacle.Origin, m *wire.Metrics) (Result, error)
-	Traces  func(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error)
+	Traces  func(ctx context.Context, o binnacle.Origin, t *wire.Traces) (Result, error)
 }
 
 // WriteMetrics implements Sink.
@@ -68,11 +65,11 @@ func (f SinkFuncs) WriteMetrics(ctx context.Context, o binnacle.Origin, m *wire.
 }
 
 // WriteTraces implements Sink.
-func (f SinkFuncs) WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error) {
+func (f SinkFuncs) WriteTraces(ctx context.Context, o binnacle.Origin, t *wire.Traces) (Result, error) {
 	if f.Traces == nil {
 		return Result{}, nil
 	}
-	return f.Traces(ctx, o, td)
+	return f.Traces(ctx, o, t)
 }
 
 // Fan gives every batch to each of sinks in turn and merges their results.
@@ -89,8 +86,8 @@ func (f fan) WriteMetrics(ctx context.Context, o binnacle.Origin, m *wire.Metric
 	return f.each(func(s Sink) (Result, error) { return s.WriteMetrics(ctx, o, m) })
 }
 
-func (f fan) WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (Result, error) {
-	return f.each(func(s Sink) (Result, error) { return s.WriteTraces(ctx, o, td) })
+func (f fan) WriteTraces(ctx context.Context, o binnacle.Origin, t *wire.Traces) (Result, error) {
+	return f.each(func(s Sink) (Result, error) { return s.WriteTraces(ctx, o, t) })
 }
 
 func (f fan) each(write func(Sink) (Result, error)) (Result, error) {

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -20,6 +19,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // TestBodyThatStops: a body that stops coming is refused, as retryable, and
@@ -28,7 +28,7 @@ import (
 func TestBodyThatStops(t *testing.T) {
 	var pause time.Duration
 	kept := 0
-	r := newRig(t, Options{Sink: SinkFuncs{Traces: func(ctx context.Context, _ binnacle.Origin, td ptrace.Traces) (Result, error) {
+	r := newRig(t, Options{Sink: SinkFuncs{Traces: func(ctx context.Context, _ binnacle.Origin, _ *wire.Traces) (Result, error) {
 		select {
 		case <-time.After(pause):
 			kept++

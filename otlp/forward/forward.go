@@ -11,8 +11,6 @@ import (
 	"sync"
 
 	"github.com/VictoriaMetrics/metrics"
-	"go.opentelemetry.io/collector/pdata/ptrace"
-	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/otlp"
@@ -111,10 +109,10 @@ func (f *Forwarder) WriteMetrics(_ context.Context, _ binnacle.Origin, m *wire.M
 }
 
 // WriteTraces implements otlp.Sink.
-func (f *Forwarder) WriteTraces(_ context.Context, _ binnacle.Origin, td ptrace.Traces) (otlp.Result, error) {
+func (f *Forwarder) WriteTraces(_ context.Context, _ binnacle.Origin, t *wire.Traces) (otlp.Result, error) {
 	if l := f.lanes[tracesSignal]; l != nil {
-		body, err := ptraceotlp.NewExportRequestFromTraces(td).MarshalProto()
-		l.take(td.SpanCount(), body, err)
+		body, err := t.AppendRequest(nil)
+		l.take(t.Spans(), body, err)
 	}
 	return otlp.Result{}, nil
 }

@@ -46,8 +46,8 @@ func newEngine() *engine {
 		Metrics: func(_ context.Context, _ binnacle.Origin, m *wire.Metrics) (otlp.Result, error) {
 			return e.keep(strings.Clone(m.Resources[0].Metrics[0].Name))
 		},
-		Traces: func(_ context.Context, _ binnacle.Origin, td ptrace.Traces) (otlp.Result, error) {
-			return e.keep(td.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(0).Name())
+		Traces: func(_ context.Context, _ binnacle.Origin, t *wire.Traces) (otlp.Result, error) {
+			return e.keep(strings.Clone(t.Resources[0].Scopes[0].Spans[0].Name))
 		},
 	}})
 	e.receiver = http.StripPrefix("/otlp", r.HTTPHandler(func(_ context.Context, s otlp.Sender) (binnacle.Origin, error) {
@@ -112,7 +112,7 @@ func (e *engine) got() []string {
 }
 
 // spans are n spans of one name, points n points of one metric.
-func spans(name string, n int) ptrace.Traces {
+func spans(name string, n int) *wire.Traces {
 	td := ptrace.NewTraces()
 	ss := td.ResourceSpans().AppendEmpty().ScopeSpans().AppendEmpty().Spans()
 	for i := range n {
@@ -121,8 +121,11 @@ func spans(name string, n int) ptrace.Traces {
 		sp.SetTraceID(pcommon.TraceID{1, byte(i)})
 		sp.SetSpanID(pcommon.SpanID{1, byte(i)})
 	}
-	td.MarkReadOnly()
-	return td
+	t, err := wire.TracesFromPdata(td)
+	if err != nil {
+		panic(err)
+	}
+	return t
 }
 
 func points(name string, n int) *wire.Metrics {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -48,6 +49,9 @@ func (v Value) Int() int64 { return int64(v.num) }
 // Double returns the value of a Double.
 func (v Value) Double() float64 { return math.Float64frombits(v.num) }
 
+// Bool returns the value of a Bool.
+func (v Value) Bool() bool { return v.num != 0 }
+
 // View returns v as text, as String does. That of a Str shares the memory of
 // the request; only those of other types are built.
 func (v Value) View() string {
@@ -88,6 +92,45 @@ func asPdata(v Value) string {
 	return ""
 }
 
+// Raw returns what a value of type Bytes holds, a view.
+func (v Value) Raw() []byte {
+	if v.Type != Bytes {
+		return nil
+	}
+	b, next := bytesAt(unsafe.Slice(unsafe.StringData(v.data), len(v.data)), 1)
+	if next < 0 {
+		return nil
+	}
+	return b
+}
+
+// Items yields the values of an Array, with empty keys, or of a Map, in order.
+func (v Value) Items() iter.Seq2[string, Value] {
+	return func(yield func(string, Value) bool) {
+		if v.Type != Array && v.Type != Map {
+			return
+		}
+		list, next := bytesAt(unsafe.Slice(unsafe.StringData(v.data), len(v.data)), 1)
+		for i := 0; next >= 0 && i < len(list); {
+			var item []byte
+			if item, next = bytesAt(list, i+1); next < 0 {
+				return
+			}
+			i = next
+			a := Attr{}
+			var ok bool
+			if v.Type == Map {
+				a, ok = parseAttr(item)
+			} else {
+				a.Value, ok = parseValue(item)
+			}
+			if !ok || !yield(a.Key, a.Value) {
+				return
+			}
+		}
+	}
+}
+
 // Attrs are the attributes of a resource, in the order they came. A key may
 // stand twice; the first counts.
 type Attrs []Attr
@@ -113,8 +156,8 @@ func (a *Attrs) Put(key, value string) {
 	*a = append(*a, Attr{Key: key, Value: StrValue(value)})
 }
 
-// PointAttrs are the attributes of a point as they came: KeyValue messages, one
-// after the other, each with its tag.
+// PointAttrs are the attributes of a point, span, event, link or scope as they
+// came: KeyValue messages, one after the other, each with its tag.
 type PointAttrs []byte
 
 // All yields the attributes in order.
@@ -146,6 +189,11 @@ func (p PointAttrs) Get(key string) (Value, bool) {
 // parseAttr reads a KeyValue message that was checked before.
 func parseAttr(kv []byte) (a Attr, ok bool) {
 	a.raw = kv
+	if key, value, plain := plainParts(kv); plain {
+		a.Key = key
+		a.Value, ok = parseValue(value)
+		return a, ok
+	}
 	for i := 0; i < len(kv); {
 		if kv[i] == tagKeyIndex {
 			if _, i = varint(kv, i+1); i < 0 {

@@ -33,7 +33,7 @@ func FromPdata(md pmetric.Metrics) (*Metrics, error) {
 func (m *Metrics) AppendRequest(b []byte) ([]byte, error) {
 	for i := range m.Resources {
 		res := &m.Resources[i]
-		whole := res.appendResourceMetrics(nil)
+		whole := appendResource(nil, res.Attrs, res.desc, res.raw)
 		if !res.thinned {
 			b = appendMessage(b, 1, whole)
 			continue
@@ -47,16 +47,16 @@ func (m *Metrics) AppendRequest(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// appendResourceMetrics appends a ResourceMetrics message: the attributes as
-// they are now, all else as it came.
-func (r *Resource) appendResourceMetrics(b []byte) []byte {
-	var desc []byte
-	for _, a := range r.Attrs {
-		desc = appendMessage(desc, 1, a.message())
+// appendResource appends a ResourceMetrics or ResourceSpans message raw: the
+// attributes as they are now, all else as it came. desc is the Resource in it.
+func appendResource(b []byte, attrs Attrs, desc, raw []byte) []byte {
+	var now []byte
+	for _, a := range attrs {
+		now = appendMessage(now, 1, a.message())
 	}
-	desc = appendFieldsBut(desc, r.desc, 1)
-	b = appendMessage(b, 1, desc)
-	return appendFieldsBut(b, r.raw, 1)
+	now = appendFieldsBut(now, desc, 1)
+	b = appendMessage(b, 1, now)
+	return appendFieldsBut(b, raw, 1)
 }
 
 // message returns the KeyValue message.

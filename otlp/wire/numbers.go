@@ -92,6 +92,14 @@ func fixed64At(b []byte, i int) (n uint64, next int) {
 	return binary.LittleEndian.Uint64(b[i:]), i + 8
 }
 
+// fixed32At reads four bytes at b[i:].
+func fixed32At(b []byte, i int) (n uint32, next int) {
+	if len(b)-i < 4 {
+		return 0, -1
+	}
+	return binary.LittleEndian.Uint32(b[i:]), i + 4
+}
+
 // zigzag reads an sint32.
 func zigzag(n uint64) int32 { return int32(uint32(n>>1) ^ uint32(int32((n&1)<<31)>>31)) }
 

@@ -22,6 +22,7 @@ func (e *LimitError) Error() string { return fmt.Sprintf("more than %d %s", e.Li
 type Limits struct {
 	Elements   int // resources, scopes, metrics, points, exemplars …
 	Attributes int // of one parent
+	Events     int // events and links of one span
 	Depth      int // of nested values
 	// Memory is asked before the request takes more memory; total is all that
 	// it takes then. Its error ends the reading.
@@ -33,12 +34,13 @@ const (
 	varintType  = 0
 	fixed64Type = 1
 	bytesType   = 2
+	fixed32Type = 5
 )
 
 // Read reads an ExportMetricsServiceRequest. After an error m is empty.
 func (m *Metrics) Read(b []byte, lim Limits) error {
 	m.reset()
-	r := reader{m: m, lim: lim}
+	r := reader{checker: checker{lim: lim, held: m.Bytes()}, m: m}
 	err := r.request(b)
 	if err != nil {
 		m.reset()
@@ -50,29 +52,42 @@ func (m *Metrics) Read(b []byte, lim Limits) error {
 //
 // Source: opentelemetry-proto v1, metrics.
 type reader struct {
-	m    *Metrics
-	lim  Limits
-	rows int64 // bytes that long rows of buckets take their readers
+	checker
+	m *Metrics
+}
+
+// checker counts and checks what requests of both signals have.
+type checker struct {
+	lim      Limits
+	elements int
+	held     int64 // bytes of memory that the request takes
 }
 
 // element counts a message.
-func (r *reader) element() error {
-	if r.m.Elements++; r.m.Elements > r.lim.Elements {
-		return &LimitError{"elements (resources, scopes, metrics, points, spans …)", r.lim.Elements}
+func (c *checker) element() error {
+	if c.elements++; c.elements > c.lim.Elements {
+		return &LimitError{"elements (resources, scopes, metrics, points, spans …)", c.lim.Elements}
 	}
 	return nil
 }
 
+// take asks for more memory.
+func (c *checker) take(more int64) error {
+	c.held += more
+	if c.lim.Memory == nil {
+		return nil
+	}
+	return c.lim.Memory(c.held)
+}
+
 // room makes room for n more elements of a list, with leave.
-func room[T any](r *reader, list *[]T, n int, size int64) error {
+func room[T any](c *checker, list *[]T, n int, size int64) error {
 	if len(*list)+n <= cap(*list) {
 		return nil
 	}
 	more := max(n, cap(*list), 16)
-	if r.lim.Memory != nil {
-		if err := r.lim.Memory(r.m.Bytes() + r.rows + int64(more)*size); err != nil {
-			return err
-		}
+	if err := c.take(int64(more) * size); err != nil {
+		return err
 	}
 	*list = slices.Grow(*list, more)
 	return nil
@@ -100,7 +115,7 @@ func (r *reader) resourceMetrics(b []byte) error {
 		return err
 	}
 	m := r.m
-	if err := room(r, &m.Resources, 1, resourceBytes); err != nil {
+	if err := room(&r.checker, &m.Resources, 1, resourceBytes); err != nil {
 		return err
 	}
 	res := Resource{raw: b}
@@ -119,7 +134,7 @@ func (r *reader) resourceMetrics(b []byte) error {
 			}
 			described = true
 			res.desc = v
-			res.Attrs, err = r.resource(v)
+			res.Attrs, _, err = r.resource(&m.attrs, v)
 		case 2<<3 | bytesType:
 			err = r.scopeMetrics(v)
 		case 3<<3 | bytesType: // schema URL
@@ -139,56 +154,58 @@ func (r *reader) resourceMetrics(b []byte) error {
 // spareAttrs is how many attributes the receiver adds to a resource.
 const spareAttrs = 4
 
-func (r *reader) resource(b []byte) (Attrs, error) {
-	m := r.m
-	from := len(m.attrs)
+// resource reads a Resource message, whose attributes it puts into list.
+func (c *checker) resource(list *[]Attr, b []byte) (attrs Attrs, dropped uint32, err error) {
+	from := len(*list)
 	for i := 0; i < len(b); {
 		if b[i] == 2<<3|varintType { // attributes that were dropped
-			if _, i = varint(b, i+1); i < 0 {
-				return nil, ErrOdd
+			var n uint64
+			if n, i = varint(b, i+1); i < 0 {
+				return nil, 0, ErrOdd
 			}
+			dropped = uint32(n)
 			continue
 		}
 		v, next := bytesAt(b, i+1)
 		if next < 0 {
-			return nil, ErrOdd
+			return nil, 0, ErrOdd
 		}
 		switch b[i] {
 		case 1<<3 | bytesType:
-			if len(m.attrs)-from >= r.lim.Attributes {
-				return nil, tooManyAttributes("resource", r.lim.Attributes)
+			if len(*list)-from >= c.lim.Attributes {
+				return nil, 0, tooManyAttributes("resource", c.lim.Attributes)
 			}
-			if _, err := r.attribute(v); err != nil {
-				return nil, err
+			if _, err := c.attribute(v); err != nil {
+				return nil, 0, err
 			}
-			if err := room(r, &m.attrs, 1, attrBytes); err != nil {
-				return nil, err
+			if err := room(c, list, 1, attrBytes); err != nil {
+				return nil, 0, err
 			}
 			a, ok := parseAttr(v)
 			if !ok {
-				return nil, ErrOdd
+				return nil, 0, ErrOdd
 			}
-			m.attrs = append(m.attrs, a)
+			*list = append(*list, a)
 		case 3<<3 | bytesType:
-			if err := r.entityRef(v); err != nil {
-				return nil, err
+			if err := c.entityRef(v); err != nil {
+				return nil, 0, err
 			}
 		default:
-			return nil, ErrOdd
+			return nil, 0, ErrOdd
 		}
 		i = next
 	}
-	if err := room(r, &m.attrs, spareAttrs, attrBytes); err != nil {
-		return nil, err
+	if err := room(c, list, spareAttrs, attrBytes); err != nil {
+		return nil, 0, err
 	}
-	to := len(m.attrs)
-	m.attrs = m.attrs[:to+spareAttrs]
-	return Attrs(m.attrs[from : to : to+spareAttrs]), nil
+	to := len(*list)
+	*list = (*list)[:to+spareAttrs]
+	return Attrs((*list)[from : to : to+spareAttrs]), dropped, nil
 }
 
 // entityRef has strings only: schema URL, type, keys.
-func (r *reader) entityRef(b []byte) error {
-	if err := r.element(); err != nil {
+func (c *checker) entityRef(b []byte) error {
+	if err := c.element(); err != nil {
 		return err
 	}
 	for i := 0; i < len(b); {
@@ -278,7 +295,7 @@ func (r *reader) metric(b []byte) error {
 		return err
 	}
 	m := r.m
-	if err := room(r, &m.metrics, 1, metricBytes); err != nil {
+	if err := room(&r.checker, &m.metrics, 1, metricBytes); err != nil {
 		return err
 	}
 	met := Metric{}

@@ -30,11 +30,11 @@ type attrRun struct{ n, first, last int }
 
 // take checks the attribute kv, whose field lies from at to next, and returns its
 // key. parent says in errors what has too many.
-func (a *attrRun) take(r *reader, parent string, kv []byte, at, next int) (key string, err error) {
-	if a.n++; a.n > r.lim.Attributes {
-		return "", tooManyAttributes(parent, r.lim.Attributes)
+func (a *attrRun) take(c *checker, parent string, kv []byte, at, next int) (key string, err error) {
+	if a.n++; a.n > c.lim.Attributes {
+		return "", tooManyAttributes(parent, c.lim.Attributes)
 	}
-	if key, err = r.attribute(kv); err != nil {
+	if key, err = c.attribute(kv); err != nil {
 		return "", err
 	}
 	switch {
@@ -56,35 +56,41 @@ func (a *attrRun) of(b []byte) PointAttrs {
 }
 
 // attribute checks a KeyValue message and returns its key.
-func (r *reader) attribute(kv []byte) (key string, err error) {
+func (c *checker) attribute(kv []byte) (key string, err error) {
 	if key, ok := plainAttribute(kv); ok {
 		return key, nil
 	}
-	return r.keyValue(kv, 0)
+	return c.keyValue(kv, 0)
 }
 
 // reserved says whether a key is in Binnacle's own namespace.
 func reserved(key string) bool { return strings.HasPrefix(key, binnacle.AttrPrefix) }
 
 // plainAttribute recognizes, without recursion, what nearly every attribute is:
-// a short key and a short value that is a string, a bool or a number. pdata
-// writes the value first.
+// a short key and a short value that is a string, a bool or a number.
 func plainAttribute(b []byte) (key string, ok bool) {
+	key, value, ok := plainParts(b)
+	return key, ok && plainValue(value)
+}
+
+// plainParts takes a short KeyValue message apart. pdata writes the value
+// first.
+func plainParts(b []byte) (key string, value []byte, ok bool) {
 	if len(b) < 4 || b[1] >= 0x80 {
-		return "", false
+		return "", nil, false
 	}
 	split := 2 + int(b[1])
 	if split+2 > len(b) || b[split+1] >= 0x80 || split+2+int(b[split+1]) != len(b) {
-		return "", false
+		return "", nil, false
 	}
 	first, second := b[2:split], b[split+2:]
 	switch {
 	case b[0] == tagKey && b[split] == tagValue:
-		return view(first), plainValue(second)
+		return view(first), second, true
 	case b[0] == tagValue && b[split] == tagKey:
-		return view(second), plainValue(first)
+		return view(second), first, true
 	}
-	return "", false
+	return "", nil, false
 }
 
 func plainValue(v []byte) bool {
@@ -108,7 +114,7 @@ func plainValue(v []byte) bool {
 }
 
 // keyValue checks a KeyValue message of any form.
-func (r *reader) keyValue(b []byte, depth int) (key string, err error) {
+func (c *checker) keyValue(b []byte, depth int) (key string, err error) {
 	named, valued := false, false
 	for i := 0; i < len(b); {
 		if b[i] == tagKeyIndex {
@@ -126,7 +132,7 @@ func (r *reader) keyValue(b []byte, depth int) (key string, err error) {
 			key, named = view(v), true
 		case b[i] == tagValue && !valued:
 			valued = true
-			if err := r.anyValue(v, depth); err != nil {
+			if err := c.anyValue(v, depth); err != nil {
 				return "", err
 			}
 		default:
@@ -138,7 +144,7 @@ func (r *reader) keyValue(b []byte, depth int) (key string, err error) {
 }
 
 // anyValue checks an AnyValue message: one field or none.
-func (r *reader) anyValue(b []byte, depth int) error {
+func (c *checker) anyValue(b []byte, depth int) error {
 	if len(b) == 0 {
 		return nil
 	}
@@ -158,16 +164,16 @@ func (r *reader) anyValue(b []byte, depth int) error {
 		return ErrOdd
 	}
 	if b[0] == tagArray || b[0] == tagMap {
-		if depth++; depth > r.lim.Depth {
-			return &LimitError{"levels of nested values", r.lim.Depth}
+		if depth++; depth > c.lim.Depth {
+			return &LimitError{"levels of nested values", c.lim.Depth}
 		}
-		return r.values(v, b[0] == tagMap, depth)
+		return c.values(v, b[0] == tagMap, depth)
 	}
 	return nil
 }
 
 // values checks an ArrayValue or KeyValueList message.
-func (r *reader) values(b []byte, isMap bool, depth int) error {
+func (c *checker) values(b []byte, isMap bool, depth int) error {
 	attributes := 0
 	for i := 0; i < len(b); {
 		if b[i] != 1<<3|bytesType {
@@ -179,15 +185,15 @@ func (r *reader) values(b []byte, isMap bool, depth int) error {
 		}
 		i = next
 		if !isMap {
-			if err := r.anyValue(v, depth); err != nil {
+			if err := c.anyValue(v, depth); err != nil {
 				return err
 			}
 			continue
 		}
-		if attributes++; attributes > r.lim.Attributes {
-			return tooManyAttributes("map", r.lim.Attributes)
+		if attributes++; attributes > c.lim.Attributes {
+			return tooManyAttributes("map", c.lim.Attributes)
 		}
-		if _, err := r.keyValue(v, depth); err != nil {
+		if _, err := c.keyValue(v, depth); err != nil {
 			return err
 		}
 	}

@@ -20,7 +20,7 @@ func (r *reader) point(of Type, b []byte) error {
 		return err
 	}
 	m := r.m
-	if err := room(r, &m.points, 1, pointBytes); err != nil {
+	if err := room(&r.checker, &m.points, 1, pointBytes); err != nil {
 		return err
 	}
 	m.points = m.points[:len(m.points)+1]
@@ -54,7 +54,7 @@ func (r *reader) point(of Type, b []byte) error {
 			}
 			switch field {
 			case f.attrs:
-				key, err := attrs.take(r, "data point", v, i, next)
+				key, err := attrs.take(&r.checker, "data point", v, i, next)
 				if err != nil {
 					return err
 				}
@@ -175,9 +175,8 @@ func (r *reader) message(p *Point, of Type, field byte, v []byte) error {
 const manyBuckets = 4 << 10
 
 func (r *reader) buckets(u *Buckets, b []byte) error {
-	if len(b) > manyBuckets && r.lim.Memory != nil {
-		r.rows += 8 * int64(len(b))
-		if err := r.lim.Memory(r.m.Bytes() + r.rows); err != nil {
+	if len(b) > manyBuckets {
+		if err := r.take(8 * int64(len(b))); err != nil {
 			return err
 		}
 	}
@@ -219,7 +218,7 @@ func (r *reader) exemplar(b []byte) error {
 		return err
 	}
 	m := r.m
-	if err := room(r, &m.exemplars, 1, exemplarBytes); err != nil {
+	if err := room(&r.checker, &m.exemplars, 1, exemplarBytes); err != nil {
 		return err
 	}
 	var e Exemplar
@@ -251,7 +250,7 @@ func (r *reader) exemplar(b []byte) error {
 			case field == 5 && (len(v) == 0 || len(v) == 16):
 				e.TraceID = v
 			case field == 7:
-				if _, err := attrs.take(r, "exemplar", v, i, next); err != nil {
+				if _, err := attrs.take(&r.checker, "exemplar", v, i, next); err != nil {
 					return err
 				}
 			default:
@@ -272,7 +271,7 @@ func (r *reader) quantile(b []byte) error {
 		return err
 	}
 	m := r.m
-	if err := room(r, &m.quantiles, 1, quantileBytes); err != nil {
+	if err := room(&r.checker, &m.quantiles, 1, quantileBytes); err != nil {
 		return err
 	}
 	var q Quantile

@@ -1,9 +1,9 @@
-// Package wire reads OTLP metrics where they lie: in the bytes of the request
-// that brought them. A request becomes a flat list of points in memory that is
-// used again and again, whose strings, attributes and buckets are views of
-// these bytes. Nothing is allocated for a request, and attributes are not
-// decoded at all: senders encode a series the same way each time, so that its
-// readers know it by the bytes (Point.Attrs).
+// Package wire reads OTLP metrics and spans where they lie: in the bytes of the
+// request that brought them. A request becomes a flat list of points, or of spans,
+// in memory that is used again and again, whose strings, attributes and buckets
+// are views of these bytes. Nothing is allocated for a request, and attributes are
+// not decoded at all: senders encode a series the same way each time, so that its
+// readers know it by the bytes (Point.Key).
 //
 // It reads the form that encoders write. What is protobuf all the same, but
 // odd (a message in two parts, groups, fields nobody knows), is ErrOdd; the
@@ -42,9 +42,6 @@ const (
 // The zero value is ready. Not safe for concurrent use, but for reading.
 type Metrics struct {
 	Resources []Resource
-
-	// Elements counts the messages of the request that Limits.Elements bounds.
-	Elements int
 
 	// What the slices above and below lie in.
 	attrs     []Attr

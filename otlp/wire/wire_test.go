@@ -11,7 +11,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 )
 
-var testLimits = Limits{Elements: 10_000, Attributes: 128, Depth: 12}
+var testLimits = Limits{Elements: 10_000, Attributes: 128, Events: 1000, Depth: 12}
 
 // sample has each type of point, with all that one can hold.
 func sample() pmetric.Metrics {

@@ -35,7 +35,7 @@ func TestBlockRoundTrip(t *testing.T) {
 		for range 1 + r.IntN(3) {
 			td := wildTraces(r)
 			in = append(in, td)
-			if n := b.append(td); n != 0 {
+			if n := add(b, td); n != 0 {
 				t.Fatalf("seed %d: %d spans invalid", seed, n)
 			}
 		}
@@ -57,7 +57,7 @@ func TestBlockSharesGroups(t *testing.T) {
 	b := newBlock()
 	r := rand.New(rand.NewPCG(1, 1))
 	for range 10 {
-		b.append(gatewayTraces(r, 5, base))
+		add(b, gatewayTraces(r, 5, base))
 	}
 	if len(b.resources) != 1 || len(b.scopes) != 1 {
 		t.Errorf("ten batches of one process: got %d resources, %d scopes; want one each", len(b.resources), len(b.scopes))
@@ -67,14 +67,14 @@ func TestBlockSharesGroups(t *testing.T) {
 func TestBlockRefusesInvalid(t *testing.T) {
 	b := newBlock()
 	td := make1(spec{trace: 1, id: 1}, spec{trace: 0, id: 1}, spec{trace: 1, id: 0})
-	if got := b.append(td); got != 2 || len(b.spans) != 1 {
+	if got := add(b, td); got != 2 || len(b.spans) != 1 {
 		t.Errorf("append: got %d invalid, %d kept; want 2, 1", got, len(b.spans))
 	}
 }
 
 func TestDecodeRefusesDamage(t *testing.T) {
 	b := newBlock()
-	b.append(wildTraces(rand.New(rand.NewPCG(3, 3))))
+	add(b, wildTraces(rand.New(rand.NewPCG(3, 3))))
 	good := encodeBlock(nil, b)
 	for n := range good {
 		if _, err := decodeBlock(good[:n]); err == nil {
@@ -95,7 +95,7 @@ func TestOpenedAgainstBlock(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		b := newBlock()
 		for range 1 + r.IntN(4) {
-			b.append(wildTraces(r))
+			add(b, wildTraces(r))
 		}
 		o, err := openBlock(encodeBlock(nil, b))
 		if err != nil {
@@ -172,7 +172,7 @@ func wildQuery(r *rand.Rand) (q Query) {
 func FuzzDecodeBlock(f *testing.F) {
 	for seed := range uint64(3) {
 		b := newBlock()
-		b.append(wildTraces(rand.New(rand.NewPCG(seed, 9))))
+		add(b, wildTraces(rand.New(rand.NewPCG(seed, 9))))
 		f.Add(encodeBlock(nil, b))
 		// zstd hides the columns from the fuzzer: give them bare, too.
 		f.Add(bareBlock(b))
@@ -240,7 +240,7 @@ func checkReadable(t *testing.T, b *block) {
 
 func TestSummaryRoundTrip(t *testing.T) {
 	b := newBlock()
-	b.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), 50, base))
+	add(b, gatewayTraces(rand.New(rand.NewPCG(1, 2)), 50, base))
 	want := summarize(b)
 	got, err := decodeSummary(want.encode())
 	if err != nil || !slices.Equal(got.ops, want.ops) || got.minStart != want.minStart || got.maxStart != want.maxStart || got.spans != 150 || !got.complete {
@@ -250,7 +250,7 @@ func TestSummaryRoundTrip(t *testing.T) {
 
 func FuzzDecodeSummary(f *testing.F) {
 	b := newBlock()
-	b.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), 5, base))
+	add(b, gatewayTraces(rand.New(rand.NewPCG(1, 2)), 5, base))
 	s := summarize(b)
 	f.Add(s.encode())
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -266,14 +266,16 @@ func FuzzDecodeSummary(f *testing.F) {
 }
 
 func BenchmarkAppend(b *testing.B) {
-	td := gatewayTraces(rand.New(rand.NewPCG(1, 2)), 170, base)
+	r := rand.New(rand.NewPCG(1, 2))
+	load := newWireLoad(r, 60)
 	b.ReportAllocs()
 	n := 0
 	bl := newBlock()
 	for b.Loop() {
-		bl.append(td)
-		if n += td.SpanCount(); len(bl.spans) >= maxBlockSpans {
-			bl = newBlock()
+		t := load.next(r)
+		bl.append(t)
+		if n += t.Spans(); len(bl.spans) >= maxBlockSpans {
+			bl = newBlockAfter(bl)
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/span")
@@ -281,7 +283,7 @@ func BenchmarkAppend(b *testing.B) {
 
 func BenchmarkEncode(b *testing.B) {
 	bl := newBlock()
-	bl.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
+	add(bl, gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
 	b.ReportAllocs()
 	var data []byte
 	index := 0
@@ -298,7 +300,7 @@ func BenchmarkEncode(b *testing.B) {
 
 func BenchmarkDecode(b *testing.B) {
 	bl := newBlock()
-	bl.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
+	add(bl, gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
 	data := encodeBlock(nil, bl)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -312,7 +314,7 @@ func BenchmarkDecode(b *testing.B) {
 // BenchmarkReadTrace opens a block that is in no cache and reads one trace.
 func BenchmarkReadTrace(b *testing.B) {
 	bl := newBlock()
-	bl.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
+	add(bl, gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
 	data := encodeBlock(nil, bl)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
@@ -329,7 +331,7 @@ func BenchmarkReadTrace(b *testing.B) {
 // BenchmarkSearchBlock opens a block that is in no cache and searches it.
 func BenchmarkSearchBlock(b *testing.B) {
 	bl := newBlock()
-	bl.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
+	add(bl, gatewayTraces(rand.New(rand.NewPCG(1, 2)), maxBlockSpans/3, base))
 	data := encodeBlock(nil, bl)
 	m := newMatcher(Query{
 		Service: "binnacle-gateway", Operation: "GET /api/v1/resource3/{id}", MinDuration: time.Millisecond,

@@ -2,6 +2,7 @@ package traces
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
@@ -13,8 +14,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 var base = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
@@ -44,10 +47,41 @@ func newStore(t testing.TB) (*Store, *time.Time) {
 
 func write(t testing.TB, s *Store, td ptrace.Traces) {
 	t.Helper()
-	rejected, message, err := s.WriteTraces(t.Context(), binnacle.Origin{}, td)
+	rejected, message, err := writeTo(t.Context(), s, td)
 	if err != nil || rejected != 0 || message != "" {
 		t.Fatalf("WriteTraces: got %d, %q, %v; want all kept", rejected, message, err)
 	}
+}
+
+// onWire gives f the spans of td as they come off the wire. Their bytes and what
+// was read of them are overwritten afterwards, as those of a request are.
+func onWire(td ptrace.Traces, f func(*wire.Traces)) {
+	body, err := ptraceotlp.NewExportRequestFromTraces(td).MarshalProto()
+	if err != nil {
+		panic(err)
+	}
+	var t wire.Traces
+	if err := t.Read(body, wire.Limits{Elements: 1 << 30, Attributes: 1 << 30, Events: 1 << 30, Depth: 100}); err != nil {
+		panic(err)
+	}
+	f(&t)
+	for i := range body {
+		body[i] = '#'
+	}
+	if err := t.Read(nil, wire.Limits{}); err != nil {
+		panic(err)
+	}
+}
+
+func writeTo(ctx context.Context, s *Store, td ptrace.Traces) (rejected int, message string, err error) {
+	onWire(td, func(t *wire.Traces) { rejected, message, err = s.WriteTraces(ctx, binnacle.Origin{}, t) })
+	return rejected, message, err
+}
+
+// add adds the spans of td to b.
+func add(b *block, td ptrace.Traces) (invalid int) {
+	onWire(td, func(t *wire.Traces) { invalid = b.append(t) })
+	return invalid
 }
 
 func flush(t testing.TB, s *Store) {

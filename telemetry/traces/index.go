@@ -63,11 +63,9 @@ type indexer struct {
 	numbers numbering
 	terms   []term // by number
 	uses    []uint32
-	flat    []uint32 // numbers of the terms of all rows, one row after the other
-	ends    []uint32 // where each row ends in flat
-	rows    []uint32 // of all common terms
-	sums    []uint64 // hashes of strings, as they are needed
-	summed  []bool
+	flat    []uint32              // numbers of the terms of all rows, one row after the other
+	ends    []uint32              // where each row ends in flat
+	rows    []uint32              // of all common terms
 	common  map[uint64][][]uint32 // rows of terms; nil in place of a list: any
 	rare    []uint64
 	order   []uint32
@@ -133,12 +131,6 @@ func (x *indexer) reset(b *block) {
 	x.terms, x.uses, x.flat, x.ends = x.terms[:0], x.uses[:0], x.flat[:0], x.ends[:0]
 	x.rare = x.rare[:0]
 	clear(x.common)
-	n := len(b.strs.list)
-	if cap(x.sums) < n {
-		x.sums, x.summed = make([]uint64, n), make([]bool, n)
-	}
-	x.sums, x.summed = x.sums[:n], x.summed[:n]
-	clear(x.summed)
 }
 
 // count numbers the attributes and operations of all rows and counts their uses.
@@ -300,20 +292,13 @@ func (x *indexer) hash(t *term) uint64 {
 	var v uint64
 	switch t.attr.typ {
 	case typeString:
-		v = x.sum(t.attr.n)
+		v = x.b.strs.sums[t.attr.n]
 	case typeInt:
 		v = xxhash.Sum64(strconv.AppendInt(buf[:0], int64(t.attr.n), 10))
 	default:
 		v = xxhash.Sum64String(x.b.valueString(t.attr))
 	}
-	return tagHash(x.sum(uint64(t.attr.key)), v)
-}
-
-func (x *indexer) sum(i uint64) uint64 {
-	if !x.summed[i] {
-		x.sums[i], x.summed[i] = xxhash.Sum64String(x.b.strs.list[i]), true
-	}
-	return x.sums[i]
+	return tagHash(x.b.strs.sums[t.attr.key], v)
 }
 
 // pages writes the pages.

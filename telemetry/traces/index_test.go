@@ -33,10 +33,10 @@ func TestIndexLosesNothing(t *testing.T) {
 	for _, batches := range []int{1, 5, 60} {
 		b := newBlock()
 		for range batches {
-			b.append(wildTraces(r))
+			add(b, wildTraces(r))
 		}
 		if batches == 60 {
-			b.append(gatewayTraces(r, 600, base))
+			add(b, gatewayTraces(r, 600, base))
 		}
 		o, err := openBlock(encodeBlock(nil, b))
 		if err != nil {
@@ -94,7 +94,7 @@ func TestIndexLosesNothing(t *testing.T) {
 
 func TestIndexFalsePositives(t *testing.T) {
 	b := newBlock()
-	b.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), 1000, base))
+	add(b, gatewayTraces(rand.New(rand.NewPCG(1, 2)), 1000, base))
 	x := makeIndex(b)
 	wrong := 0
 	for i := range 10_000 {
@@ -126,7 +126,7 @@ func TestDurationClass(t *testing.T) {
 // FuzzLookUp reads pages that nobody wrote.
 func FuzzLookUp(f *testing.F) {
 	b := newBlock()
-	b.append(gatewayTraces(rand.New(rand.NewPCG(1, 2)), 40, base))
+	add(b, gatewayTraces(rand.New(rand.NewPCG(1, 2)), 40, base))
 	h := operationTerm("binnacle-gateway", "GET")
 	f.Add(makeIndex(b).pages[0], h, uint16(len(b.spans)))
 	f.Add([]byte{0, 1, 1, 2, 3, 4, 2, postingBut, 5}, uint64(0x04030201), uint16(70))

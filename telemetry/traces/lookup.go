@@ -120,12 +120,10 @@ func (b *block) hasTrace(id pcommon.TraceID) bool {
 
 // pick copies the spans of one trace into a block of their own.
 func (b *block) pick(id pcommon.TraceID) *block {
-	td := ptrace.NewTraces()
-	a := newAssembly(td)
-	a.add(b, id)
-	a.finish()
+	keep := make([]bool, len(b.traces))
+	keep[b.traceIdx[id]] = true
 	out := newBlock()
-	out.append(td)
+	out.copyTraces(b, keep)
 	return out
 }
 

@@ -164,6 +164,16 @@ func (m *blockMatcher) allTags(s *span) bool {
 	return true
 }
 
+// get returns the first attribute of a key.
+func (b *block) get(l attrList, key string) (attr, bool) {
+	for _, a := range b.list(l) {
+		if b.strs.list[a.key] == key {
+			return a, true
+		}
+	}
+	return attr{}, false
+}
+
 func (b *block) hasTag(l attrList, key, value string) bool {
 	for _, a := range b.list(l) {
 		if b.strs.list[a.key] == key && b.valueString(a) == value {

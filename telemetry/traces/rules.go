@@ -28,8 +28,8 @@ type Rule struct {
 // Rules are tried in order. A trace that no rule is for is kept.
 type Rules []Rule
 
-// condition reports on one span of a service.
-type condition func(service string, res pcommon.Map, sp ptrace.Span) bool
+// condition reports on one span of a block.
+type condition func(*block, *span) bool
 
 // maxRules is the number of bits that a trace under decision has for them.
 const maxRules = 64
@@ -146,7 +146,7 @@ func parseCondition(word string) (condition, error) {
 		return nil, err
 	}
 	if op == "!=" {
-		return func(service string, res pcommon.Map, sp ptrace.Span) bool { return !c(service, res, sp) }, nil
+		return func(b *block, s *span) bool { return !c(b, s) }, nil
 	}
 	return c, nil
 }
@@ -165,22 +165,16 @@ func durationCondition(op, value string) (condition, error) {
 	if cmp == nil {
 		return nil, fmt.Errorf("duration%s%s: compare it by >=, >, <= or <", op, value)
 	}
-	return func(_ string, _ pcommon.Map, sp ptrace.Span) bool {
-		start, end := sp.StartTimestamp(), sp.EndTimestamp()
-		if end < start {
-			return cmp(0)
-		}
-		return cmp(time.Duration(min(uint64(end-start), 1<<62)))
-	}, nil
+	return func(_ *block, s *span) bool { return cmp(time.Duration(min(s.duration(), 1<<62))) }, nil
 }
 
 func textCondition(key, value string) (condition, error) {
 	like := newLike(value)
 	switch {
 	case key == "service":
-		return func(service string, _ pcommon.Map, _ ptrace.Span) bool { return like(service) }, nil
+		return func(b *block, s *span) bool { return like(b.strs.list[b.resources[s.resource].service]) }, nil
 	case key == "operation":
-		return func(_ string, _ pcommon.Map, sp ptrace.Span) bool { return like(sp.Name()) }, nil
+		return func(b *block, s *span) bool { return like(b.strs.list[s.name]) }, nil
 	case key == "status":
 		return statusCondition(value)
 	case key == "route":
@@ -188,12 +182,12 @@ func textCondition(key, value string) (condition, error) {
 	case !strings.Contains(key, "."):
 		return nil, fmt.Errorf("%s: want service, operation, route, status, duration or the name of an attribute, which has a dot in it", key)
 	}
-	return func(_ string, res pcommon.Map, sp ptrace.Span) bool {
-		if v, ok := sp.Attributes().Get(key); ok {
-			return like(v.AsString())
+	return func(b *block, s *span) bool {
+		a, ok := b.get(s.attrs, key)
+		if !ok {
+			a, ok = b.get(b.resources[s.resource].attrs, key)
 		}
-		v, ok := res.Get(key)
-		return ok && like(v.AsString())
+		return ok && like(b.valueString(a))
 	}, nil
 }
 
@@ -202,7 +196,7 @@ var httpStatus = regexp.MustCompile(`^[1-5](xx|[0-9][0-9])$`)
 func statusCondition(value string) (condition, error) {
 	for code, name := range map[ptrace.StatusCode]string{ptrace.StatusCodeError: "error", ptrace.StatusCodeOk: "ok", ptrace.StatusCodeUnset: "unset"} {
 		if value == name {
-			return func(_ string, _ pcommon.Map, sp ptrace.Span) bool { return sp.Status().Code() == code }, nil
+			return func(_ *block, s *span) bool { return ptrace.StatusCode(s.status) == code }, nil
 		}
 	}
 	if !httpStatus.MatchString(value) {
@@ -210,16 +204,20 @@ func statusCondition(value string) (condition, error) {
 	}
 	class := value[0]
 	exact, _ := strconv.ParseInt(value, 10, 64) // 0 for a class
-	return func(_ string, _ pcommon.Map, sp ptrace.Span) bool {
-		v, ok := sp.Attributes().Get("http.response.status_code")
+	return func(b *block, s *span) bool {
+		a, ok := b.get(s.attrs, "http.response.status_code")
 		if !ok {
-			if v, ok = sp.Attributes().Get("http.status_code"); !ok {
-				return false
-			}
+			a, ok = b.get(s.attrs, "http.status_code")
 		}
-		n := v.Int()
-		if v.Type() == pcommon.ValueTypeStr {
-			n, _ = strconv.ParseInt(v.Str(), 10, 64)
+		if !ok {
+			return false
+		}
+		var n int64
+		switch a.typ {
+		case typeInt:
+			n = int64(a.n)
+		case typeString:
+			n, _ = strconv.ParseInt(b.strs.list[a.n], 10, 64)
 		}
 		return n == exact || exact == 0 && n/100 == int64(class-'0')
 	}, nil
@@ -269,11 +267,11 @@ func splitOutside(text, seps string) []string {
 }
 
 // matches has a bit set for each rule that the span fulfils.
-func (rs Rules) matches(service string, res pcommon.Map, sp ptrace.Span) (bits uint64) {
+func (rs Rules) matches(b *block, s *span) (bits uint64) {
 next:
 	for i := range rs {
 		for _, c := range rs[i].conditions {
-			if !c(service, res, sp) {
+			if !c(b, s) {
 				continue next
 			}
 		}

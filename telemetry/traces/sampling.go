@@ -9,7 +9,6 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/cockroachdb/pebble/v2"
-	"go.opentelemetry.io/collector/pdata/ptrace"
 )
 
 // Sampling decides which traces are kept once enough of their spans have come
@@ -97,7 +96,7 @@ func (s *Store) restoreUndecided() error {
 			continue
 		}
 		b.index()
-		s.docket.hearBlock(b)
+		s.docket.hear(b, 0)
 		u := &undecided{b, seq, s.o.now(), int64(b.size())}
 		s.undecided = append(s.undecided, u)
 		s.undecidedBytes += u.bytes
@@ -107,23 +106,6 @@ func (s *Store) restoreUndecided() error {
 		err = errors.Join(err, s.db.Delete(k, pebble.NoSync))
 	}
 	return err
-}
-
-// hearBlock takes the spans of a block that was read back.
-func (d *docket) hearBlock(b *block) {
-	td := ptrace.NewTraces()
-	for i := range b.resources {
-		b.fillResource(td.ResourceSpans().AppendEmpty(), uint32(i))
-	}
-	for i := range b.spans {
-		s := &b.spans[i]
-		sp := td.ResourceSpans().At(int(s.resource)).ScopeSpans()
-		if sp.Len() == 0 {
-			sp.AppendEmpty()
-		}
-		b.fill(sp.At(0).Spans().AppendEmpty(), i)
-	}
-	d.hear(td)
 }
 
 // due returns the undecided blocks whose time has come, the oldest first, and

@@ -39,8 +39,9 @@ func TestRules(t *testing.T) {
 	f := func(conditions string, want bool) {
 		t.Helper()
 		rs := mustRules(t, "r: "+conditions+" keep=1%")
-		rsp := sp.ResourceSpans().At(0)
-		if got := rs.matches("gateway", rsp.Resource().Attributes(), rsp.ScopeSpans().At(0).Spans().At(0)) == 1; got != want {
+		b := newBlock()
+		add(b, sp)
+		if got := rs.matches(b, &b.spans[0]) == 1; got != want {
 			t.Errorf("%s: got %v; want %v", conditions, got, want)
 		}
 	}
@@ -116,13 +117,14 @@ func TestParseRulesErrors(t *testing.T) {
 func FuzzParseRules(f *testing.F) {
 	f.Add(testRules)
 	f.Add(`a: service="x y" no.x!=* status=4xx duration<3s keep=0.1%`)
-	sp := make1(spec{service: "a", name: "b", trace: 1, id: 1, attrs: []string{"http.route", "/"}}).ResourceSpans().At(0)
+	b := newBlock()
+	add(b, make1(spec{service: "a", name: "b", trace: 1, id: 1, attrs: []string{"http.route", "/"}}))
 	f.Fuzz(func(t *testing.T, text string) {
 		rs, err := ParseRules(text)
 		if err != nil {
 			return
 		}
-		bits := rs.matches("a", sp.Resource().Attributes(), sp.ScopeSpans().At(0).Spans().At(0))
+		bits := rs.matches(b, &b.spans[0])
 		if v := rs.judge(traceID(1), bits); v.rule != noRule && int(v.rule) >= len(rs) {
 			t.Fatalf("%q: judged by rule %d of %d", text, v.rule, len(rs))
 		}
@@ -193,7 +195,7 @@ func TestSampling(t *testing.T) {
 	// The channels of the compressor, which all tests share, must not belong to
 	// the bubble.
 	b := newBlock()
-	b.append(make1(spec{trace: 1, id: 1}))
+	add(b, make1(spec{trace: 1, id: 1}))
 	if _, err := decodeBlock(encodeBlock(nil, b)); err != nil {
 		t.Fatal(err)
 	}
@@ -408,7 +410,7 @@ func TestSamplingBoundsMemory(t *testing.T) {
 	}
 	var err error
 	for range 50 { // nobody decides
-		if _, _, err = s.WriteTraces(t.Context(), binnacle.Origin{}, gatewayTraces(r, 100, base)); err != nil {
+		if _, _, err = writeTo(t.Context(), s, gatewayTraces(r, 100, base)); err != nil {
 			break
 		}
 		flush(t, s)
@@ -442,7 +444,7 @@ func TestSamplingConcurrent(t *testing.T) {
 			var mine []pcommon.TraceID
 			for range 100 {
 				td := gatewayTraces(r, 10, base)
-				if _, _, err := s.WriteTraces(ctx, binnacle.Origin{}, td); err != nil {
+				if _, _, err := writeTo(ctx, s, td); err != nil {
 					t.Error(err)
 					return
 				}
@@ -465,11 +467,11 @@ func TestCopyTraces(t *testing.T) {
 	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		to := newBlock()
-		to.append(wildTraces(r))
+		add(to, wildTraces(r))
 		want := canonical(t, all(to))
 		for range 2 {
 			from := newBlock()
-			from.append(wildTraces(r))
+			add(from, wildTraces(r))
 			keep := make([]bool, len(from.traces))
 			for i := range keep {
 				keep[i] = r.IntN(2) == 0
@@ -504,10 +506,7 @@ func BenchmarkSampling(b *testing.B) {
 	for _, keep := range []string{"1%", "10%", "100%"} {
 		b.Run(keep, func(b *testing.B) {
 			r := rand.New(rand.NewPCG(1, 2))
-			var reqs []ptrace.Traces
-			for i := range 60 {
-				reqs = append(reqs, gatewayTraces(r, 170, base.Add(time.Duration(i)*100*time.Millisecond)))
-			}
+			load := newWireLoad(r, 60)
 			s, err := Open(Options{Dir: b.TempDir(), Sampling: Sampling{Rules: mustRules(b, "errors: status=error keep=100%; slow: duration>=1s keep=100%; rest: keep="+keep), Window: time.Nanosecond}})
 			if err != nil {
 				b.Fatal(err)
@@ -516,10 +515,11 @@ func BenchmarkSampling(b *testing.B) {
 			spans, n := 0, 0
 			start := cpu()
 			for b.Loop() {
-				td := reqs[n%len(reqs)]
-				rekey(td, r.Uint64())
-				write(b, s, td)
-				spans += td.SpanCount()
+				t := load.next(r)
+				if _, _, err := s.WriteTraces(b.Context(), binnacle.Origin{}, t); err != nil {
+					b.Fatal(err)
+				}
+				spans += t.Spans()
 				if n++; n%100 == 0 {
 					if err := s.decide(); err != nil {
 						b.Fatal(err)

@@ -9,8 +9,6 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
-
-	"github.com/binnacle-project/binnacle"
 )
 
 // BenchmarkSearch searches an hour of gateway-shaped spans on disk, a hundred
@@ -38,7 +36,7 @@ func BenchmarkSearch(b *testing.B) {
 		rekey(td, r.Uint64())
 		shift := time.Duration(float64(n) / float64(requests) * float64(time.Hour))
 		shiftTo(td, base.Add(shift))
-		if _, _, err := s.WriteTraces(b.Context(), binnacle.Origin{}, td); err != nil {
+		if _, _, err := writeTo(b.Context(), s, td); err != nil {
 			b.Fatal(err)
 		}
 		ids = append(ids, td.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(r.IntN(510)).TraceID())

@@ -14,9 +14,9 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.opentelemetry.io/collector/pdata/ptrace"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // ErrNotFound says that no span of a trace is in the store.
@@ -322,24 +322,24 @@ func (s *Store) Close() error {
 	return errors.Join(s.flush(), s.db.Close(), s.lock.Close())
 }
 
-// WriteTraces keeps the spans of td, which are readable at once and durable
+// WriteTraces keeps the spans of t, which are readable at once and durable
 // within one second. Spans without a trace id or span id are rejected and
-// counted; message says so. It reads td during the call and does not keep it.
+// counted; message says so. It reads t during the call and keeps nothing of it.
 //
 // An error with a method RetryAfter says that nothing was kept and that the
 // same batch may be sent again: the disk is full or the store overloaded.
-func (s *Store) WriteTraces(ctx context.Context, o binnacle.Origin, td ptrace.Traces) (rejected int, message string, err error) {
+func (s *Store) WriteTraces(ctx context.Context, _ binnacle.Origin, t *wire.Traces) (rejected int, message string, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, "", err
 	}
 	s.life.RLock() // a block that it fills is written before Close goes on
 	defer s.life.RUnlock()
-	full, invalid, err := s.append(td)
+	full, invalid, err := s.append(t)
 	if err != nil {
-		s.meters.refused.Add(td.SpanCount())
+		s.meters.refused.Add(t.Spans())
 		return 0, "", err
 	}
-	s.meters.written.Add(td.SpanCount() - invalid)
+	s.meters.written.Add(t.Spans() - invalid)
 	if invalid > 0 {
 		s.meters.invalid.Add(invalid)
 		message = "spans without trace id or span id are not kept"
@@ -373,9 +373,9 @@ func (s *Store) sealFor(ctx context.Context, full *sealingBlock) {
 	}
 }
 
-// append adds td to the open block and, if that is full, starts another and
+// append adds t to the open block and, if that is full, starts another and
 // returns the full one, marked busy.
-func (s *Store) append(td ptrace.Traces) (full *sealingBlock, invalid int, err error) {
+func (s *Store) append(t *wire.Traces) (full *sealingBlock, invalid int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -388,12 +388,13 @@ func (s *Store) append(td ptrace.Traces) (full *sealingBlock, invalid int, err e
 	case s.undecidedBytes > 2*s.o.Sampling.MaxBytes:
 		return nil, 0, retryable{fmt.Errorf("%w: %d bytes of spans wait for the disk to take their verdict", ErrReadOnly, s.undecidedBytes)}
 	}
+	from := len(s.open.spans)
+	invalid = s.open.append(t)
 	if len(s.o.Sampling.Rules) > 0 {
-		kept, dropped := s.docket.hear(td)
+		kept, dropped := s.docket.hear(s.open, from)
 		s.meters.sampling.late[true].Add(kept)
 		s.meters.sampling.late[false].Add(dropped)
 	}
-	invalid = s.open.append(td)
 	if len(s.open.spans) >= maxBlockSpans || s.open.size() >= maxBlockBytes {
 		full = s.turnLocked()
 		full.busy = true

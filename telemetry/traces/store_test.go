@@ -19,8 +19,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
-
-	"github.com/binnacle-project/binnacle"
 )
 
 // phases runs f on what was just written, after it was flushed, and after a
@@ -336,7 +334,7 @@ func TestExpired(t *testing.T) {
 
 func TestInvalidSpansAreRejected(t *testing.T) {
 	s, _ := newStore(t)
-	rejected, message, err := s.WriteTraces(t.Context(), binnacle.Origin{}, make1(spec{trace: 1, id: 1}, spec{trace: 0, id: 1}))
+	rejected, message, err := writeTo(t.Context(), s, make1(spec{trace: 1, id: 1}, spec{trace: 0, id: 1}))
 	if rejected != 1 || message == "" || err != nil {
 		t.Errorf("got %d, %q, %v; want one rejected, with a message", rejected, message, err)
 	}
@@ -350,7 +348,7 @@ func TestFullDisk(t *testing.T) {
 	write(t, s, make1(spec{trace: 1, id: 1}))
 	fs.set(1 << 10)
 	s.checkSpace()
-	_, _, err := s.WriteTraces(t.Context(), binnacle.Origin{}, make1(spec{trace: 2, id: 1}))
+	_, _, err := writeTo(t.Context(), s, make1(spec{trace: 2, id: 1}))
 	var r interface{ RetryAfter() time.Duration }
 	if !errors.Is(err, ErrReadOnly) || !errors.As(err, &r) || r.RetryAfter() <= 0 {
 		t.Errorf("full disk: got %v; want a retryable ErrReadOnly", err)
@@ -383,7 +381,7 @@ func TestDiskFullInTheMiddle(t *testing.T) {
 	flushed := make(chan error)
 	go func() { flushed <- s.flush() }()
 	for deadline := time.Now().Add(10 * time.Second); ; {
-		_, _, err := s.WriteTraces(t.Context(), binnacle.Origin{}, make1(spec{trace: 3, id: 1}))
+		_, _, err := writeTo(t.Context(), s, make1(spec{trace: 3, id: 1}))
 		if errors.Is(err, ErrReadOnly) {
 			break
 		}
@@ -492,7 +490,7 @@ func TestConcurrent(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(w), 7))
 			for range 50 {
 				td := gatewayTraces(r, 10, base)
-				if _, _, err := s.WriteTraces(ctx, binnacle.Origin{}, td); err != nil {
+				if _, _, err := writeTo(ctx, s, td); err != nil {
 					t.Error(err)
 					return
 				}
@@ -518,7 +516,7 @@ func TestClose(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := s.WriteTraces(t.Context(), binnacle.Origin{}, make1(spec{trace: 1, id: 1})); !errors.Is(err, errClosed) {
+	if _, _, err := writeTo(t.Context(), s, make1(spec{trace: 1, id: 1})); !errors.Is(err, errClosed) {
 		t.Errorf("write after Close: got %v; want errClosed", err)
 	}
 	if _, err := s.Trace(t.Context(), traceID(1)); !errors.Is(err, errClosed) {

@@ -6,6 +6,8 @@ import (
 	"math"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // Values that are neither string nor number, bytes, arrays and maps, are rare
@@ -22,35 +24,44 @@ const maxValueDepth = 32
 
 var errBadValue = errors.New("attribute value is malformed")
 
-func appendValue(dst []byte, v pcommon.Value) []byte {
-	dst = append(dst, byte(v.Type()))
-	switch v.Type() {
-	case pcommon.ValueTypeStr:
-		dst = appendString(dst, v.Str())
-	case pcommon.ValueTypeInt:
+func appendValue(dst []byte, v wire.Value) []byte {
+	dst = append(dst, byte(valueTypes[v.Type]))
+	switch v.Type {
+	case wire.Str:
+		dst = appendString(dst, v.View())
+	case wire.Int:
 		dst = binary.AppendVarint(dst, v.Int())
-	case pcommon.ValueTypeDouble:
+	case wire.Double:
 		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(v.Double()))
-	case pcommon.ValueTypeBool:
+	case wire.Bool:
 		if v.Bool() {
 			return append(dst, 1)
 		}
 		return append(dst, 0)
-	case pcommon.ValueTypeBytes:
-		dst = binary.AppendUvarint(dst, uint64(v.Bytes().Len()))
-		dst = append(dst, v.Bytes().AsRaw()...)
-	case pcommon.ValueTypeSlice:
-		dst = binary.AppendUvarint(dst, uint64(v.Slice().Len()))
-		for _, e := range v.Slice().All() {
-			dst = appendValue(dst, e)
+	case wire.Bytes:
+		dst = binary.AppendUvarint(dst, uint64(len(v.Raw())))
+		dst = append(dst, v.Raw()...)
+	case wire.Array, wire.Map:
+		n := uint64(0)
+		for range v.Items() {
+			n++
 		}
-	case pcommon.ValueTypeMap:
-		dst = binary.AppendUvarint(dst, uint64(v.Map().Len()))
-		for k, e := range v.Map().All() {
-			dst = appendValue(appendString(dst, k), e)
+		dst = binary.AppendUvarint(dst, n)
+		for k, e := range v.Items() {
+			if v.Type == wire.Map {
+				dst = appendString(dst, k)
+			}
+			dst = appendValue(dst, e)
 		}
 	}
 	return dst
+}
+
+// valueTypes are the numbers of types in this encoding, which are pdata's.
+var valueTypes = [...]pcommon.ValueType{
+	wire.Empty: pcommon.ValueTypeEmpty, wire.Str: pcommon.ValueTypeStr, wire.Int: pcommon.ValueTypeInt,
+	wire.Double: pcommon.ValueTypeDouble, wire.Bool: pcommon.ValueTypeBool, wire.Map: pcommon.ValueTypeMap,
+	wire.Array: pcommon.ValueTypeSlice, wire.Bytes: pcommon.ValueTypeBytes,
 }
 
 func appendString(dst []byte, s string) []byte {

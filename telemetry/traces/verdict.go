@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/ptrace"
 )
 
 // verdict is what became of a trace: the number of the rule that decided, or
@@ -66,33 +65,22 @@ func (d *docket) known(id pcommon.TraceID) (verdict, bool) {
 	return v, ok
 }
 
-// hear takes the spans of a batch and returns how many of them come late, by
-// whether their trace was kept.
-func (d *docket) hear(td ptrace.Traces) (lateKept, lateDropped int) {
-	for _, rs := range td.ResourceSpans().All() {
-		res := rs.Resource().Attributes()
-		service := ""
-		if v, ok := res.Get("service.name"); ok {
-			service = v.AsString()
+// hear takes the spans of b from number from on and returns how many of them come
+// late, by whether their trace was kept.
+func (d *docket) hear(b *block, from int) (lateKept, lateDropped int) {
+	for i := range b.spans[from:] {
+		s := &b.spans[from+i]
+		id := b.traces[s.trace]
+		v, ok := d.known(id)
+		if !ok {
+			d.open[id] |= d.rules.matches(b, s)
+			continue
 		}
-		for _, ss := range rs.ScopeSpans().All() {
-			for _, sp := range ss.Spans().All() {
-				id := sp.TraceID()
-				if id.IsEmpty() || sp.SpanID().IsEmpty() {
-					continue // in no block, so nothing would ever close its case
-				}
-				v, ok := d.known(id)
-				if !ok {
-					d.open[id] |= d.rules.matches(service, res, sp)
-					continue
-				}
-				d.done[id] = v // as young again as the span that will ask for it
-				if v.kept {
-					lateKept++
-				} else {
-					lateDropped++
-				}
-			}
+		d.done[id] = v // as young again as the span that will ask for it
+		if v.kept {
+			lateKept++
+		} else {
+			lateDropped++
 		}
 	}
 	return lateKept, lateDropped
