@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,9 +30,19 @@ import (
 	"github.com/binnacle-project/binnacle/membership"
 )
 
+// silentWorker is the argument of a worker that records no telemetry.
+const silentWorker = "-without-telemetry"
+
 // TestMain makes the test binary a worker when an agent starts it as one.
 func TestMain(m *testing.M) {
-	if os.Getenv(control.WorkerEnv) != "" {
+	if launch := os.Getenv(control.WorkerEnv); launch != "" {
+		if slices.Contains(os.Args, silentWorker) {
+			var l control.Launch
+			json.Unmarshal([]byte(launch), &l)
+			l.Relay = ""
+			b, _ := json.Marshal(l)
+			os.Setenv(control.WorkerEnv, string(b))
+		}
 		os.Exit(worker.Main())
 	}
 	os.Exit(m.Run())
@@ -347,6 +358,8 @@ type node struct {
 	delay   time.Duration // before a stop closes the listeners
 	program *Program
 	allow   engine.AllowList
+	// workerArgs are what workers are told beside their program.
+	workerArgs []string
 
 	agent *Agent
 	stop  func() error
@@ -412,7 +425,7 @@ func (n *node) run() *node {
 	o.ConfigFile, o.Managers, o.TokenFile, o.StateDir = n.file, []string{n.m.addr}, n.token, n.state
 	o.Name, o.Gossip = "node-a", n.gossip
 	o.Program, o.Allow = n.program, n.allow
-	o.WorkerCommand, o.DieWithParent = []string{exe}, true
+	o.WorkerCommand, o.DieWithParent = append([]string{exe}, n.workerArgs...), true
 	o.LogLevel = "INFO"
 	o.ServedAfter = 50 * time.Millisecond
 	o.DrainDelay = n.delay

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/gateway/control"
 )
 
 // fullLoad makes the load tests as large as issue and documents say, instead of
@@ -141,8 +143,9 @@ func (l *traffic) end(t *testing.T) (sent int) {
 }
 
 // mixedNode starts a node for traffic, a member without limits.
-func mixedNode(t *testing.T, m *fakeManager) *node {
+func mixedNode(t *testing.T, m *fakeManager, workerArgs ...string) *node {
 	n := newNode(t, m)
+	n.workerArgs = workerArgs
 	n.write(n.file, n.mixed("own"))
 	n.run()
 	waitFor(t, "a lease", func() bool { return n.agent.Status().Lease.State == "valid" })
@@ -153,42 +156,83 @@ func mixedNode(t *testing.T, m *fakeManager) *node {
 	return n
 }
 
-// rss is a process's resident memory in MiB.
-func rss(t *testing.T, pid int) int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+// footprint is what a worker holds: resident memory in MiB, and goroutines.
+type footprint struct{ rss, goroutines int }
+
+func (n *node) footprint() footprint {
+	n.t.Helper()
+	socks, err := filepath.Glob(filepath.Join(n.state, "worker-*.sock"))
+	if err != nil || len(socks) != 1 {
+		n.t.Fatalf("control sockets of workers: %v, %v; want one", socks, err)
+	}
+	c, err := control.Dial(n.t.Context(), n.state, filepath.Base(socks[0]))
 	if err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
+	}
+	defer c.Close()
+	var st control.WorkerStatus
+	if err := c.Call(n.t.Context(), control.MethodStatus, nil, &st); err != nil {
+		n.t.Fatal(err)
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", st.PID))
+	if err != nil {
+		n.t.Fatal(err)
 	}
 	pages, err := strconv.Atoi(strings.Fields(string(b))[1])
 	if err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
 	}
-	return pages * os.Getpagesize() >> 20
+	return footprint{pages * os.Getpagesize() >> 20, st.Goroutines}
 }
 
 // TestLoadSwap brings revision after revision to a node under load, by the
-// whole way: plan, fetch, swap inside the worker, report.
+// whole way: plan, fetch, swap inside the worker, report; once as nodes are, and
+// once with a worker that records no telemetry. Then come more swaps without load,
+// for what each might leave behind.
 func TestLoadSwap(t *testing.T) {
+	t.Run("telemetry", func(t *testing.T) { loadSwap(t, true) })
+	t.Run("without", func(t *testing.T) { loadSwap(t, false, silentWorker) })
+}
+
+func loadSwap(t *testing.T, telemetry bool, workerArgs ...string) {
 	m := newManager(t)
-	n := mixedNode(t, m)
+	n := mixedNode(t, m, workerArgs...)
 	clients, swaps := scale(200, 32), scale(100, 10)
 	l := n.startTraffic(clients)
 	began := time.Now()
-	for i := range swaps {
-		m.applied(m.push(binnacle.Revision(i+3), n.mixed(fmt.Sprint("r", i))))
+	revision := binnacle.Revision(2)
+	swap := func() {
+		revision++
+		m.applied(m.push(revision, n.mixed(fmt.Sprint("r", revision))))
+	}
+	for range swaps {
+		swap()
 	}
 	took := time.Since(began)
 	sent := l.end(t)
 	t.Logf("%d swaps in %v under %d clients: %d requests, %d failed", swaps, took.Round(time.Millisecond), clients, sent, len(l.failed))
-	if !fullLoad {
-		return
+	if exported := m.count(func() int { return len(m.exports) }) > 0; exported != telemetry {
+		t.Errorf("telemetry arrived: %v; want %v", exported, telemetry)
 	}
-	// More of them, for what each might leave behind.
-	pid := n.agent.Status().Worker.PID
-	for i := swaps; i <= swaps+500; i++ {
-		m.applied(m.push(binnacle.Revision(i+3), n.mixed(fmt.Sprint("r", i))))
-		if (i-swaps)%100 == 0 {
-			t.Logf("after %d more swaps: the worker has %d MiB resident", i-swaps, rss(t, pid))
+
+	// The first hundred bring the heap to its size.
+	round := scale(100, 10)
+	var first footprint
+	for i := range scale(6, 3) {
+		for range round {
+			swap()
+		}
+		now := n.footprint()
+		t.Logf("after %d more swaps: the worker has %d MiB resident, %d goroutines", (i+1)*round, now.rss, now.goroutines)
+		if i == 0 {
+			first = now
+			continue
+		}
+		if now.goroutines > first.goroutines+8 {
+			t.Errorf("%d goroutines, %d after the first %d swaps: swaps leave some behind", now.goroutines, first.goroutines, round)
+		}
+		if now.rss > first.rss+first.rss/4+8 {
+			t.Errorf("%d MiB resident, %d after the first %d swaps: swaps leave memory behind", now.rss, first.rss, round)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
 // Codes of errors that a caller branches on.
@@ -53,12 +54,13 @@ const maxCalls = 16
 
 // Serve answers calls on every connection to ln until ctx ends or ln is
 // closed, then closes all and returns when the last call has returned.
-// onGone, if not nil, is told whenever a connection has ended.
+// onGone, if not nil, is told whenever the last open connection has ended.
 func Serve(ctx context.Context, ln net.Listener, log *slog.Logger, h Handler, onGone func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	var open atomic.Int64
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	for {
@@ -80,11 +82,12 @@ func Serve(ctx context.Context, ln net.Listener, log *slog.Logger, h Handler, on
 			cancel()
 			return fmt.Errorf("BUG: a control connection of type %T", c)
 		}
+		open.Add(1)
 		wg.Go(func() {
 			if err := serveConn(ctx, uc, h); err != nil {
 				log.Debug("control connection ended", "err", err)
 			}
-			if onGone != nil {
+			if open.Add(-1) == 0 && onGone != nil {
 				onGone()
 			}
 		})

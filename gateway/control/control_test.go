@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -257,4 +258,49 @@ func FuzzFrame(f *testing.F) {
 			t.Fatalf("round trip of %q: got %+v, %v; want %+v", b, m2, err, m)
 		}
 	})
+}
+
+// TestGone: a peer that comes to the socket beside the agent, with garbage even,
+// and leaves again is not the end of the agent.
+func TestGone(t *testing.T) {
+	dir := t.TempDir()
+	ln, err := Listen(dir, "c.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	gone, served := make(chan struct{}, 2), make(chan error, 1)
+	go func() {
+		served <- Serve(ctx, ln, slog.New(slog.NewTextHandler(t.Output(), nil)), echo, func() { gone <- struct{}{} })
+	}()
+	agent, err := Dial(t.Context(), dir, "c.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer agent.Close()
+	stray, err := net.Dial("unix", filepath.Join(dir, "c.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(stray, "GET / HTTP/1.1\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, stray); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatal(err) // it was not closed by the other side
+	}
+	stray.Close()
+	if err := agent.Call(t.Context(), "echo", 1, nil); err != nil {
+		t.Errorf("the agent's call: %v", err)
+	}
+	select {
+	case <-gone:
+		t.Error("the agent counts as gone while it is connected")
+	default:
+	}
+	agent.Close()
+	<-gone
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
 }

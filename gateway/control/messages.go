@@ -58,6 +58,8 @@ type WorkerStatus struct {
 	Stopping bool `json:"stopping"`
 	// Connections counts open client connections.
 	Connections int64 `json:"connections"`
+	// Goroutines counts those of the process: a swap must leave none behind.
+	Goroutines int `json:"goroutines"`
 	// QuietSeconds is for how long no request came in, those for health aside,
 	// since the worker began to drain; 0 while it does not.
 	QuietSeconds float64 `json:"quiet_seconds,omitempty"`
@@ -99,7 +101,8 @@ type Launch struct {
 	// Socket is the path of the control socket, which the worker removes at a
 	// clean end.
 	Socket string `json:"socket"`
-	// Relay is the base URL of the agent's OTLP relay for this worker.
+	// Relay is the base URL of the agent's OTLP relay for this worker. Without it
+	// the worker exports to no agent.
 	Relay string `json:"relay"`
 	// Instance tells this process from the node's others in telemetry.
 	Instance string `json:"instance"`

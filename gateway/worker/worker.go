@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -79,14 +80,15 @@ func Run(ctx context.Context, l control.Launch, log *slog.Logger) error {
 	}
 	set := metrics.NewSet()
 	w := &worker{launch: l, log: log, started: time.Now(), stop: make(chan time.Duration, 1)}
-	w.traffic = NewTraffic(TrafficOptions{
-		Log: log, Metrics: set,
-		Telemetry: &telemetry.Options{
+	o := TrafficOptions{Log: log, Metrics: set}
+	if l.Relay != "" {
+		o.Telemetry = &telemetry.Options{
 			Endpoint: l.Relay, InstanceID: l.Instance, Managed: true,
 			Interval: time.Duration(l.IntervalSeconds * float64(time.Second)),
 			Log:      log, Metrics: set,
-		},
-	}, listeners)
+		}
+	}
+	w.traffic = NewTraffic(o, listeners)
 
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -177,7 +179,7 @@ type worker struct {
 	stop    chan time.Duration // has room for the one stop that counts
 }
 
-// agentGone is told when a control connection has ended.
+// agentGone is told when the last control connection has ended.
 func (w *worker) agentGone() {
 	if !w.launch.DieWithParent || w.traffic.Status().Stopping {
 		return
@@ -195,7 +197,7 @@ func (w *worker) askStop(limit time.Duration) {
 
 func (w *worker) status() control.WorkerStatus {
 	s := w.traffic.Status()
-	s.PID, s.Started = os.Getpid(), w.started
+	s.PID, s.Started, s.Goroutines = os.Getpid(), w.started, runtime.NumGoroutine()
 	return s
 }
 
