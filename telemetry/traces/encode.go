@@ -15,8 +15,7 @@ type encoder struct {
 	values  [][]byte
 	colOf   map[colKey]uint32
 	shapeOf map[string]uint32
-	recent  [4]knownShape // of the last shapes used
-	next    int
+	shapes  shapeCache
 	key     []byte
 	dir     []byte // sizes of frames
 	frames  []byte
@@ -42,26 +41,7 @@ func (e *encoder) reset() {
 	e.dir, e.frames = e.dir[:0], e.frames[:0]
 	clear(e.colOf)
 	clear(e.shapeOf)
-	e.recent = [4]knownShape{}
-}
-
-// knownShape is a shape that was written, with the columns of its values.
-type knownShape struct {
-	keys []colKey // nil: none
-	cols []uint32
-	num  uint32
-}
-
-func (k *knownShape) fits(attrs []attr) bool {
-	if k.keys == nil || len(k.keys) != len(attrs) {
-		return false
-	}
-	for i := range attrs {
-		if k.keys[i].key != attrs[i].key || k.keys[i].typ != attrs[i].typ {
-			return false
-		}
-	}
-	return true
+	e.shapes = shapeCache{}
 }
 
 // zstdEncoder is safe for concurrent use by EncodeAll. The fastest level: the
@@ -270,17 +250,13 @@ func (e *encoder) shape(b *block, l attrList) uint32 {
 // known returns the shape of attrs, which most often is that of one of the
 // last spans.
 func (e *encoder) known(attrs []attr) *knownShape {
-	for i := range e.recent {
-		if e.recent[i].fits(attrs) {
-			return &e.recent[i]
-		}
+	if k := e.shapes.find(attrs); k != nil {
+		return k
 	}
-	k := knownShape{keys: make([]colKey, len(attrs)), cols: make([]uint32, len(attrs))}
+	k := newShape(attrs, e.column)
 	e.key = e.key[:0]
-	for i, a := range attrs {
-		k.keys[i] = colKey{a.key, a.typ}
-		k.cols[i] = e.column(k.keys[i])
-		e.key = binary.AppendUvarint(e.key, uint64(k.cols[i]))
+	for _, c := range k.cols {
+		e.key = binary.AppendUvarint(e.key, uint64(c))
 	}
 	n, ok := e.shapeOf[string(e.key)]
 	if !ok {
@@ -290,10 +266,7 @@ func (e *encoder) known(attrs []attr) *knownShape {
 		e.cols[colShapes] = append(e.cols[colShapes], e.key...)
 	}
 	k.num = n
-	slot := &e.recent[e.next%len(e.recent)]
-	e.next++
-	*slot = k
-	return slot
+	return e.shapes.put(k)
 }
 
 // column returns the number of the value column of a key and type.

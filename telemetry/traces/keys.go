@@ -58,8 +58,8 @@ func indexKey(p partition, page byte, seq uint32) []byte {
 	return binary.BigEndian.AppendUint32(append(key(p, kindIndex), page), seq)
 }
 
-func traceKey(p partition, id pcommon.TraceID) []byte {
-	return binary.BigEndian.AppendUint64(key(p, kindTrace), traceHash(id))
+func traceKey(p partition, hash uint64) []byte {
+	return binary.BigEndian.AppendUint64(key(p, kindTrace), hash)
 }
 
 // traceHash halves a trace id for the index: eight bytes are as good as

@@ -56,7 +56,7 @@ func (s *Store) blocksOf(ctx context.Context, id pcommon.TraceID) ([]*block, err
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		seqs, err := s.get(traceKey(p, id))
+		seqs, err := s.get(traceKey(p, traceHash(id)))
 		if err != nil {
 			return nil, fmt.Errorf("look up trace %s: %w", id, err)
 		}

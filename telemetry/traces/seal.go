@@ -56,6 +56,17 @@ type encoded struct {
 	*block
 	data, sum []byte
 	index     blockIndex
+	hashes    []uint64 // of trace ids, sorted: Pebble takes keys in order for half
+}
+
+// traceHashes returns the hashes of the block's trace ids, sorted.
+func (b *block) traceHashes() []uint64 {
+	out := make([]uint64, len(b.traces))
+	for i, id := range b.traces {
+		out[i] = traceHash(id)
+	}
+	slices.Sort(out)
+	return out
 }
 
 // commit writes blocks with their indexes, and deletes what they were decided
@@ -65,7 +76,7 @@ func (s *Store) commit(blocks []*block, from []*undecided) (err error) {
 	size := 64
 	for i, b := range blocks {
 		sum := summarize(b)
-		e := encoded{b, encodeBlock(nil, b), sum.encode(), makeIndex(b)}
+		e := encoded{b, encodeBlock(nil, b), sum.encode(), makeIndex(b), b.traceHashes()}
 		ready[i] = e
 		size += len(e.data) + len(e.sum) + e.index.size() + 40*len(b.traces)
 	}
@@ -117,8 +128,8 @@ func (s *Store) fill(batch *pebble.Batch, p partition, seq uint32, b encoded) er
 		}
 	}
 	number := binary.BigEndian.AppendUint32(nil, seq)
-	for _, id := range b.traces {
-		if err := batch.Merge(traceKey(p, id), number, nil); err != nil {
+	for _, h := range b.hashes {
+		if err := batch.Merge(traceKey(p, h), number, nil); err != nil {
 			return err
 		}
 	}
