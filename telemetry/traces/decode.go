@@ -3,7 +3,6 @@ package traces
 import (
 	"encoding/binary"
 	"errors"
-	"math"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 )
@@ -17,7 +16,8 @@ type decoder struct {
 	open   []bool
 	read   []int  // values of spans before the place, of columns that are not open
 	chunks []bool // of strings that are in b
-	row    int
+	row    int    // where it stands
+	trace  int    // the number of its trace
 	before uint64 // start of the trace before
 	b      *block // what was decoded
 	// grouped says that the values of resources and scopes are what is read.
@@ -119,23 +119,23 @@ func (d *decoder) attrs(l *attrList, r *reader) error {
 	return nil
 }
 
-// skip moves from the first row to that of trace number to, reading as little
-// as that needs.
-func (d *decoder) skip(to int) error {
+// skip moves past n traces, reading as little as that needs.
+func (d *decoder) skip(n int) error {
 	o := d.o
-	if to == 0 {
+	if n == 0 {
 		return nil
 	}
 	rows := 0
-	for range to {
-		n := int(d.cols[colTraceRows].below(o.spans - rows + 1))
+	for range n {
+		n := int(d.cols[colTraceRows].below(o.spans - d.row - rows + 1))
 		if n > 0 {
 			d.before += uint64(d.cols[colStart].varint())
 			d.cols[colStart].skip(n - 1)
 		}
 		rows += n
 	}
-	d.row = rows
+	d.row += rows
+	d.trace += n
 	for _, c := range []int{colDuration, colName, colResource, colScope} {
 		d.cols[c].skip(rows)
 	}
@@ -215,42 +215,34 @@ func (d *decoder) failed() error {
 	return d.raw.err
 }
 
-// spans decodes the traces from … to, from being the one d stands at.
-func (d *decoder) spans(from, to int) error {
+// spans decodes the trace that d stands at.
+func (d *decoder) spans() error {
 	o, b := d.o, d.b
-	b.minStart = math.MaxUint64
-	if from == 0 && to == o.traces {
-		b.spans = make([]span, 0, o.spans)
-	}
-	for t := from; t < to; t++ {
-		n := int(d.cols[colTraceRows].below(o.spans - d.row + 1))
-		first := len(b.spans)
-		for i := range n {
-			s := span{trace: uint32(len(b.traces)), id: pcommon.SpanID(o.ids[16*o.traces+8*d.row:][:8])}
-			base := d.before
-			if i > 0 {
-				base = b.spans[first].start
-			}
-			s.start = base + uint64(d.cols[colStart].varint())
-			if err := d.span(&s); err != nil {
-				return err
-			}
-			b.spans = append(b.spans, s)
-			b.minStart, b.maxStart = min(b.minStart, s.start), max(b.maxStart, s.start)
-			d.row++
+	n := int(d.cols[colTraceRows].below(o.spans - d.row + 1))
+	first := len(b.spans)
+	for i := range n {
+		s := span{trace: uint32(len(b.traces)), id: pcommon.SpanID(o.ids[16*o.traces+8*d.row:][:8])}
+		base := d.before
+		if i > 0 {
+			base = b.spans[first].start
 		}
-		if err := d.parents(b.spans[first:]); err != nil {
+		s.start = base + uint64(d.cols[colStart].varint())
+		if err := d.span(&s); err != nil {
 			return err
 		}
-		b.traces = append(b.traces, o.traceID(t))
-		if n > 0 {
-			d.before = b.spans[first].start
-		}
+		b.spans = append(b.spans, s)
+		b.minStart, b.maxStart = min(b.minStart, s.start), max(b.maxStart, s.start)
+		d.row++
 	}
-	if to == o.traces && d.row != o.spans {
-		return errShort
+	if err := d.parents(b.spans[first:]); err != nil {
+		return err
 	}
-	return d.failed()
+	b.traces = append(b.traces, o.traceID(d.trace))
+	d.trace++
+	if n > 0 {
+		d.before = b.spans[first].start
+	}
+	return nil
 }
 
 // parents reads the parents of one trace's spans; links stand among the ids,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -26,11 +27,11 @@ func (s *Store) Trace(ctx context.Context, id pcommon.TraceID) (ptrace.Traces, e
 }
 
 func (s *Store) trace(ctx context.Context, id pcommon.TraceID) (ptrace.Traces, error) {
-	blocks, err := s.blocksOf(ctx, id)
+	blocks, _, err := s.blocksOf(ctx, []pcommon.TraceID{id}, math.MaxInt)
 	if err != nil {
 		return ptrace.Traces{}, err
 	}
-	return assemble(blocks, id)
+	return assemble(blocks[0], id)
 }
 
 // enter begins a query, which Close waits for; leave ends it.
@@ -47,36 +48,84 @@ func (s *Store) enter() error {
 
 func (s *Store) leave() { s.life.RUnlock() }
 
-// blocksOf returns every block that has spans of a trace.
-func (s *Store) blocksOf(ctx context.Context, id pcommon.TraceID) ([]*block, error) {
+// blocksOf returns for each of some traces every block that has spans of it: all
+// blocks are read once, side by side. Blocks may have spans of the other traces,
+// too. It gives up where there are more than maxSpans on disk.
+func (s *Store) blocksOf(ctx context.Context, ids []pcommon.TraceID, maxSpans int) (blocks [][]*block, ok bool, err error) {
 	// Memory first: a block that is being written is then found in memory or,
 	// later, on disk, or in both.
-	blocks := s.fromMemory(func(b *block) bool { return b.hasTrace(id) }, func(b *block) *block { return b.pick(id) })
+	blocks = make([][]*block, len(ids))
+	for i, id := range ids {
+		blocks[i] = s.fromMemory(func(b *block) bool { return b.hasTrace(id) }, func(b *block) *block { return b.pick(id) })
+	}
+	places, err := s.placesOf(ctx, ids)
+	if err != nil {
+		return nil, false, err
+	}
+	var spans atomic.Int64
+	read := make([]*block, len(places))
+	err = side(ctx, len(places), func(i int) error {
+		if spans.Load() > int64(maxSpans) {
+			return nil
+		}
+		place := &places[i]
+		o, err := s.readBlock(place.id)
+		if err != nil || o == nil {
+			return err
+		}
+		want := make([]pcommon.TraceID, len(place.of))
+		for j, n := range place.of {
+			want[j] = ids[n]
+		}
+		b, err := o.pick(want...)
+		if err != nil {
+			s.malformed(place.id, err)
+		} else if b != nil {
+			read[i] = b
+			spans.Add(int64(len(b.spans)))
+		}
+		return nil
+	})
+	for i, b := range read {
+		if b != nil {
+			for _, n := range places[i].of {
+				blocks[n] = append(blocks[n], b)
+			}
+		}
+	}
+	return blocks, spans.Load() <= int64(maxSpans), err
+}
+
+// blockPlace is a block on disk and which of some traces it has.
+type blockPlace struct {
+	id blockID
+	of []int
+}
+
+func (s *Store) placesOf(ctx context.Context, ids []pcommon.TraceID) (places []blockPlace, err error) {
+	at := map[blockID]int{}
 	for _, p := range s.parts.newestFirst(0, math.MaxUint64) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		seqs, err := s.get(traceKey(p, traceHash(id)))
-		if err != nil {
-			return nil, fmt.Errorf("look up trace %s: %w", id, err)
-		}
-		for ; len(seqs) >= 4; seqs = seqs[4:] {
-			bid := blockID{p, binary.BigEndian.Uint32(seqs)}
-			o, err := s.readBlock(bid)
+		for i, id := range ids {
+			seqs, err := s.get(traceKey(p, traceHash(id)))
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("look up trace %s: %w", id, err)
 			}
-			if o == nil {
-				continue
-			}
-			if b, err := o.pick(id); err != nil {
-				s.malformed(bid, err)
-			} else if b != nil {
-				blocks = append(blocks, b)
+			for ; len(seqs) >= 4; seqs = seqs[4:] {
+				bid := blockID{p, binary.BigEndian.Uint32(seqs)}
+				n, ok := at[bid]
+				if !ok {
+					n = len(places)
+					at[bid] = n
+					places = append(places, blockPlace{id: bid})
+				}
+				places[n].of = append(places[n].of, i)
 			}
 		}
 	}
-	return blocks, nil
+	return places, nil
 }
 
 // fromMemory returns the blocks in memory that want wants: those that no longer

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/klauspost/compress/zstd"
@@ -158,9 +159,6 @@ func decodeBlock(data []byte) (*block, error) {
 	return o.block()
 }
 
-// block decodes all spans.
-func (o *opened) block() (*block, error) { return o.rows(0, o.traces) }
-
 // find returns the number of a trace.
 func (o *opened) find(id pcommon.TraceID) (t int, ok bool) {
 	for ids := o.ids[:16*o.traces]; len(ids) > 0; ids = ids[16:] {
@@ -172,30 +170,63 @@ func (o *opened) find(id pcommon.TraceID) (t int, ok bool) {
 	return 0, false
 }
 
-// pick decodes the spans of one trace, nil where there are none.
-func (o *opened) pick(id pcommon.TraceID) (*block, error) {
-	t, ok := o.find(id)
-	if !ok {
-		return nil, nil
-	}
-	return o.rows(t, t+1)
-}
-
-// rows decodes the spans of the traces from … to.
-func (o *opened) rows(from, to int) (*block, error) {
-	d := o.cursor()
-	err := d.need(allCols...)
-	for _, step := range []func() error{
-		func() error { return d.skip(from) }, func() error { return d.spans(from, to) }, d.texts,
-	} {
-		if err == nil {
-			err = step()
+// pick decodes the spans of some traces, nil where there are none.
+func (o *opened) pick(ids ...pcommon.TraceID) (*block, error) {
+	var traces []int
+	for _, id := range ids {
+		if t, ok := o.find(id); ok {
+			traces = append(traces, t)
 		}
 	}
+	if len(traces) == 0 {
+		return nil, nil
+	}
+	slices.Sort(traces)
+	return o.rows(slices.Compact(traces)...)
+}
+
+// block decodes all spans.
+func (o *opened) block() (*block, error) {
+	all := make([]int, o.traces)
+	for t := range all {
+		all[t] = t
+	}
+	return o.rows(all...)
+}
+
+// rows decodes the spans of traces, whose numbers rise.
+func (o *opened) rows(traces ...int) (*block, error) {
+	b, err := o.tryRows(traces)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBadBlock, err)
 	}
-	return d.b, nil
+	return b, nil
+}
+
+func (o *opened) tryRows(traces []int) (*block, error) {
+	d := o.cursor()
+	if err := d.need(allCols...); err != nil {
+		return nil, err
+	}
+	d.b.minStart = math.MaxUint64
+	if len(traces) == o.traces {
+		d.b.spans = make([]span, 0, o.spans)
+	}
+	for _, t := range traces {
+		if err := d.skip(t - d.trace); err != nil {
+			return nil, err
+		}
+		if err := d.spans(); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.failed(); err != nil {
+		return nil, err
+	}
+	if d.trace == o.traces && d.row != o.spans {
+		return nil, errShort
+	}
+	return d.b, d.texts()
 }
 
 var allCols = func() (all []int) {
@@ -210,8 +241,9 @@ func (o *opened) traceID(t int) pcommon.TraceID { return pcommon.TraceID(o.ids[1
 // cursor returns a decoder before the first row, without columns.
 func (o *opened) cursor() *decoder {
 	b := o.base
-	b.strs.list = make([]string, o.strings)
-	copy(b.strs.list, o.base.strs.list)
+	if b.strs.shared = b.strs.list != nil; !b.strs.shared {
+		b.strs.list = make([]string, o.strings)
+	}
 	b.attrs = slices.Clip(b.attrs)
 	return &decoder{
 		o: o, b: &b, raw: reader{b: o.ids[16*o.traces+8*o.spans:]},

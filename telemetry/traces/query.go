@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -110,18 +111,32 @@ func (s *Store) search(ctx context.Context, q Query) (found []ptrace.Traces, lef
 // is full; the first is always whole.
 func (s *Store) traceAll(ctx context.Context, ids []pcommon.TraceID) (found []ptrace.Traces, full bool, err error) {
 	spans := 0
-	for _, id := range ids {
-		td, err := s.trace(ctx, id)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
+	for ids := range slices.Chunk(ids, tracesAtOnce) {
+		blocks, ok, err := s.blocksOf(ctx, ids, s.o.maxAnswerSpans)
 		if err != nil {
 			return nil, false, err
 		}
-		if spans += td.SpanCount(); spans > s.o.maxAnswerSpans && len(found) > 0 {
-			return found, true, nil
+		for i, id := range ids {
+			var td ptrace.Traces
+			if ok {
+				td, err = assemble(blocks[i], id)
+			} else { // there are long ones among them
+				td, err = s.trace(ctx, id)
+			}
+			if errors.Is(err, ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return nil, false, err
+			}
+			if spans += td.SpanCount(); spans > s.o.maxAnswerSpans && len(found) > 0 {
+				return found, true, nil
+			}
+			found = append(found, td)
 		}
-		found = append(found, td)
 	}
 	return found, false, nil
 }
+
+// tracesAtOnce is the number of traces whose blocks are read in one go.
+const tracesAtOnce = 20

@@ -195,7 +195,7 @@ func TestSampling(t *testing.T) {
 	// The channels of the compressor, which all tests share, must not belong to
 	// the bubble.
 	b := newBlock()
-	add(b, make1(spec{trace: 1, id: 1}))
+	add(b, gatewayTraces(rand.New(rand.NewPCG(1, 2)), 50, base))
 	if _, err := decodeBlock(encodeBlock(nil, b)); err != nil {
 		t.Fatal(err)
 	}

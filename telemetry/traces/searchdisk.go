@@ -32,6 +32,7 @@ func (s *Store) searchPartition(ctx context.Context, p partition, m *matcher, be
 		return false, err
 	}
 	defer func() { err = errors.Join(err, index.close()) }()
+	round := &searchRound{s: s, p: p, m: m, best: best, scanned: scanned}
 	for ok := it.Last(); ok; ok = it.Prev() {
 		if err := ctx.Err(); err != nil {
 			return false, err
@@ -52,21 +53,65 @@ func (s *Store) searchPartition(ctx context.Context, p partition, m *matcher, be
 		if may.empty() {
 			continue
 		}
-		o, err := s.readBlock(blockID{p, seq})
-		if err != nil {
-			return false, err
-		}
-		if o == nil {
+		round.blocks = append(round.blocks, searchBlock{seq: seq, may: may})
+		if len(round.blocks) < sideBySide() {
 			continue
 		}
-		if *scanned += o.spans; *scanned > maxScan {
+		if truncated, err := round.run(ctx); err != nil || truncated {
+			return truncated, err
+		}
+	}
+	return round.run(ctx)
+}
+
+// searchRound is some blocks that are searched side by side. The next round is
+// chosen by what this one found.
+type searchRound struct {
+	s       *Store
+	p       partition
+	m       *matcher
+	best    *newest
+	scanned *int
+	blocks  []searchBlock
+}
+
+type searchBlock struct {
+	seq   uint32
+	may   rowSet
+	spans int
+	found *newest
+}
+
+// run searches the blocks of the round and empties it.
+func (r *searchRound) run(ctx context.Context) (truncated bool, err error) {
+	err = side(ctx, len(r.blocks), func(i int) error {
+		b := &r.blocks[i]
+		id := blockID{r.p, b.seq}
+		o, err := r.s.readBlock(id)
+		if err != nil || o == nil {
+			return err
+		}
+		b.spans, b.found = o.spans, newNewest(r.best.limit)
+		if err := o.search(r.m, b.may, func(t int, start uint64) { b.found.add(o.traceID(t), start) }); err != nil {
+			r.s.malformed(id, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, b := range r.blocks {
+		if *r.scanned += b.spans; *r.scanned > maxScan {
 			return true, nil
 		}
-		if err := o.search(m, may, func(t int, start uint64) { best.add(o.traceID(t), start) }); err != nil {
-			s.malformed(blockID{p, seq}, err)
+		if b.found != nil {
+			for id, start := range b.found.starts {
+				r.best.add(id, start)
+			}
 		}
-		best.trim() // what is known now decides which blocks are read next
 	}
+	r.best.trim() // what is known now decides which blocks are read next
+	r.blocks = r.blocks[:0]
 	return false, nil
 }
 

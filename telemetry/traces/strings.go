@@ -2,6 +2,7 @@ package traces
 
 import (
 	"math/bits"
+	"slices"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -18,6 +19,10 @@ type stringTable struct {
 	// tenth of the table's: most strings of spans come again and again.
 	recent *[recentStrings]uint32
 	text   strings.Builder // what the latest strings lie in
+	// Of a block read back: the numbers of the strings that are in list, where it
+	// has not all, and whether list is another's.
+	some   []uint32
+	shared bool
 }
 
 const (
@@ -115,10 +120,25 @@ func (t *stringTable) find(s string) (uint32, bool) {
 		i := *t.slot(xxhash.Sum64String(s), s)
 		return i, i != 0 || s == ""
 	}
+	if t.some != nil {
+		for _, i := range t.some {
+			if t.list[i] == s {
+				return i, true
+			}
+		}
+		return 0, s == ""
+	}
 	for i, have := range t.list {
 		if have == s {
 			return uint32(i), true
 		}
 	}
 	return 0, false
+}
+
+// own makes the list one that may be written to.
+func (t *stringTable) own() {
+	if t.shared {
+		t.list, t.shared = slices.Clone(t.list), false
+	}
 }

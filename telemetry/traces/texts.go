@@ -14,6 +14,7 @@ func (d *decoder) names() error {
 		}
 		d.b.strs.list[i] = s
 		d.b.strs.bytes += len(s)
+		d.b.strs.some = append(d.b.strs.some, i)
 	}
 	return nil
 }
@@ -29,6 +30,7 @@ func (d *decoder) text(i uint32) error {
 	if err != nil {
 		return err
 	}
+	d.b.strs.own()
 	list := d.b.strs.list[n*chunkStrings : min((n+1)*chunkStrings, d.o.strings)]
 	r := reader{b: data}
 	sizes := make([]uint64, len(list))
@@ -53,6 +55,7 @@ func (d *decoder) allTexts() error {
 			return err
 		}
 	}
+	d.b.strs.some = nil
 	return nil
 }
 
