@@ -66,12 +66,14 @@ func (d *descent) close() error { return d.it.Close() }
 
 // hourIndex is the index of one partition as a search reads it.
 type hourIndex struct {
-	s      *Store
-	p      partition
-	m      *matcher
-	terms  []*descent // one for each of m.terms
-	small  *descent
-	lo, hi byte // classes of durations
+	s     *Store
+	p     partition
+	m     *matcher
+	terms []*descent // one for each of m.terms
+	small *descent
+	// durations is nil where the query does not ask for them.
+	durations *descent
+	lo, hi    byte // classes of durations
 }
 
 func (s *Store) openIndex(p partition, m *matcher) (x *hourIndex, err error) {
@@ -81,6 +83,11 @@ func (s *Store) openIndex(p partition, m *matcher) (x *hourIndex, err error) {
 			err = errors.Join(err, x.close())
 		}
 	}()
+	if x.lo > 0 || x.hi < 255 {
+		if x.durations, err = newDescent(s.db, key(p, kindDurations)); err != nil {
+			return x, err
+		}
+	}
 	if len(m.terms) == 0 {
 		return x, nil
 	}
@@ -99,11 +106,10 @@ func (s *Store) openIndex(p partition, m *matcher) (x *hourIndex, err error) {
 
 func (x *hourIndex) close() error {
 	var errs []error
-	for _, d := range x.terms {
-		errs = append(errs, d.close())
-	}
-	if x.small != nil {
-		errs = append(errs, x.small.close())
+	for _, d := range append(x.terms, x.small, x.durations) {
+		if d != nil {
+			errs = append(errs, d.close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -133,17 +139,12 @@ func (x *hourIndex) rows(seq uint32, n int) (rowSet, error) {
 			return r, nil
 		}
 	}
-	if x.lo == 0 && x.hi == 255 {
+	if x.durations == nil {
 		return r, nil
 	}
-	v, closer, err := x.s.db.Get(seqKey(x.p, kindDurations, seq))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return r, nil
+	v, ok, err := x.durations.at(seq)
+	if ok {
+		r.durations(v, x.lo, x.hi)
 	}
-	if err != nil {
-		return r, err
-	}
-	defer closer.Close()
-	r.durations(v, x.lo, x.hi)
-	return r, nil
+	return r, err
 }
