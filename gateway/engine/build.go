@@ -70,6 +70,7 @@ type builder struct {
 	gen       *generation
 	transport *http.Transport
 	scope     *telemetry.Scope // nil when telemetry is off
+	told      TelemetrySettings
 	rejecter  *revokerconfig.Rejecter
 	// Where endpoints and backends stand in the file.
 	endpointPaths map[*config.EndpointConfig]string
@@ -212,11 +213,11 @@ func (b *builder) settings() {
 	if err != nil {
 		b.fault("/extra_config/"+escapePointer(nsTelemetry), "%v", err)
 	}
-	b.gen.sampleRatio = ts.SampleRatio
+	b.told, b.gen.sampleRatio = ts, ts.SampleRatio
 	if b.telemetry != nil {
 		b.scope = b.telemetry.NewScope(telemetry.ScopeOptions{
 			Revision: b.ref.Number, SkipPaths: append(slices.Clip(ts.SkipPaths), b.router.healthPath()),
-			Server: ts.Server, Client: ts.Client,
+			Server: ts.Server, Headers: ts.ServerHeaders,
 		})
 	}
 }

@@ -86,9 +86,6 @@ func Warnings(raw []byte) []api.Fault {
 	}
 	w := &warner{pos: locate(raw), seen: map[string]bool{}}
 	w.object("", atService, doc, serviceKeys)
-	if e, ok := doc[keyExtraConfig].(map[string]any); ok {
-		w.telemetry("/"+keyExtraConfig, e)
-	}
 	if doc["plugin"] != nil {
 		w.add("/plugin", "plugins are not loaded: the gateway is built without support for them")
 	}
@@ -168,6 +165,7 @@ func (w *warner) object(at string, l level, o map[string]any, known map[string]b
 	}
 	if e, ok := o[keyExtraConfig].(map[string]any); ok {
 		w.namespaces(at+"/"+keyExtraConfig, l, e)
+		w.telemetry(at+"/"+keyExtraConfig, l, e)
 	}
 }
 
@@ -181,14 +179,24 @@ func (w *warner) duration(path, key string, v any) {
 	}
 }
 
-// telemetry says which keys of the telemetry block have no effect.
-func (w *warner) telemetry(at string, e map[string]any) {
+// telemetry says which keys of the telemetry block have no effect on that level.
+func (w *warner) telemetry(at string, l level, e map[string]any) {
 	block, ok := e[nsTelemetry]
 	if !ok {
 		return
 	}
 	at += "/" + escapePointer(nsTelemetry)
-	_, keys, err := telemetrySettings(map[string]any{nsTelemetry: block})
+	only := map[string]any{nsTelemetry: block}
+	var keys []string
+	var err error
+	switch l {
+	case atEndpoint:
+		_, keys, err = endpointTelemetryOf(only)
+	case atBackend:
+		_, keys, err = backendTelemetryOf(only)
+	default:
+		_, keys, err = telemetrySettings(only)
+	}
 	for _, k := range keys {
 		w.add(at+"/"+k, "%s of %q has no effect here and is ignored", strings.ReplaceAll(k, "/", "."), nsTelemetry)
 	}

@@ -34,7 +34,7 @@ type clientCredentials struct {
 func (b *builder) client(remote *config.Backend) *http.Client {
 	var transport http.RoundTripper = b.transport
 	if b.scope != nil {
-		transport = b.scope.NewBackend(b.backendRoute(remote), backendTemplate(remote.URLPattern), transport)
+		transport = b.scope.NewBackend(b.backendRoute(remote), backendTemplate(remote.URLPattern), b.backendTelemetry(remote).BackendOptions, transport)
 	}
 	transport = b.authorized(remote, transport)
 	base := &http.Client{Transport: transport}

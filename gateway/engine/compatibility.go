@@ -89,8 +89,8 @@ var namespaces = []namespace{
 		note: "the same"},
 
 	// Telemetry and logs.
-	{name: nsTelemetry, levels: atService,
-		note: "`service_name`, `service_version`, `deploy_env`, `trace_sample_rate`, `skip_paths`, `metric_reporting_period`, `exporters.otlp` (gRPC and HTTP), the static attributes of `layers.global` and `layers.backend`; the rest with a warning. A node of a cluster sends to its manager besides, at the pace of its plan. Metrics are those of the semantic conventions, as exponential histograms"},
+	{name: nsTelemetry, levels: atService | atEndpoint | atBackend,
+		note: "`service_name`, `service_version`, `deploy_env`, `trace_sample_rate`, `skip_paths`, `metric_reporting_period`, `exporters.otlp` (gRPC and HTTP), and of `layers`: static attributes, headers on spans, and the spans that a file asks for by name ([more detail](gateway.md#more-detail-in-traces)); the rest with a warning. A node of a cluster sends to its manager besides, at the pace of its plan. Metrics are those of the semantic conventions, as exponential histograms"},
 	{name: "telemetry/logging", module: gologging.Namespace, levels: atService, shape: loggingShape{}, exact: true,
 		note: "for what Lura and its modules say. Lines go through a queue, so that a slow receiver slows no request; what exceeds it is counted and dropped"},
 	{name: "telemetry/logstash", module: logstash.Namespace, levels: atService, note: "needs telemetry/logging, as in KrakenD"},

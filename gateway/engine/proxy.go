@@ -23,13 +23,13 @@ const maxDrainBytes = 64 << 10
 // static answers, shadowing, around it validation and, outermost, the script.
 // Each backend in it has its script, rate limit and circuit breaker, outermost.
 func (b *builder) proxyFactory() proxy.Factory {
-	backends := b.backendLimits(b.luaBackend(b.backendFactory))
+	backends := b.backendStages(b.backendLimits(b.luaBackend(b.backendFactory)))
 	if b.other != nil {
 		backends = b.other.Backend(backends)
 	}
 	factory := proxy.NewShadowFactory(
 		proxy.NewDefaultFactoryWithSubscriber(backends, b.lura, b.subscriber))
-	factory = b.luaEndpointProxy(b.validated(factory))
+	factory = b.endpointStages(b.luaEndpointProxy(b.validated(factory)))
 	if b.other != nil {
 		factory = b.other.Proxy(factory)
 	}
@@ -98,7 +98,7 @@ func (b *builder) executor(remote *config.Backend) client.HTTPRequestExecutor {
 }
 
 func (b *builder) backendRoute(remote *config.Backend) *telemetry.Route {
-	return b.route(remote.ParentEndpointMethod, remote.ParentEndpoint)
+	return b.route(remote.ParentEndpointMethod, remote.ParentEndpoint, telemetry.StaticAttributes{})
 }
 
 var luraParam = regexp.MustCompile(`\{\{\.([^{}]*)\}\}`)

@@ -156,6 +156,7 @@ func (b *builder) checkEndpoint(path string, e *config.EndpointConfig) {
 		b.fault(path+"/method", "method %q is not supported; use GET, POST, PUT, PATCH or DELETE", e.Method)
 	}
 	b.namespaces(path, atEndpoint, e.ExtraConfig)
+	b.checkTelemetry(path, e)
 	for j, be := range e.Backend {
 		at := fmt.Sprintf("%s/backend/%d", path, j)
 		b.namespaces(at, atBackend, be.ExtraConfig)
@@ -181,7 +182,7 @@ func (b *builder) checkEndpoint(path string, e *config.EndpointConfig) {
 func (b *builder) endpointHandlers(path string, e *config.EndpointConfig, p proxy.Proxy) []gin.HandlerFunc {
 	var chain []gin.HandlerFunc
 	if b.scope != nil {
-		route := b.route(e.Method, e.Endpoint)
+		route := b.route(e.Method, e.Endpoint, b.endpointTelemetry(e).Static)
 		chain = append(chain, func(c *gin.Context) { route.Enter(c.Writer) })
 	}
 	if b.router.ReturnErrorMsg {
@@ -207,8 +208,8 @@ func (b *builder) endpointHandlers(path string, e *config.EndpointConfig, p prox
 }
 
 // route returns the instruments of an endpoint.
-func (b *builder) route(method, ginPath string) *telemetry.Route {
-	return b.scope.NewRoute(strings.ToUpper(method), template(ginPath))
+func (b *builder) route(method, ginPath string, own telemetry.StaticAttributes) *telemetry.Route {
+	return b.scope.NewRoute(strings.ToUpper(method), template(ginPath), own)
 }
 
 // unmatched answers what no endpoint is for; body is error_body, or nil for

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/luraproject/lura/v2/config"
-	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/binnacle-project/binnacle/gateway/engine/telemetry"
 )
@@ -25,8 +24,14 @@ type TelemetrySettings struct {
 	SampleRatio float64
 	// SkipPaths are neither counted nor traced.
 	SkipPaths []string
-	// Server and Client attributes stand on all that is measured there.
-	Server, Client telemetry.StaticAttributes
+	// Server attributes stand on all that is measured of requests, ServerHeaders
+	// on their spans.
+	Server        telemetry.StaticAttributes
+	ServerHeaders telemetry.HeaderOptions
+	// Proxy is how each endpoint's stage is recorded, nil for not at all.
+	Proxy *telemetry.StageOptions
+	// Backend is how backends are measured that say nothing themselves.
+	Backend backendTelemetry
 }
 
 // TelemetryProcess are those that describe the process: a swap does not change
@@ -68,14 +73,14 @@ const (
 // telemetryBlock is the block as krakend-otel reads it, as far as it has an
 // effect here.
 type telemetryBlock struct {
-	ServiceName     string       `json:"service_name"`
-	ServiceVersion  string       `json:"service_version"`
-	DeployEnv       string       `json:"deploy_env"`
-	SampleRate      *float64     `json:"trace_sample_rate"`
-	SkipPaths       []string     `json:"skip_paths"`
-	ReportingPeriod float64      `json:"metric_reporting_period"` // seconds
-	Exporters       otlpBlock    `json:"exporters"`
-	Layers          telemetryAll `json:"layers"`
+	ServiceName     string      `json:"service_name"`
+	ServiceVersion  string      `json:"service_version"`
+	DeployEnv       string      `json:"deploy_env"`
+	SampleRate      *float64    `json:"trace_sample_rate"`
+	SkipPaths       []string    `json:"skip_paths"`
+	ReportingPeriod float64     `json:"metric_reporting_period"` // seconds
+	Exporters       otlpBlock   `json:"exporters"`
+	Layers          layersBlock `json:"layers"`
 }
 
 type otlpBlock struct {
@@ -90,31 +95,10 @@ type otlpBlock struct {
 	} `json:"otlp"`
 }
 
-type telemetryAll struct {
-	Global struct {
-		Metrics []keyValue `json:"metrics_static_attributes"`
-		Traces  []keyValue `json:"traces_static_attributes"`
-	} `json:"global"`
-	Backend struct {
-		Metrics staticBlock `json:"metrics"`
-		Traces  staticBlock `json:"traces"`
-	} `json:"backend"`
-}
-
-type staticBlock struct {
-	Static []keyValue `json:"static_attributes"`
-}
-
-type keyValue struct {
-	Key   string `json:"key"`
-	Value string `json:"value"`
-}
-
-// effective are the paths of the block that have an effect.
+// effective are the paths of the service's block that have an effect, beside
+// those of its layers.
 var effective = []string{
 	"service_name", "service_version", "deploy_env", "trace_sample_rate", "skip_paths", "metric_reporting_period", "exporters/otlp",
-	"layers/global/metrics_static_attributes", "layers/global/traces_static_attributes",
-	"layers/backend/metrics/static_attributes", "layers/backend/traces/static_attributes",
 }
 
 // telemetrySettings reads the block; ignored names what in it has no effect
@@ -145,24 +129,16 @@ func telemetrySettings(e config.ExtraConfig) (s TelemetrySettings, ignored []str
 	if s.Exporters, err = v.exporters(); err != nil {
 		return fail("%w", err)
 	}
-	for _, a := range []struct {
-		at   string
-		from []keyValue
-		to   *[]attribute.KeyValue
-	}{
-		{"layers.global.metrics_static_attributes", v.Layers.Global.Metrics, &s.Server.Metrics},
-		{"layers.global.traces_static_attributes", v.Layers.Global.Traces, &s.Server.Traces},
-		{"layers.backend.metrics.static_attributes", v.Layers.Backend.Metrics.Static, &s.Client.Metrics},
-		{"layers.backend.traces.static_attributes", v.Layers.Backend.Traces.Static, &s.Client.Traces},
-	} {
-		for _, kv := range a.from {
-			if kv.Key == "" || strings.HasPrefix(kv.Key, "binnacle.") {
-				return fail("%s: %q cannot be the key of an attribute; choose another name", a.at, kv.Key)
-			}
-			*a.to = append(*a.to, attribute.String(kv.Key, kv.Value))
-		}
+	if err := v.Layers.check("layers."); err != nil {
+		return fail("%w", err)
 	}
-	return s, without(block, "", effective), nil
+	s.Server, s.ServerHeaders = v.Layers.Global.static(), v.Layers.Global.headers()
+	s.Proxy, s.Backend = v.Layers.Proxy.stage(), v.Layers.Backend.options()
+	known := slices.Clone(effective)
+	for _, p := range slices.Concat(globalKeys, globalHeaderKeys, proxyKeys, backendLayerKeys) {
+		known = append(known, "layers/"+p)
+	}
+	return s, without(block, "", known), nil
 }
 
 // exporters are the receivers that the block names.

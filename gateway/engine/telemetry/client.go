@@ -39,6 +39,9 @@ type Backend struct {
 	route    *Route
 	template string
 	base     http.RoundTripper
+	o        BackendOptions
+	headers  *headerFilter
+	span     []byte // attributes of all its spans
 
 	targets atomic.Pointer[map[string]*target]
 	mu      sync.Mutex // serializes additions
@@ -51,11 +54,26 @@ type target struct {
 	table   table
 }
 
-// NewBackend returns a RoundTripper that measures base: one measurement and at
-// most one span per exchange, from the request to the end of the answer's body.
-// template is the backend's path template, shown on spans.
-func (s *Scope) NewBackend(route *Route, template string, base http.RoundTripper) *Backend {
-	b := &Backend{scope: s, route: route, template: template, base: base}
+// BackendOptions say how one backend is measured.
+type BackendOptions struct {
+	Static StaticAttributes
+	// Headers of requests and answers stand on spans.
+	Headers HeaderOptions
+	// Connection adds spans for the parts of a call: name resolution, connecting,
+	// TLS, waiting for the answer.
+	Connection bool
+	// Body adds one for the reading of the answer's body.
+	Body bool
+}
+
+// NewBackend returns a RoundTripper that measures base: one measurement and, if
+// no more is asked for, at most one span per exchange, from the request to the
+// end of the answer's body. template is the backend's path template, shown on spans.
+func (s *Scope) NewBackend(route *Route, template string, o BackendOptions, base http.RoundTripper) *Backend {
+	b := &Backend{
+		scope: s, route: route, template: template, base: base, o: o, headers: newHeaderFilter(o.Headers),
+		span: append(encodeAttributes(o.Static.Traces), s.revision...),
+	}
 	b.targets.Store(&map[string]*target{})
 	return b
 }
@@ -67,12 +85,22 @@ func (b *Backend) RoundTrip(req *http.Request) (*http.Response, error) {
 	if f := flightOf(x.ctx); f != nil {
 		x.trace(f, req)
 	}
+	if x.span != nil && b.o.Connection {
+		x.span.phases = new(phases)
+		req = req.WithContext(x.span.phases.traced(x.ctx))
+	}
 	resp, err := b.base.RoundTrip(req)
 	if err != nil {
 		x.finish(err)
 		return resp, err
 	}
 	x.status = resp.StatusCode
+	if x.span != nil {
+		x.span.answered = time.Now()
+		if b.headers != nil {
+			x.span.response = resp.Header.Clone() // others may change it
+		}
+	}
 	x.protocol = [2]int{resp.ProtoMajor, resp.ProtoMinor}
 	if resp.Body == nil || resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols {
 		x.finish(nil)
@@ -110,7 +138,7 @@ func (b *Backend) target(u *url.URL) *target {
 }
 
 func (b *Backend) newTarget(address string, port int) *target {
-	fixed := append(slices.Clone(b.scope.o.Client.Metrics), keyServerAddress.String(address))
+	fixed := append(slices.Clone(b.o.Static.Metrics), keyServerAddress.String(address))
 	if port != 0 {
 		fixed = append(fixed, keyServerPort.Int(port))
 	}
@@ -155,7 +183,10 @@ type exchange struct {
 // clientSpan is what a kept exchange needs beyond the others.
 type clientSpan struct {
 	carried
-	url string // without the query, which carries secrets
+	url               string      // without the query, which carries secrets
+	request, response http.Header // nil unless asked for
+	answered          time.Time   // when the answer's header came
+	phases            *phases     // nil unless asked for
 }
 
 // Read passes on and notices the end of the body.
@@ -229,6 +260,9 @@ func (x *exchange) trace(f *flight, req *http.Request) {
 	if f.sc.IsSampled() {
 		full := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: req.URL.Path}
 		x.span = &clientSpan{url: full.String()}
+		if x.b.headers != nil {
+			x.span.request = req.Header.Clone()
+		}
 		x.span.begin(f.sc, true)
 		span = &x.span.carried
 	}
@@ -243,7 +277,7 @@ func (x *exchange) trace(f *flight, req *http.Request) {
 func (x *exchange) endSpan(o outcome, gaveUp bool, err error, now time.Time) {
 	b := x.b
 	w := openSpan(x.span.sc, x.span.parent, kindClient, x.method, b.template, x.start, now)
-	w.raw(b.scope.clientSpan)
+	w.raw(b.span)
 	w.text(keyMethod, x.method)
 	w.text(keyFull, x.span.url)
 	w.text(keyTemplate, b.template)
@@ -260,8 +294,12 @@ func (x *exchange) endSpan(o outcome, gaveUp bool, err error, now time.Time) {
 	if o.status != 0 {
 		w.number(keyStatus, o.status)
 	}
+	b.headers.write(w, requestHeader, x.span.request)
+	b.headers.write(w, responseHeader, x.span.response)
+	failed := o.errorType
 	switch {
 	case gaveUp:
+		failed = errCanceled
 		w.text(keyErrorType, errCanceled) // no one's error: the status stays unset
 	case o.errorType != "":
 		w.text(keyErrorType, o.errorType)
@@ -271,7 +309,18 @@ func (x *exchange) endSpan(o outcome, gaveUp bool, err error, now time.Time) {
 			w.failed("")
 		}
 	}
-	b.scope.t.endSpan(w)
+	t, sc := b.scope.t, x.span.sc
+	t.endSpan(w)
+	if x.span.phases != nil {
+		x.span.phases.write(t, sc, now, failed)
+	}
+	if b.o.Body && x.body != nil {
+		w := openSpan(newSpanContext(sc, true), parentSpan{id: sc.SpanID()}, kindInternal, spanBody, "", x.span.answered, now)
+		if err != nil {
+			w.text(keyErrorType, failed)
+		}
+		t.endSpan(w)
+	}
 }
 
 // errorType classes a transport failure in few words.

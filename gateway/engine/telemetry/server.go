@@ -26,8 +26,9 @@ type Scope struct {
 	t         *Telemetry
 	o         ScopeOptions
 	unmatched *Route
-	// serverSpan and clientSpan are the attributes of all spans of a side.
-	serverSpan, clientSpan []byte
+	headers   *headerFilter
+	// revision is an attribute of all spans of a managed node.
+	revision []byte
 }
 
 // ScopeOptions say how one configuration is measured.
@@ -36,24 +37,25 @@ type ScopeOptions struct {
 	// SkipPaths are neither counted nor traced; a path that ends with / stands
 	// for all below it.
 	SkipPaths []string
-	// Server and Client attributes stand on everything measured on that side.
-	// None of them outweighs an attribute of the conventions.
-	Server, Client StaticAttributes
+	// Server attributes stand on everything measured on that side.
+	Server StaticAttributes
+	// Headers of requests and answers stand on server spans.
+	Headers HeaderOptions
 }
 
-// StaticAttributes are the same for all requests.
+// StaticAttributes are the same for all requests. None of them outweighs an
+// attribute of the conventions.
 type StaticAttributes struct{ Metrics, Traces []attribute.KeyValue }
 
 // NewScope returns the scope of a generation.
 func (t *Telemetry) NewScope(o ScopeOptions) *Scope {
-	s := &Scope{t: t, o: o}
-	s.unmatched = &Route{table: table{fixed: o.Server.Metrics, in: t.server}}
-	s.serverSpan, s.clientSpan = encodeAttributes(o.Server.Traces), encodeAttributes(o.Client.Traces)
+	s := &Scope{t: t, o: o, headers: newHeaderFilter(o.Headers)}
 	if t.managed {
 		var w spanWriter
 		w.text(binnacle.AttrRevision, o.Revision.String())
-		s.serverSpan, s.clientSpan = append(s.serverSpan, w.b...), append(s.clientSpan, w.b...)
+		s.revision = w.b
 	}
+	s.unmatched = s.newRoute(StaticAttributes{})
 	return s
 }
 
@@ -64,14 +66,22 @@ type Route struct {
 
 	method string
 	table  table
+	span   []byte // attributes of all its server spans
 }
 
-// NewRoute returns the instruments of one endpoint. template is http.route.
-func (s *Scope) NewRoute(method, template string) *Route {
+// NewRoute returns the instruments of one endpoint. template is http.route; the
+// endpoint's own attributes outweigh those of the scope.
+func (s *Scope) NewRoute(method, template string, own StaticAttributes) *Route {
+	rt := s.newRoute(own)
+	rt.Template, rt.method = template, method
+	rt.table.fixed = append(rt.table.fixed, keyRoute.String(template))
+	return rt
+}
+
+func (s *Scope) newRoute(own StaticAttributes) *Route {
 	return &Route{
-		Template: template,
-		method:   method,
-		table:    table{fixed: append(slices.Clone(s.o.Server.Metrics), keyRoute.String(template)), in: s.t.server},
+		table: table{fixed: slices.Concat(s.o.Server.Metrics, own.Metrics), in: s.t.server},
+		span:  append(encodeAttributes(slices.Concat(s.o.Server.Traces, own.Traces)), s.revision...),
 	}
 }
 
@@ -176,7 +186,7 @@ func (s *Scope) writeSpan(f *flight, rec *recorder, r *http.Request, o outcome, 
 		verb = rec.route.method
 	}
 	w := openSpan(f.sc, f.parent, kindServer, verb, template, start, now)
-	w.raw(s.serverSpan)
+	w.raw(rec.route.span)
 	if template != "" {
 		w.text(keyRoute, template)
 	}
@@ -198,6 +208,8 @@ func (s *Scope) writeSpan(f *flight, rec *recorder, r *http.Request, o outcome, 
 	if ua := r.UserAgent(); ua != "" {
 		w.text(keyUserAgent, ua)
 	}
+	s.headers.write(w, requestHeader, r.Header)
+	s.headers.write(w, responseHeader, rec.Header())
 	if o.errorType != "" {
 		w.text(keyErrorType, o.errorType)
 		if rec.errorType == "" {

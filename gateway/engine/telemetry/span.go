@@ -44,11 +44,15 @@ const (
 	anyBool   protowire.Number = 2
 	anyInt    protowire.Number = 3
 	anyDouble protowire.Number = 4
+	anyArray  protowire.Number = 5
+
+	arrayValue protowire.Number = 1
 )
 
 const (
-	kindServer = 2
-	kindClient = 3
+	kindInternal = 1
+	kindServer   = 2
+	kindClient   = 3
 
 	statusError = 2
 
@@ -120,6 +124,32 @@ func (w *spanWriter) number(k attribute.Key, v int) {
 	w.b = appendVarint(b, anyInt, uint64(v))
 }
 
+// flag adds an attribute with a truth value.
+func (w *spanWriter) flag(k attribute.Key, v bool) {
+	w.b = appendVarint(w.attribute(k, protowire.SizeTag(anyBool)+1), anyBool, protowire.EncodeBool(v))
+}
+
+// texts adds an attribute with a list of strings, each cut at maxHeaderValue.
+func (w *spanWriter) texts(k string, vs []string) {
+	size := 0
+	for _, v := range vs {
+		size += sizeBytes(arrayValue, sizeBytes(anyString, len(cut(v))))
+	}
+	b := w.attribute(attribute.Key(valid(k)), sizeBytes(anyArray, size))
+	b = appendTag(b, anyArray, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(size))
+	for _, v := range vs {
+		v = cut(v)
+		b = appendTag(b, arrayValue, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(sizeBytes(anyString, len(v))))
+		b = appendString(b, anyString, v)
+	}
+	w.b = b
+}
+
+// cut returns the valid beginning of s.
+func cut(s string) string { return valid(s[:min(len(s), maxHeaderValue)]) }
+
 // attribute begins an attribute whose AnyValue takes so many bytes.
 func (w *spanWriter) attribute(k attribute.Key, value int) []byte {
 	b := appendTag(w.b, spanAttributes, protowire.BytesType)
@@ -157,8 +187,7 @@ func encodeAttributes(kvs []attribute.KeyValue) []byte {
 		case attribute.INT64:
 			w.number(kv.Key, int(kv.Value.AsInt64()))
 		case attribute.BOOL:
-			b := w.attribute(kv.Key, protowire.SizeTag(anyBool)+1)
-			w.b = appendVarint(b, anyBool, protowire.EncodeBool(kv.Value.AsBool()))
+			w.flag(kv.Key, kv.Value.AsBool())
 		case attribute.FLOAT64:
 			b := w.attribute(kv.Key, protowire.SizeTag(anyDouble)+8)
 			w.b = appendFixed64(b, anyDouble, math.Float64bits(kv.Value.AsFloat64()))

@@ -151,7 +151,7 @@ func TestSeriesAreBounded(t *testing.T) {
 	if m := knownMethod("BREW"); m != "_OTHER" {
 		t.Errorf("knownMethod(BREW): %s", m)
 	}
-	b := (&Telemetry{}).NewScope(ScopeOptions{Revision: 1}).NewBackend(nil, "/", nil)
+	b := (&Telemetry{}).NewScope(ScopeOptions{Revision: 1}).NewBackend(nil, "/", BackendOptions{}, nil)
 	for i := range 2 * maxTargets {
 		b.target(&url.URL{Scheme: "http", Host: fmt.Sprintf("h%d", i)})
 	}

@@ -53,8 +53,8 @@ func benchPath(s *Scope) http.Handler {
 	var transport http.RoundTripper = base
 	route := &Route{}
 	if s != nil {
-		route = s.NewRoute("GET", "/users/{id}")
-		transport = s.NewBackend(route, "/u/{id}", base)
+		route = s.NewRoute("GET", "/users/{id}", StaticAttributes{})
+		transport = s.NewBackend(route, "/u/{id}", BackendOptions{}, base)
 	}
 	backendReq := httptest.NewRequest("GET", "http://users.example:8080/u/7", nil)
 	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -103,8 +103,8 @@ func BenchmarkPath(b *testing.B) {
 func BenchmarkRecord(b *testing.B) {
 	t := benchTelemetry(b, 0)
 	s := t.NewScope(ScopeOptions{Revision: 1})
-	route := s.NewRoute("GET", "/users/{id}")
-	target := s.NewBackend(route, "/u/{id}", nil).newTarget("users.example", 8080)
+	route := s.NewRoute("GET", "/users/{id}", StaticAttributes{})
+	target := s.NewBackend(route, "/u/{id}", BackendOptions{}, nil).newTarget("users.example", 8080)
 	o := outcome{method: "GET", scheme: "http", status: 200}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -134,7 +134,7 @@ func TestPathAllocations(t *testing.T) {
 // Metrics cost no allocation once an attribute set is known.
 func TestRecordAllocatesNothing(t *testing.T) {
 	tel := benchTelemetry(t, 0)
-	route := tel.NewScope(ScopeOptions{Revision: 1}).NewRoute("GET", "/users/{id}")
+	route := tel.NewScope(ScopeOptions{Revision: 1}).NewRoute("GET", "/users/{id}", StaticAttributes{})
 	o := outcome{method: "GET", scheme: "http", status: 200}
 	record := func() { route.table.row(o).series.record(0.012, trace.SpanContext{}) }
 	record()
