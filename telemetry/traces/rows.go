@@ -15,6 +15,16 @@ func (r *rowSet) has(row int) bool {
 	return r.words == nil || row < r.n && r.words[row/64]>>(row%64)&1 != 0
 }
 
+// any reports whether it has one of the rows from … to.
+func (r *rowSet) any(from, to int) bool {
+	for row := from; row < to; row++ {
+		if r.has(row) {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *rowSet) empty() bool {
 	if r.words == nil {
 		return r.n == 0

@@ -111,9 +111,23 @@ func (sc *scan) candidates(may rowSet) (out []candidate, err error) {
 		return nil, err
 	}
 	out = make([]candidate, 0, 256)
-	row := 0
+	row, behind := 0, 0 // behind: rows that most columns have yet to skip
 	for t := range sc.o.traces {
 		n := int(d.cols[colTraceRows].below(sc.o.spans - row + 1))
+		if n > 0 && !may.any(row, row+n) {
+			d.before += uint64(d.cols[colStart].varint())
+			d.cols[colStart].skip(n - 1)
+			row += n
+			behind += n
+			continue
+		}
+		if behind > 0 {
+			for _, c := range []int{colDuration, colName, colResource} {
+				d.cols[c].skip(behind)
+			}
+			d.cols[colKind].take(uint64(behind))
+			behind = 0
+		}
 		base := d.before
 		for i := range n {
 			start := base + uint64(d.cols[colStart].varint())
@@ -174,6 +188,7 @@ type tagColumn struct {
 	values *reader
 	typ    valueType
 	tag    int
+	behind int                  // values that are yet to skip
 	is     func(v *reader) bool // reads one value
 }
 
@@ -211,10 +226,10 @@ func newTagColumn(d *decoder, column uint32, tag int, value string) (tagColumn, 
 	case typeString:
 		want, ok := d.b.strs.find(value)
 		if !ok { // it is not among those that many spans use
-			if err := d.allTexts(); err != nil {
+			var err error
+			if want, ok, err = d.seek(value); err != nil {
 				return c, err
 			}
-			want, ok = d.b.strs.find(value)
 		}
 		c.is = func(v *reader) bool { return v.uvarint() == uint64(want) && ok }
 	case typeInt:
@@ -269,8 +284,13 @@ func (w *tagWalk) shape(r *reader, has []bool) {
 		c := &w.columns[n]
 		switch {
 		case has == nil:
-			c.values.skipValues(c.typ, 1)
-		case c.is(c.values):
+			c.behind++
+			continue
+		case c.behind > 0:
+			c.values.skipValues(c.typ, c.behind)
+			c.behind = 0
+		}
+		if c.is(c.values) {
 			has[c.tag] = true
 		}
 		if c.values.err != nil {

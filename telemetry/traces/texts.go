@@ -48,15 +48,31 @@ func (d *decoder) text(i uint32) error {
 	return nil
 }
 
-// allTexts reads all strings.
-func (d *decoder) allTexts() error {
+// seek looks for a string among all, without keeping any.
+func (d *decoder) seek(s string) (number uint32, ok bool, err error) {
 	for n := range d.chunks {
-		if err := d.text(uint32(n * chunkStrings)); err != nil {
-			return err
+		data, err := d.o.frames[numCols+len(d.values)+n].inflate()
+		if err != nil {
+			return 0, false, err
+		}
+		sizes := reader{b: data}
+		count := min(chunkStrings, d.o.strings-n*chunkStrings)
+		at := uint64(0)
+		sizes.skip(count)
+		texts := sizes.b
+		sizes = reader{b: data, err: sizes.err}
+		for i := range count {
+			size := sizes.uvarint()
+			if size > uint64(len(texts))-at || sizes.err != nil {
+				return 0, false, errShort
+			}
+			if size == uint64(len(s)) && string(texts[at:at+size]) == s {
+				return uint32(n*chunkStrings + i), true, nil
+			}
+			at += size
 		}
 	}
-	d.b.strs.some = nil
-	return nil
+	return 0, false, nil
 }
 
 // texts reads the strings that what was decoded refers to.
