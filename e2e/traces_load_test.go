@@ -36,13 +36,13 @@ const (
 // TestLoadTraces sends spans through the real receiving path of a real manager
 // and measures what the whole process spends on them, what lies on disk, and
 // how long Jaeger's queries take over them. `make bench-traces` runs it with ten
-// million spans; a test run only shows that it works.
+// million spans, BINNACLE_LOAD=N with N; a test run only shows that it works.
 func TestLoadTraces(t *testing.T) {
 	requests, rounds, templates := 40, 1, 10
 	if os.Getenv("BINNACLE_LOAD") == "full" {
 		requests, rounds, templates = 10_000_000/loadSpans+1, 10, 200
 	}
-	if n, err := strconv.Atoi(os.Getenv("BINNACLE_LOAD")); err == nil { // spans
+	if n, err := strconv.Atoi(os.Getenv("BINNACLE_LOAD")); err == nil {
 		requests, rounds, templates = n/loadSpans+1, max(1, n/1_000_000), 200
 	}
 	c := startManager(t)

@@ -48,8 +48,12 @@ type metricsBatch struct{ m wire.Metrics }
 
 var metricsBatches = sync.Pool{New: func() any { return new(metricsBatch) }}
 
-// keepPoints is the largest memory for points or spans that goes back to a pool.
-const keepPoints = 1 << 20
+// keepPoints and keepSpans are the largest memory for points and spans that goes
+// back to a pool. Collectors send 8,192 spans at a time.
+const (
+	keepPoints = 1 << 20
+	keepSpans  = 4 << 20
+)
 
 func (b *metricsBatch) release() {
 	if b.m.Bytes() <= keepPoints {
@@ -100,7 +104,7 @@ type tracesBatch struct{ t wire.Traces }
 var tracesBatches = sync.Pool{New: func() any { return new(tracesBatch) }}
 
 func (b *tracesBatch) release() {
-	if b.t.Bytes() <= keepPoints {
+	if b.t.Bytes() <= keepSpans {
 		tracesBatches.Put(b)
 	}
 }

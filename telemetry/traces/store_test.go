@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -524,5 +525,81 @@ func TestClose(t *testing.T) {
 	}
 	if _, err := s.Search(t.Context(), Query{}); !errors.Is(err, errClosed) {
 		t.Errorf("search after Close: got %v; want errClosed", err)
+	}
+}
+
+// TestHugeSpans: what is larger than a block, or than Pebble's memory, is kept,
+// found and read back like all else.
+func TestHugeSpans(t *testing.T) {
+	s, _ := newStore(t)
+	td := make1(spec{service: "big", name: "one", trace: 1, id: 1, took: time.Second})
+	sp := td.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(0)
+	text := strings.Repeat("0123456789abcdef", 20<<20/16)
+	sp.Attributes().PutStr("text", text)
+	sp.Attributes().PutEmptyBytes("bytes").FromRaw([]byte(text[:1<<20]))
+	for i := range 2000 { // more than are kept of one owner
+		sp.Attributes().PutInt(fmt.Sprint("key", i), int64(i))
+	}
+	for i := range 5000 {
+		sp.Events().AppendEmpty().SetName(fmt.Sprint("event", i))
+	}
+	write(t, s, td)
+	many := make1(spec{service: "big", name: "many", trace: 2, id: 1})
+	spans := many.ResourceSpans().At(0).ScopeSpans().At(0).Spans()
+	for i := range 3 * maxBlockSpans {
+		next := spans.AppendEmpty()
+		next.SetTraceID(traceID(2))
+		next.SetSpanID(pcommon.SpanID{1, byte(i >> 16), byte(i >> 8), byte(i)})
+		next.SetParentSpanID(pcommon.SpanID{7: 1})
+	}
+	write(t, s, many)
+	check := func() {
+		t.Helper()
+		got, err := s.Trace(t.Context(), traceID(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sp := got.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(0)
+		if v, ok := sp.Attributes().Get("text"); !ok || v.Str() != text || sp.Attributes().Len() != maxAttrs || sp.Events().Len() != 5000 {
+			t.Errorf("%d attributes, %d events, or the text differs; want %d, 5000, the same", sp.Attributes().Len(), sp.Events().Len(), maxAttrs)
+		}
+		if got, err := s.Trace(t.Context(), traceID(2)); err != nil || got.SpanCount() != 3*maxBlockSpans+1 {
+			t.Errorf("long trace: %d spans, %v; want %d", got.SpanCount(), err, 3*maxBlockSpans+1)
+		}
+		for _, q := range []Query{{Tags: map[string]string{"text": text}}, {Tags: map[string]string{"key7": "7"}, MinDuration: time.Second}} {
+			if found, err := s.Search(t.Context(), q); err != nil || len(found) != 1 {
+				t.Errorf("search: %d traces, %v; want 1", len(found), err)
+			}
+		}
+		if found, err := s.Search(t.Context(), Query{Service: "big"}); err != nil || len(found) != 2 {
+			t.Errorf("search of both: %d traces, %v", len(found), err)
+		}
+	}
+	check()
+	flush(t, s)
+	check()
+}
+
+// TestSearchOfLongTraces: an answer stays within its bound where the traces
+// that are found are long, and says what it left out.
+func TestSearchOfLongTraces(t *testing.T) {
+	now := base
+	s := openStore(t, vfs.NewMem(), &now, func(o *Options) { o.maxAnswerSpans = 50 })
+	for id := byte(1); id <= 5; id++ {
+		td := make1(spec{service: "a", name: "root", trace: id, id: 1, at: time.Duration(id) * time.Second})
+		for i := byte(2); i <= 20; i++ {
+			make1(spec{service: "a", name: "child", trace: id, id: i, parent: 1}).ResourceSpans().MoveAndAppendTo(td.ResourceSpans())
+		}
+		write(t, s, td)
+		flush(t, s)
+	}
+	found, left, err := s.search(t.Context(), Query{Operation: "root"})
+	if err != nil || len(found) != 2 || !left.spans {
+		t.Fatalf("%d traces, %+v, %v; want 2 of 5, and to be told", len(found), left, err)
+	}
+	for i, want := range []byte{5, 4} {
+		if id := found[i].ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(0).TraceID(); id != traceID(want) || found[i].SpanCount() != 20 {
+			t.Errorf("trace %d is %s of %d spans; want %d, the newest first, of 20", i, id, found[i].SpanCount(), want)
+		}
 	}
 }
