@@ -121,6 +121,7 @@ func TestDetail(t *testing.T) {
 	want(t, "server span", server, map[string]string{
 		"zone": "b", "team": "blue", "http.request.header.x-client": `["c","d"]`, "http.request.header.x-skipped": "", "http.response.header.content-type": "*",
 		"http.request.header.authorization": "", "http.request.header.x-api-key": "",
+		"http.response.header.traceresponse": "",
 	})
 	if long := server["http.request.header.x-long"]; len(long) < 900 || len(long) > 1100 {
 		t.Errorf("a header of 8,000 bytes stands with %d on its span; want about 1,024", len(long))

@@ -34,7 +34,8 @@ func newHeaderFilter(o HeaderOptions) *headerFilter {
 	if !o.Report {
 		return nil
 	}
-	f := &headerFilter{skip: make(map[string]bool, len(o.Skip))}
+	// The trace's own are what the span is known by.
+	f := &headerFilter{skip: map[string]bool{"traceparent": true, "tracestate": true, "traceresponse": true}}
 	for _, name := range o.Skip {
 		f.skip[strings.ToLower(name)] = true
 	}
