@@ -22,6 +22,10 @@ const (
 // at the moment at, by endpoint, and "" for all traffic.
 func (r *reader) thresholds(ctx context.Context, s side, window time.Duration, at time.Time) (map[string][2]float64, error) {
 	out := make(map[string][2]float64)
+	fineness, err := r.fineness(ctx, s, window, at)
+	if err != nil {
+		return nil, err
+	}
 	for i, q := range []struct{ quantile, plus float64 }{{0.5, slow50Plus}, {0.99, slow99Plus}} {
 		for _, expr := range []string{
 			fmt.Sprintf(`histogram_quantile(%g, sum(increase(%s[%s])))`, q.quantile, s.all(), promDuration(window)),
@@ -37,7 +41,7 @@ func (r *reader) thresholds(ctx context.Context, s side, window time.Duration, a
 					continue
 				}
 				slow := out[name]
-				slow[i] = snap(x.F*slowFactor + q.plus)
+				slow[i] = snap(x.F*slowFactor+q.plus, fineness)
 				out[name] = slow
 			}
 		}
@@ -70,6 +74,30 @@ func countAbove(h *histogram.FloatHistogram, threshold float64) float64 {
 	return n
 }
 
-// snap returns the smallest bound of the roll-ups' buckets that is not under v:
-// powers of two, each cut into eight.
-func snap(v float64) float64 { return math.Exp2(math.Ceil(8*math.Log2(v)-1e-6) / 8) }
+// fineness returns into how many buckets the roll-ups of a side cut each power of
+// two, by the coarsest of them: a bound of those is a bound of all.
+func (r *reader) fineness(ctx context.Context, s side, window time.Duration, at time.Time) (float64, error) {
+	schema := finest
+	for _, selector := range []string{s.all(), s.endpoints("")} {
+		v, err := r.t.Query(ctx, fmt.Sprintf("sum(last_over_time(%s[%s]))", selector, promDuration(window)), at)
+		if err != nil {
+			return 0, err
+		}
+		for _, x := range v {
+			if x.H != nil {
+				schema = min(schema, x.H.Schema)
+			}
+		}
+	}
+	return math.Exp2(float64(schema)), nil
+}
+
+// finest is the schema of the finest roll-ups: each power of two is cut into
+// eight.
+const finest int32 = 3
+
+// snap returns the smallest bound of the roll-ups' buckets that is not under v,
+// where they cut each power of two into fineness.
+func snap(v, fineness float64) float64 {
+	return math.Exp2(math.Ceil(fineness*math.Log2(v)-1e-6) / fineness)
+}

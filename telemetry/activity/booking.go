@@ -155,6 +155,7 @@ type pending struct {
 func (p *pending) add(inc *increase) {
 	p.inc.count += inc.count
 	p.inc.sum += inc.sum
+	p.inc.coarser = max(p.inc.coarser, inc.coarser)
 	p.h.addIncrease(inc)
 }
 

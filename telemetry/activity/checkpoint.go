@@ -24,7 +24,7 @@ import (
 // The file is written beside and renamed, so that it is whole or the one
 // before:
 //
-//	"binnacle-activity-1\n"
+//	"binnacle-activity-2\n" (in 1, roll-ups do not say how coarse they are)
 //	varint   time, Unix ns
 //	layouts  uvarint count, then each: uvarint n, n float64
 //	senders  uvarint count, then each with its processes and streams
@@ -32,8 +32,9 @@ import (
 //	roll-ups uvarint count, then each: id, value, when written
 //	crc32c   of all before, 4 bytes little-endian
 const (
-	checkpointFile  = "activity.checkpoint"
-	checkpointMagic = "binnacle-activity-1\n"
+	checkpointFile   = "activity.checkpoint"
+	checkpointMagic  = "binnacle-activity-2\n"
+	checkpointMagic1 = "binnacle-activity-1\n" // of the same length
 	// maxCheckpoint bounds what is read back: a million streams are some 150 MB.
 	maxCheckpoint = 1 << 30
 )
@@ -127,6 +128,7 @@ func (a *Aggregator) encodeLocked(at int64, b []byte) []byte {
 		w.uint(r.cum.count)
 		w.float(r.cum.sum)
 		w.uint(r.cum.zero)
+		w.b = append(w.b, r.cum.coarser)
 		w.int(int64(r.cum.base))
 		w.counts(r.cum.n)
 		w.int(r.wrote)
@@ -173,8 +175,9 @@ func (w *writer) sender(s *sender, layouts map[*bounds]uint64) {
 
 // reader reads what writer wrote. After the first error it reads zeros.
 type reader struct {
-	b   []byte
-	err error
+	b       []byte
+	version int
+	err     error
 }
 
 func (r *reader) fail(what string) {
@@ -271,18 +274,25 @@ func (r *reader) counts() []uint64 {
 
 // decodeCheckpoint reads a file's bytes.
 func decodeCheckpoint(b []byte) (*checkpoint, error) {
-	if len(b) < len(checkpointMagic)+4 || string(b[:len(checkpointMagic)]) != checkpointMagic {
+	version := 2
+	switch {
+	case len(b) < len(checkpointMagic)+4:
+		return nil, fmt.Errorf("%w: it has only %d bytes", errCheckpoint, len(b))
+	case string(b[:len(checkpointMagic)]) == checkpointMagic:
+	case string(b[:len(checkpointMagic)]) == checkpointMagic1:
+		version = 1
+	default:
 		return nil, fmt.Errorf("%w: it does not begin with %q", errCheckpoint, checkpointMagic)
 	}
 	body, tail := b[:len(b)-4], b[len(b)-4:]
 	if got, want := crc32.Checksum(body, castagnoli), binary.LittleEndian.Uint32(tail); got != want {
 		return nil, fmt.Errorf("%w: its checksum is %08x and should be %08x", errCheckpoint, got, want)
 	}
-	return decodeBody(body[len(checkpointMagic):])
+	return decodeBody(version, body[len(checkpointMagic):])
 }
 
-func decodeBody(b []byte) (*checkpoint, error) {
-	r := &reader{b: b}
+func decodeBody(version int, b []byte) (*checkpoint, error) {
+	r := &reader{b: b, version: version}
 	c := &checkpoint{at: r.int()}
 	layouts := make([]*bounds, r.len(1))
 	for i := range layouts {
@@ -381,9 +391,12 @@ func (r *reader) rollup() *rollup {
 	p.id.method, p.id.route, p.id.address = r.str(), r.str(), r.str()
 	p.id.port = int(r.uint() & math.MaxUint16)
 	p.cum.count, p.cum.sum, p.cum.zero = r.uint(), r.float(), r.uint()
+	if r.version > 1 {
+		p.cum.coarser = r.byte()
+	}
 	base := r.int()
 	p.cum.n = r.counts()
-	if base < minIndex || base+int64(len(p.cum.n)) > maxIndex+1<<scale {
+	if c := p.cum.coarser; c > maxCoarser || base < minIndex>>c || base+int64(len(p.cum.n)) > (maxIndex+1)>>c || !p.cum.whole(int(base)) {
 		r.fail("a roll-up's buckets are out of range")
 	}
 	p.cum.base = int(base)

@@ -8,9 +8,10 @@ import (
 
 // counts are the counts of neighboring buckets, from base on.
 type counts struct {
-	zero uint64
-	base int // OTLP index of n[0]
-	n    []uint64
+	zero    uint64
+	base    int // OTLP index of n[0], at scale-coarser
+	n       []uint64
+	coarser uint8 // at most maxCoarser
 }
 
 func (c *counts) add(inc *increase) {
@@ -18,9 +19,9 @@ func (c *counts) add(inc *increase) {
 	if len(inc.buckets) == 0 {
 		return
 	}
-	c.cover(inc.buckets[0].index, inc.buckets[len(inc.buckets)-1].index)
+	c.cover(inc.buckets[0].index>>c.coarser, inc.buckets[len(inc.buckets)-1].index>>c.coarser)
 	for _, b := range inc.buckets {
-		c.n[b.index-c.base] += b.n
+		c.n[b.index>>c.coarser-c.base] += b.n
 	}
 }
 
@@ -32,11 +33,24 @@ func (c *counts) at(i int, n uint64) {
 
 // octave is how many buckets a power of two has. The counts begin and end with
 // whole octaves.
-const octave = 1 << scale
+func (c *counts) octave() int { return 1 << (scale - c.coarser) }
+
+// whole reports whether c.n, beginning at base, is of whole octaves.
+func (c *counts) whole(base int) bool { return base%c.octave() == 0 && len(c.n)%c.octave() == 0 }
+
+// coarsen merges neighbors until c is as coarse as to; it never gets finer.
+func (c *counts) coarsen(to uint8) {
+	if to > c.coarser {
+		c.base, c.n = downscale(c.n, c.base, c.n, int(to-c.coarser))
+		c.coarser = to
+	}
+}
 
 // cover makes room for the buckets from lo to hi, in steps of an octave,
-// because neighbors follow. Both must be within minIndex and maxIndex.
+// because neighbors follow. Both must be within minIndex and maxIndex, in
+// buckets as wide as c's.
 func (c *counts) cover(lo, hi int) {
+	octave := c.octave()
 	from, to := lo&^(octave-1), (hi+octave)&^(octave-1)
 	switch {
 	case len(c.n) == 0:
@@ -59,13 +73,28 @@ type cumulative struct {
 }
 
 func (c *cumulative) add(inc *increase) {
+	c.coarsen(inc.coarser)
 	c.count += inc.count
 	c.sum += inc.sum
 	c.counts.add(inc)
 }
 
+// alike returns c and o as coarse as the coarser of them.
+func (c *cumulative) alike(o *cumulative) (*cumulative, *cumulative) {
+	switch {
+	case c.coarser < o.coarser:
+		c = c.clone()
+		c.coarsen(o.coarser)
+	case c.coarser > o.coarser:
+		o = o.clone()
+		o.coarsen(c.coarser)
+	}
+	return c, o
+}
+
 // covers reports whether c is at least o in each bucket.
 func (c *cumulative) covers(o *cumulative) bool {
+	c, o = c.alike(o)
 	if c.count < o.count || c.zero < o.zero {
 		return false
 	}
@@ -83,6 +112,8 @@ func (c *cumulative) covers(o *cumulative) bool {
 
 // addCumulative adds o to c.
 func (c *cumulative) addCumulative(o *cumulative) {
+	c.coarsen(o.coarser)
+	_, o = c.alike(o)
 	c.count += o.count
 	c.sum += o.sum
 	c.zero += o.zero
@@ -95,15 +126,15 @@ func (c *cumulative) addCumulative(o *cumulative) {
 
 // since returns what c has beyond o, bucket by bucket and never negative.
 func (c *cumulative) since(o *cumulative) increase {
-	inc := increase{zero: c.zero - min(c.zero, o.zero), sum: max(0, c.sum-o.sum)}
+	c, o = c.alike(o)
+	inc := increase{zero: c.zero - min(c.zero, o.zero), sum: max(0, c.sum-o.sum), coarser: c.coarser}
 	inc.count = inc.zero
 	for j, n := range c.n {
 		if i := c.base + j - o.base; i >= 0 && i < len(o.n) {
 			n -= min(n, o.n[i])
 		}
 		if n > 0 {
-			inc.buckets = append(inc.buckets, bucket{c.base + j, n})
-			inc.count += n
+			tellExponential(c.base+j, scale-int(c.coarser), n, &inc)
 		}
 	}
 	return inc
@@ -120,9 +151,13 @@ func (c *cumulative) clone() *cumulative {
 //
 // Octaves in which like has anything are written whole, empty buckets too: each
 // costs a bit, where a bucket that fills later makes the TSDB write the chunk anew.
-// like is c, or what c grows to next.
+// like is c, or what c grows to next, which may be coarser.
 func (c *cumulative) native(like *cumulative) *histogram.Histogram {
-	h := &histogram.Histogram{Schema: scale, Count: c.count, Sum: c.sum, ZeroCount: c.zero}
+	if c.coarser != like.coarser {
+		c, like = c.alike(like)
+	}
+	octave := like.octave()
+	h := &histogram.Histogram{Schema: scale - int32(like.coarser), Count: c.count, Sum: c.sum, ZeroCount: c.zero}
 	filled := 0
 	for j := 0; j < len(like.n); j += octave {
 		if anyCount(like.n[j : j+octave]) {
@@ -142,9 +177,9 @@ func (c *cumulative) native(like *cumulative) *histogram.Histogram {
 		// Prometheus numbers buckets by their upper bound, OTLP by the lower.
 		i := like.base + j + 1
 		if len(h.PositiveSpans) > 0 && i == next {
-			h.PositiveSpans[len(h.PositiveSpans)-1].Length += octave
+			h.PositiveSpans[len(h.PositiveSpans)-1].Length += uint32(octave)
 		} else {
-			h.PositiveSpans = append(h.PositiveSpans, histogram.Span{Offset: int32(i - next), Length: octave})
+			h.PositiveSpans = append(h.PositiveSpans, histogram.Span{Offset: int32(i - next), Length: uint32(octave)})
 		}
 		mine := j + like.base - c.base
 		for k := range octave {
@@ -171,10 +206,10 @@ func anyCount(n []uint64) bool {
 // fromNative reads a stored roll-up sample. ok is false for one that this
 // package did not write.
 func fromNative(h *histogram.Histogram) (c *cumulative, ok bool) {
-	if h.Schema != scale || len(h.NegativeBuckets) > 0 {
+	if h.Schema > scale || h.Schema < scale-maxCoarser || len(h.NegativeBuckets) > 0 {
 		return nil, false
 	}
-	c = &cumulative{count: h.Count, sum: h.Sum, counts: counts{zero: h.ZeroCount}}
+	c = &cumulative{count: h.Count, sum: h.Sum, counts: counts{zero: h.ZeroCount, coarser: uint8(scale - h.Schema)}}
 	i, k := 0, 0
 	var n int64
 	for _, s := range h.PositiveSpans {
@@ -188,7 +223,7 @@ func fromNative(h *histogram.Histogram) (c *cumulative, ok bool) {
 				return nil, false
 			}
 			if n > 0 {
-				c.at(clampIndex(i-1), uint64(n))
+				c.at(min(max(i-1, minIndex>>c.coarser), maxIndex>>c.coarser), uint64(n))
 			}
 			i, k = i+1, k+1
 		}

@@ -2,12 +2,18 @@ package activity
 
 import "math"
 
-// scale is the resolution of all latency that is kept here: each power of two
-// is cut into 2^scale buckets, so that a bucket's bounds are 9.05 % apart and
-// the middle of one is at most 4.4 % from any value in it. That is finer than
-// what a reader of a p99 acts on, and twice as coarse as scale 4, which would
-// double the buckets to store, write and query.
+// scale is the finest resolution of latency that is kept here, and that of all
+// windows: each power of two is cut into 2^scale buckets, so that a bucket's
+// bounds are 9.05 % apart and the middle of one is at most 4.4 % from any value
+// in it. That is finer than what a reader of a p99 acts on, and twice as coarse as
+// scale 4, which would double the buckets to store, write and query.
 const scale = 3
+
+// maxCoarser is how many steps coarser than scale roll-ups may be: down to two
+// buckets for a power of two. A roll-up is as coarse as the coarsest of what is
+// added up in it, as PromQL's sums are: finer buckets would be made up, and each
+// costs in every sample, on disk, and in each query.
+const maxCoarser = 2
 
 // Buckets are numbered as OTLP does: bucket i holds (2^(i/8), 2^((i+1)/8)]
 // seconds. Those outside of minIndex..maxIndex, i.e. of 60 ns to 18 hours, are
@@ -45,4 +51,5 @@ type increase struct {
 	sum     float64 // seconds
 	zero    uint64  // observations of (nearly) no time
 	buckets []bucket
+	coarser uint8 // how many steps coarser than scale the sender's buckets are
 }

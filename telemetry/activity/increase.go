@@ -36,7 +36,7 @@ func (a *Aggregator) advance(how metric, st *stream, dp *wire.Point) bool {
 		}
 	}
 	sum := seconds(dp.Sum, how.factor)
-	inc := increase{buckets: in.scratch.buckets[:0], sum: max(0, sum-st.sum)}
+	inc := increase{buckets: in.scratch.buckets[:0], sum: max(0, sum-st.sum), coarser: st.bounds.coarser}
 	for j, before := range st.n {
 		if c := dp.Counts.Uint64(j); c > before {
 			st.n[j] = c

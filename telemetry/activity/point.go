@@ -15,6 +15,14 @@ type point struct {
 	offset int32
 }
 
+// coarser returns how many steps coarser than scale the point's buckets are.
+func (p *point) coarser() uint8 {
+	if p.bounds != nil {
+		return p.bounds.coarser
+	}
+	return uint8(min(scale-int(p.exp), maxCoarser))
+}
+
 func (p *point) count() uint64 {
 	c := p.zero
 	for _, n := range p.n {
@@ -79,7 +87,7 @@ func judge(prev, p *point, grown bool) verdict {
 // point. Where the layouts cannot be compared (the bounds changed within a
 // life) the counts are compared in total and told over p's own distribution.
 func subtract(prev, p *point, scratch *scratch) (increase, bool) {
-	inc := increase{buckets: scratch.buckets[:0]}
+	inc := increase{buckets: scratch.buckets[:0], coarser: p.coarser()}
 	defer func() { scratch.buckets = inc.buckets[:0] }()
 	inc.sum = p.sum
 	if prev != nil {

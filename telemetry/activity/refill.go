@@ -85,6 +85,7 @@ func (f *refiller) finish() {
 		r.fed = max(r.fed, f.lastT*1e6)
 		r.life = max(r.life, minLimit)
 	}
+	r.cum.coarsen(f.last.coarser) // what is in the store cannot get finer: PromQL would see a reset
 	if !r.told().covers(f.last) {
 		r.floor = f.last
 	}
