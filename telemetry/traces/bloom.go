@@ -68,45 +68,6 @@ func tagHashOf(key, value string) uint64 {
 	return tagHash(xxhash.Sum64String(key), xxhash.Sum64String(value))
 }
 
-// numbering numbers hashes in the order in which they come, in open addressing:
-// a map would cost more than all the rest of a block's encoding.
-type numbering struct {
-	slots []numberSlot
-	n     uint32
-}
-
-type numberSlot struct {
-	h uint64
-	n uint32 // from 1 on; 0 marks a free slot
-}
-
-// reset empties it and makes room for n hashes.
-func (s *numbering) reset(n int) {
-	size := 1 << bits.Len(uint(2*n+1))
-	if cap(s.slots) < size {
-		s.slots = make([]numberSlot, size)
-	}
-	s.slots = s.slots[:size]
-	clear(s.slots)
-	s.n = 0
-}
-
-// number returns the number of h, from 0 on, and whether it is new. There must
-// be room.
-func (s *numbering) number(h uint64) (n uint32, fresh bool) {
-	mask := uint64(len(s.slots) - 1)
-	for i := h & mask; ; i = (i + 1) & mask {
-		switch slot := &s.slots[i]; {
-		case slot.n == 0:
-			s.n++
-			*slot = numberSlot{h, s.n}
-			return s.n - 1, true
-		case slot.h == h:
-			return slot.n - 1, false
-		}
-	}
-}
-
 // appendWords appends words in little endian.
 func appendWords(dst []byte, words []uint64) []byte {
 	for _, w := range words {

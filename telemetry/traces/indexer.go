@@ -25,6 +25,8 @@ type indexer struct {
 	common   map[uint64][][]uint32 // rows of terms; nil in place of a list: any
 	rare     []uint64
 	mask     []uint64
+	sums     []uint64 // hashes of strings, as they are needed
+	summed   []bool
 }
 
 // indexColumn has the values of one attribute with their rows, in order.
@@ -66,6 +68,12 @@ func (x *indexer) reset(b *block) {
 	x.shapes = shapeCache{}
 	clear(x.common)
 	clear(x.colOf)
+	if n := len(b.strs.list); cap(x.sums) < n {
+		x.sums, x.summed = make([]uint64, n), make([]bool, n)
+	} else {
+		x.sums, x.summed = x.sums[:n], x.summed[:n]
+		clear(x.summed)
+	}
 }
 
 // spread puts the operations and attributes of all rows into columns: what is
@@ -171,8 +179,7 @@ func (x *indexer) dense(values []uint64) []uint64 {
 	x.numbers.reset(len(values))
 	x.numbered = x.numbered[:0]
 	for _, v := range values {
-		// Low bits must differ where high ones do; no two become the same.
-		n, _ := x.numbers.number((v ^ v>>32) * 0x9e3779b97f4a7c15)
+		n := x.numbers.number(v)
 		x.numbered = append(x.numbered, uint64(n))
 	}
 	return x.numbered
@@ -184,11 +191,18 @@ func (x *indexer) hash(k colKey, value uint64) uint64 {
 	var v uint64
 	switch k.typ {
 	case typeString:
-		v = x.b.strs.sums[value]
+		v = x.sum(value)
 	case typeInt:
 		v = xxhash.Sum64(strconv.AppendInt(buf[:0], int64(value), 10))
 	default:
 		v = xxhash.Sum64String(x.b.valueString(attr{key: k.key, typ: k.typ, n: value}))
 	}
-	return tagHash(x.b.strs.sums[k.key], v)
+	return tagHash(x.sum(uint64(k.key)), v)
+}
+
+func (x *indexer) sum(i uint64) uint64 {
+	if !x.summed[i] {
+		x.sums[i], x.summed[i] = xxhash.Sum64String(x.b.strs.list[i]), true
+	}
+	return x.sums[i]
 }

@@ -1,20 +1,22 @@
 package traces
 
 import (
+	"hash/maphash"
 	"math/bits"
 	"slices"
 	"strings"
-
-	"github.com/cespare/xxhash/v2"
 )
 
 // stringTable numbers strings and keeps copies of them. Number 0 is the empty
 // one.
 type stringTable struct {
-	list  []string
-	sums  []uint64 // xxhash of each; nil in blocks read back
-	slots []uint32 // numbers by sums, in open addressing, 0 being free; nil in blocks read back
-	bytes int
+	list []string
+	// hashes has that of each string, slots the numbers by these, in open addressing,
+	// 0 being free. The hash is seeded: strings are of anybody's choice. Both are nil
+	// in blocks read back.
+	hashes []uint64
+	slots  []uint32
+	bytes  int
 	// recent has the last string added for each value of a hash that costs a
 	// tenth of the table's: most strings of spans come again and again.
 	recent *[recentStrings]uint32
@@ -32,9 +34,11 @@ const (
 	textBytes = 64 << 10
 )
 
+var stringSeed = maphash.MakeSeed()
+
 // newStringTable makes a table with room for n strings.
 func newStringTable(n int) stringTable {
-	t := stringTable{list: make([]string, 1, n+1), sums: make([]uint64, 1, n+1), recent: new([recentStrings]uint32)}
+	t := stringTable{list: make([]string, 1, n+1), hashes: make([]uint64, 1, n+1), recent: new([recentStrings]uint32)}
 	t.resize(max(n, 64))
 	return t
 }
@@ -43,7 +47,7 @@ func newStringTable(n int) stringTable {
 func (t *stringTable) resize(n int) {
 	t.slots = make([]uint32, 1<<bits.Len(uint(2*n)))
 	for i := 1; i < len(t.list); i++ {
-		*t.slot(t.sums[i], t.list[i]) = uint32(i)
+		*t.slot(t.hashes[i], t.list[i]) = uint32(i)
 	}
 }
 
@@ -51,7 +55,7 @@ func (t *stringTable) resize(n int) {
 func (t *stringTable) slot(h uint64, s string) *uint32 {
 	mask := uint64(len(t.slots) - 1)
 	for at := h & mask; ; at = (at + 1) & mask {
-		if i := t.slots[at]; i == 0 || t.sums[i] == h && t.list[i] == s {
+		if i := t.slots[at]; i == 0 || t.hashes[i] == h && t.list[i] == s {
 			return &t.slots[at]
 		}
 	}
@@ -66,12 +70,12 @@ func (t *stringTable) add(s string) uint32 {
 	if i := *recent; i != 0 && t.list[i] == s {
 		return i
 	}
-	h := xxhash.Sum64String(s)
+	h := maphash.String(stringSeed, s)
 	slot := t.slot(h, s)
 	if *slot == 0 {
 		*slot = uint32(len(t.list))
 		t.list = append(t.list, t.keep(s))
-		t.sums = append(t.sums, h)
+		t.hashes = append(t.hashes, h)
 		t.bytes += len(s) + 48
 		if 2*len(t.list) > len(t.slots) {
 			*recent = uint32(len(t.list) - 1)
@@ -117,7 +121,7 @@ func quickHash(s string) uint64 {
 // find returns the number of a string, or false where no span has it.
 func (t *stringTable) find(s string) (uint32, bool) {
 	if t.slots != nil {
-		i := *t.slot(xxhash.Sum64String(s), s)
+		i := *t.slot(maphash.String(stringSeed, s), s)
 		return i, i != 0 || s == ""
 	}
 	if t.some != nil {
