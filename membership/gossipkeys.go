@@ -159,7 +159,8 @@ func (g *GossipKeys) Rotate(ctx context.Context) error {
 	return nil
 }
 
-// rotateEvery is how often Run looks whether the next step may be taken.
+// rotateEvery is how often Run looks, while the key changes, whether the next step
+// may be taken.
 const rotateEvery = time.Second
 
 // Run follows the keyring and takes the steps of its changes. reports gives the
@@ -168,23 +169,44 @@ const rotateEvery = time.Second
 // give Keys to the manager's own Gossip and have plans made anew. Run ends with
 // ctx and returns nil then.
 func (g *GossipKeys) Run(ctx context.Context, reports func() []string, changed func()) error {
+	changes := g.o.Store.Watch(ctx, keyGossip)
 	tick := time.NewTicker(rotateEvery)
 	defer tick.Stop()
-	told := ""
+	told := GossipKeyID(g.Keys())
+	changed()
+	err := g.reload(ctx) // what was written before the watch
 	for {
+		if err != nil && ctx.Err() == nil {
+			g.o.Log.Warn("gossip key does not change; trying on", "error", err)
+		}
 		if id := GossipKeyID(g.Keys()); id != told {
 			told = id
 			changed()
 		}
+		look := tick.C
+		if err == nil && !g.rotating() {
+			look = nil // at rest only a change of the ring wakes us
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
-		}
-		if err := g.step(ctx, reports); err != nil && ctx.Err() == nil {
-			g.o.Log.Warn("gossip key does not change; trying on", "error", err)
+		case _, ok := <-changes:
+			if !ok {
+				changes = nil // the store is closed
+				continue
+			}
+			err = g.reload(ctx)
+		case <-look:
+			err = g.step(ctx, reports)
 		}
 	}
+}
+
+// rotating says whether the key is being changed.
+func (g *GossipKeys) rotating() bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.ring.Old != ""
 }
 
 // step takes one step, if it may. Plans in the making when a node reported are
