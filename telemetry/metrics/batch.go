@@ -52,7 +52,7 @@ func (b *Batch) AppendHistogram(s *Series, t int64, h *histogram.Histogram) erro
 // real sample of a new series, so that its first increase is counted. Where
 // the series has a newer sample already it does nothing.
 func (b *Batch) AppendZero(s *Series, t int64, like *histogram.Histogram) error {
-	if err := s.appendZero(b.app, t, like); err != nil {
+	if err := s.appendZero(b.app, t, new(histogram.Histogram), like); err != nil {
 		return fmt.Errorf("append zero to %s: %w", s.lbls, err)
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/otlptranslator"
+
 	binnacle "github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/otlp/wire"
 )
@@ -59,7 +61,7 @@ type resource struct {
 	info  []label // the labels of target_info; nil if there is nothing to tell
 
 	mu       sync.Mutex // guards the rest, while a batch is appended
-	families map[familyKey]*family
+	families familySet
 	first    *family // the first of the newest batch
 	points   int     // of all families
 	infoTo   *Series
@@ -132,6 +134,7 @@ func kindOf(m *wire.Metric) (kind, bool) {
 type named struct {
 	key  familyKey
 	name string // Prometheus name, with unit and type suffixes
+	unit string // in Prometheus's words
 }
 
 // names holds what is named, by its key. Safe for concurrent use.
@@ -164,7 +167,7 @@ func (t *names) get(key familyKey) (*named, error) {
 	if n := t.m[key]; n != nil {
 		return n, nil
 	}
-	n = &named{key, name}
+	n = &named{key, name, (&otlptranslator.UnitNamer{}).Build(key.unit)}
 	if t.m == nil {
 		t.m = map[familyKey]*named{}
 	}
@@ -312,12 +315,10 @@ func (c *cache) sweepResource(r *resource, idleSince time.Time) bool {
 	defer r.mu.Unlock()
 	dropped := 0
 	idle := r.used.Before(idleSince)
-	for fk, f := range r.families {
+	r.families.drop(func(f *family) bool {
 		dropped += f.points.drop(func(p *point) bool { return idle || !p.alive() })
-		if f.points.n == 0 {
-			delete(r.families, fk)
-		}
-	}
+		return f.points.n == 0
+	})
 	if dropped > 0 {
 		r.forgetOrder()
 	}
@@ -332,7 +333,7 @@ func (c *cache) sweepResource(r *resource, idleSince time.Time) bool {
 // lead to what was dropped.
 func (r *resource) forgetOrder() {
 	r.first = nil
-	for _, f := range r.families {
+	for _, f := range r.families.list {
 		f.first, f.after = nil, nil
 		f.points.each(func(p *point) { p.after = nil })
 	}

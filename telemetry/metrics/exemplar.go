@@ -74,7 +74,7 @@ func (w *writer) exemplarLabels(ex *wire.Exemplar) labels.Labels {
 	if ids <= exemplar.ExemplarMaxLabelSetLength {
 		for a := range ex.Attrs.All() {
 			v := a.Value.View()
-			if name, err := labelName(a.Key, kindUnknown); err == nil && name != "" && v != "" && name != traceIDLabel && name != spanIDLabel {
+			if name, err := labelName(a.Key, plainNames); err == nil && name != "" && v != "" && name != traceIDLabel && name != spanIDLabel {
 				add(name, w.labels.clean(v))
 			}
 		}

@@ -137,16 +137,16 @@ type labelBuilder struct {
 	scratch   labels.ScratchBuilder
 	truncated int // values cut off, for the counter
 	names     [numNameRules]map[string]string
+	orders    [2]labelOrder // of series without and with an extra label
 }
 
 // labelName is the function of that name with what it found before: senders
 // have few attribute keys and many series. The keys are the builder's own copies.
-func (b *labelBuilder) labelName(key string, k kind) (string, error) {
-	rule := k.nameRule()
+func (b *labelBuilder) labelName(key string, rule nameRule) (string, error) {
 	if name, ok := b.names[rule][key]; ok {
 		return name, nil
 	}
-	name, err := labelName(key, k)
+	name, err := labelName(key, rule)
 	if err != nil {
 		return "", err
 	}
@@ -193,44 +193,99 @@ func (b *labelBuilder) series(name string, base []label, attrs wire.PointAttrs, 
 
 // build is series with the attributes in b.list.
 func (b *labelBuilder) build(name string, base []label, k kind, extra ...label) (labels.Labels, error) {
-	// By key, so that attributes whose names become equal merge the same way
-	// in whatever order they came.
-	slices.SortStableFunc(b.list, func(x, y label) int { return strings.Compare(x.name, y.name) })
-	n := 0
-	for _, l := range b.list {
-		name, err := b.labelName(l.name, k)
-		if err != nil {
+	attrs := len(b.list)
+	b.list = append(append(append(b.list, base...), extra...), label{nameLabel, name})
+	o := &b.orders[len(extra)]
+	if !o.is(b.list, attrs, k.nameRule()) {
+		if err := o.learn(b, attrs, k.nameRule()); err != nil {
 			return labels.EmptyLabels(), err
 		}
-		if name == "" || l.value == "" {
-			continue // an empty label is no label
-		}
-		b.list[n] = label{name, l.value}
-		n++
 	}
-	b.list = append(b.list[:n], base...)
-	b.list = append(b.list, extra...)
-	b.list = append(b.list, label{nameLabel, name})
-	slices.SortStableFunc(b.list, func(x, y label) int { return strings.Compare(x.name, y.name) })
+	return b.inOrder(o)
+}
 
+// inOrder returns the labels of b.list, whose order is o.
+func (b *labelBuilder) inOrder(o *labelOrder) (labels.Labels, error) {
 	b.scratch.Reset()
 	count := 0
-	for i := 0; i < len(b.list); {
-		l := b.list[i]
-		j := i + 1
-		for ; j < len(b.list) && b.list[j].name == l.name; j++ {
-			l.value += ";" + b.list[j].value // as the translation rules say
+	for i := 0; i < len(o.at); {
+		first := o.at[i]
+		value := b.list[first].value
+		for i++; i < len(o.at) && o.names[o.at[i]] == o.names[first]; i++ {
+			switch more := b.list[o.at[i]].value; {
+			case value == "":
+				value = more
+			case more != "":
+				value += ";" + more // as the translation rules say
+			}
 		}
-		i = j
-		if l.value == "" {
-			continue
+		if value == "" {
+			continue // an empty label is no label
 		}
 		if count++; count > maxLabels {
 			return labels.EmptyLabels(), errTooManyLabels
 		}
-		b.scratch.Add(l.name, b.clean(l.value))
+		b.scratch.Add(o.names[first], b.clean(value))
 	}
 	return b.scratch.Labels(), nil
+}
+
+// labelOrder is what becomes of a list of attributes and labels: their names as
+// labels, and the order of these. Points of a metric mostly have the same keys in
+// the same order, so that one is good for many.
+type labelOrder struct {
+	rule  nameRule
+	attrs int    // how many of the list are attributes
+	keys  []byte // of the list, one after the other
+	ends  []int  // where each key ends
+	names []string
+	at    []int // of the list, in order; without those that cannot be labels
+}
+
+// is says whether o was learned of a list with these names.
+func (o *labelOrder) is(list []label, attrs int, rule nameRule) bool {
+	if o.rule != rule || o.attrs != attrs || len(o.ends) != len(list) {
+		return false
+	}
+	begin := 0
+	for i, end := range o.ends {
+		if list[i].name != string(o.keys[begin:end]) {
+			return false
+		}
+		begin = end
+	}
+	return true
+}
+
+// learn makes o that of b.list, whose first elements are attributes. After an
+// error o is of none.
+func (o *labelOrder) learn(b *labelBuilder, attrs int, rule nameRule) error {
+	*o = labelOrder{rule: rule, attrs: attrs, keys: o.keys[:0], ends: o.ends[:0], names: o.names[:0], at: o.at[:0]}
+	for i, l := range b.list {
+		name := l.name
+		if i < attrs {
+			var err error
+			if name, err = b.labelName(l.name, rule); err != nil {
+				o.ends = o.ends[:0]
+				return err
+			}
+		}
+		o.keys = append(o.keys, l.name...)
+		o.ends = append(o.ends, len(o.keys))
+		o.names = append(o.names, name)
+		if name != "" {
+			o.at = append(o.at, i)
+		}
+	}
+	// Attributes whose names become equal go by their keys, so that they merge the
+	// same way in whatever order they came, and before a label of that name.
+	slices.SortStableFunc(o.at, func(x, y int) int {
+		if c := strings.Compare(o.names[x], o.names[y]); c != 0 || max(x, y) >= attrs {
+			return c
+		}
+		return strings.Compare(b.list[x].name, b.list[y].name)
+	})
+	return nil
 }
 
 // clean returns v as valid UTF-8 of bounded length.
@@ -251,7 +306,7 @@ func (b *labelBuilder) clean(v string) string {
 
 // labelName returns the label for an attribute key, or "" for one that cannot
 // be a label.
-func labelName(key string, k kind) (string, error) {
+func labelName(key string, rule nameRule) (string, error) {
 	if len(key) > maxNameBytes {
 		return "", errLongName
 	}
@@ -266,8 +321,8 @@ func labelName(key string, k kind) (string, error) {
 	case strings.HasPrefix(name, "__"):
 		return "key" + name, nil // names of this form are the store's own
 	case slices.Contains(identityLabels, name),
-		name == leLabel && k.nameRule() == histogramNames,
-		name == quantileLabel && k.nameRule() == summaryNames:
+		name == leLabel && rule == histogramNames,
+		name == quantileLabel && rule == summaryNames:
 		return "exported_" + name, nil
 	}
 	return name, nil

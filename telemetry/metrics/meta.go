@@ -9,7 +9,6 @@ import (
 
 	vm "github.com/VictoriaMetrics/metrics"
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/otlptranslator"
 )
 
 // metaStore remembers type, unit and help of each metric name, for the
@@ -52,10 +51,17 @@ func (s *Store) Describe(name string, m Metadata) {
 	s.meta.ours[name] = true
 }
 
-// add remembers what a family of OTLP says of itself.
-func (m *metaStore) add(name string, k familyKey, help string) {
-	unit := otlptranslator.UnitNamer{}
-	m.put(name, Metadata{Type: k.kind.promType(), Unit: unit.Build(k.unit), Help: strings.Clone(help)})
+// add remembers what a family of OTLP says of itself. It keeps nothing of help's
+// memory.
+func (m *metaStore) add(n *named, help string) {
+	md := Metadata{Type: n.key.kind.promType(), Unit: n.unit, Help: help}
+	m.mu.RLock()
+	known := slices.Contains(m.m[n.name], md)
+	m.mu.RUnlock()
+	if !known {
+		md.Help = strings.Clone(help)
+		m.put(n.name, md)
+	}
 }
 
 func (m *metaStore) put(name string, md Metadata) {

@@ -14,7 +14,7 @@ func (w *writer) number(res *resource, fam *family, dp *wire.Point) error {
 	if err != nil {
 		return err
 	}
-	p, err := w.one(res, fam, dp)
+	p, err := w.one(res, fam, dp, false)
 	if err != nil {
 		return err
 	}
@@ -66,12 +66,9 @@ func (w *writer) exponential(res *resource, fam *family, dp *wire.Point) error {
 	if err != nil {
 		return err
 	}
-	p, err := w.one(res, fam, dp)
+	p, err := w.one(res, fam, dp, true)
 	if err != nil {
 		return err
-	}
-	if p.shape == nil {
-		p.shape = &shape{}
 	}
 	if dp.NoValue {
 		return w.stale(fam, p, t)
@@ -103,8 +100,7 @@ func (w *writer) explicitPoint(res *resource, fam *family, dp *wire.Point) error
 	attrs := dp.Key
 	// The series of the fam.name itself exists in every form: as the native
 	// histogram, or, when only classic series are stored, as the _count.
-	p, err := w.point(res, fam, dp, func(p *point) (err error) {
-		p.shape = &shape{}
+	p, err := w.point(res, fam, dp, true, func(p *point) (err error) {
 		name := fam.name
 		if w.s.opts.Histograms == Classic {
 			name += "_count"
@@ -171,8 +167,10 @@ func (w *writer) native(fam *family, p *point, t int64, start uint64, e nativeFo
 	if err != nil {
 		return err
 	}
+	var empty *smallHistogram
 	if zero, ok := fam.zeroAt(p.series, start, t); ok {
-		if err := p.series.appendZero(w.app, zero, h); err != nil {
+		empty = w.buckets.recycler.get()
+		if err := p.series.appendZero(w.app, zero, &empty.Histogram, h); err != nil {
 			return err
 		}
 	}
@@ -180,7 +178,7 @@ func (w *writer) native(fam *family, p *point, t int64, start uint64, e nativeFo
 	if err := w.stored(err); err != nil {
 		return err
 	}
-	w.buckets.recycler.hold(p, t, small)
+	w.buckets.recycler.hold(p, t, small, empty)
 	fam.stamp(t)
 	return nil
 }
@@ -190,7 +188,7 @@ func (w *writer) stale(fam *family, p *point, t int64) error {
 	if err := p.series.appendHistogram(w.app, t, staleHistogram(), storage.AppendV2Options{}); err != nil {
 		return err
 	}
-	w.buckets.recycler.hold(p, t, nil)
+	w.buckets.recycler.hold(p, t, nil, nil)
 	fam.stamp(t)
 	return nil
 }
@@ -302,8 +300,7 @@ func (w *writer) summary(res *resource, fam *family, dp *wire.Point) error {
 		return err
 	}
 	attrs := dp.Key
-	p, err := w.point(res, fam, dp, func(p *point) (err error) {
-		p.shape = &shape{}
+	p, err := w.point(res, fam, dp, true, func(p *point) (err error) {
 		p.series, err = w.series(&p.own, res, fam, fam.name+"_count", attrs)
 		return err
 	})
@@ -376,6 +373,8 @@ func (w *writer) summarySeries(res *resource, fam *family, p *point, dp *wire.Po
 // often enough that a query's look-back of five minutes always finds them.
 const targetInfoEvery = 60_000 // ms
 
+var targetInfoNamed = &named{key: familyKey{kind: kindGauge}, name: targetInfo}
+
 // targetInfo stores what else is known of a resource, as the labels of a
 // series whose value is 1. A refusal is not told: it is no point of the sender.
 func (w *writer) targetInfo(res *resource, t int64) {
@@ -391,7 +390,7 @@ func (w *writer) targetInfo(res *resource, t int64) {
 		if res.infoTo, err = w.s.table.intern(&Series{}, lbls, res.owner); err != nil {
 			return
 		}
-		w.s.meta.add(targetInfo, familyKey{kind: kindGauge}, "What a sender says of itself.")
+		w.s.meta.add(targetInfoNamed, "What a sender says of itself.")
 	}
 	if err := res.infoTo.appendFloat(w.app, t, 1, storage.AppendV2Options{}); err == nil {
 		res.infoAt = t

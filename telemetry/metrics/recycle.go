@@ -19,6 +19,8 @@ import (
 //     be the only way to its Series (Series.shared), know all samples of it (no
 //     log was replayed that could hold newer ones, see recycler.after), and be no
 //     older than the TSDB takes in order (recent).
+//   - The zero before a new series is followed by the sample it was made for, in the
+//     same batch, so that it is free as soon as that is stored.
 //   - No second batch has a sample of the series under way: the resource stays
 //     locked until the commit, which is done for batches of one resource.
 type smallHistogram struct {
@@ -35,8 +37,9 @@ type recycler struct {
 }
 
 type heldHistogram struct {
-	p *point
-	h *smallHistogram
+	p    *point
+	h    *smallHistogram
+	zero *smallHistogram // that came before h in the batch; mostly nil
 }
 
 // recent is how far behind the clock a sample may be to be recycled. The TSDB takes
@@ -64,14 +67,14 @@ func (r *recycler) get() *smallHistogram {
 	return new(smallHistogram)
 }
 
-// hold notes that h was appended as the sample of p at t. h is nil where it was
-// too large for a smallHistogram. One that cannot be used again is left to the
-// collector.
-func (r *recycler) hold(p *point, t int64, h *smallHistogram) {
+// hold notes that h was appended as the sample of p at t, after zero where that is
+// not nil. h is nil where it was too large for a smallHistogram. One that cannot be
+// used again is left to the collector.
+func (r *recycler) hold(p *point, t int64, h, zero *smallHistogram) {
 	newer := t > p.shape.newest
 	p.shape.newest = max(p.shape.newest, t)
 	if h != nil && r.on && newer && t > r.after && !p.series.shared.Load() {
-		r.held = append(r.held, heldHistogram{p, h})
+		r.held = append(r.held, heldHistogram{p, h, zero})
 	}
 }
 
@@ -81,12 +84,18 @@ func (r *recycler) settle(committed bool) {
 	for i, x := range r.held {
 		// What was shared meanwhile may have been late after all.
 		if committed && !x.p.series.shared.Load() {
-			if x.p.shape.held != nil && len(r.free) < maxFree {
-				r.free = append(r.free, x.p.shape.held)
-			}
+			r.release(x.p.shape.held)
+			r.release(x.zero)
 			x.p.shape.held = x.h
 		}
 		r.held[i] = heldHistogram{}
 	}
 	r.held = r.held[:0]
+}
+
+// release takes in a histogram that nobody holds any more. nil is none.
+func (r *recycler) release(h *smallHistogram) {
+	if h != nil && len(r.free) < maxFree {
+		r.free = append(r.free, h)
+	}
 }

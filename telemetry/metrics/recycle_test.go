@@ -130,3 +130,37 @@ func TestRecyclingConcurrently(t *testing.T) {
 		t.Errorf("only %d samples: the test shows nothing", seen)
 	}
 }
+
+// TestRecycledZeros makes many series in each batch, whose zeros before the first
+// sample are used again for the next batch's.
+func TestRecycledZeros(t *testing.T) {
+	with, without := openStore(t), openStore(t)
+	without.knownSince = math.MaxInt64
+	for i := range 20 {
+		at := now.Add(time.Duration(i-30) * time.Second)
+		md, ms := gateway("n-1")
+		for k := range 10 {
+			n := uint64(1 + i*10 + k)
+			explicitHistogram(ms, "h", at.Add(-time.Minute), at, []float64{1, 2, 3}, []uint64{n, 2 * n, n % 7, 1}, float64(n), "k", fmt.Sprint(i, "-", k))
+			exponential(ms, "e", at.Add(-time.Minute), at, 2, 0, []uint64{n, 1, n}, float64(n), "k", fmt.Sprint(i, "-", k))
+		}
+		for _, s := range []*Store{with, without} {
+			if n, why, err := send(t.Context(), s, node1, md); n != 0 || err != nil {
+				t.Fatalf("rejected %d: %s, error %v", n, why, err)
+			}
+		}
+	}
+	got, want := samples(t, with), samples(t, without)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+	empty := 0
+	for _, list := range want {
+		if !strings.Contains(list[0], "count:") {
+			empty++
+		}
+	}
+	if empty < len(want) {
+		t.Errorf("%d of %d series begin with a zero: the test shows nothing", empty, len(want))
+	}
+}

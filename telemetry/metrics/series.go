@@ -71,10 +71,10 @@ func (s *Series) appendHistogram(app storage.AppenderV2, t int64, h *histogram.H
 	return err
 }
 
-// appendZero adds an empty histogram like h at t, unless the series already
-// has a newer sample.
-func (s *Series) appendZero(app storage.AppenderV2, t int64, like *histogram.Histogram) error {
-	zero := &histogram.Histogram{
+// appendZero adds an empty histogram laid out like another at t, unless the series
+// already has a newer sample. The TSDB keeps zero.
+func (s *Series) appendZero(app storage.AppenderV2, t int64, zero, like *histogram.Histogram) error {
+	*zero = histogram.Histogram{
 		CounterResetHint: histogram.CounterReset, // by definition
 		// Equal layout, so that the sample after it fits the same chunk and
 		// the chunk need not be written anew with its buckets.

@@ -82,9 +82,10 @@ type writer struct {
 	expo     expo
 	explicit explicit
 	exs      []exemplar.Exemplar
+	room     *pointRoom
 }
 
-var writers = sync.Pool{New: func() any { return new(writer) }}
+var writers = sync.Pool{New: func() any { return &writer{room: new(pointRoom)} }}
 
 func (w *writer) begin(s *Store, o binnacle.Origin, now time.Time) {
 	w.s, w.origin = s, o
@@ -103,7 +104,7 @@ func (w *writer) release() {
 	}
 	clear(w.exs)
 	w.buckets.recycler.settle(false)
-	*w = writer{resKey: w.resKey[:0], labels: w.labels, buckets: w.buckets, expo: w.expo, explicit: explicit{counts: w.explicit.counts}, exs: w.exs[:0]}
+	*w = writer{resKey: w.resKey[:0], labels: w.labels, buckets: w.buckets, expo: w.expo, explicit: explicit{counts: w.explicit.counts}, exs: w.exs[:0], room: w.room}
 	w.labels.truncated = 0
 	clear(w.labels.list)
 	writers.Put(w)
@@ -187,11 +188,10 @@ func (w *writer) newResource(attrs wire.Attrs) *resource {
 		base[i].value = w.labels.clean(base[i].value)
 	}
 	return &resource{
-		owner:    w.s.table.ownerOf(w.origin.Managed, get(base, binnacle.LabelInstance)),
-		base:     base,
-		info:     info,
-		families: map[familyKey]*family{},
-		used:     w.now,
+		owner: w.s.table.ownerOf(w.origin.Managed, get(base, binnacle.LabelInstance)),
+		base:  base,
+		info:  info,
+		used:  w.now,
 	}
 }
 
@@ -244,7 +244,7 @@ func (w *writer) family(res *resource, key familyKey, help string) (*family, err
 		w.family0 = likely
 		return likely, nil
 	}
-	if f := res.families[key]; f != nil {
+	if f := res.families.get(key); f != nil {
 		w.follows(res, f)
 		return f, nil
 	}
@@ -253,13 +253,13 @@ func (w *writer) family(res *resource, key familyKey, help string) (*family, err
 		return nil, err
 	}
 	f := &family{named: n}
-	if len(res.families) < maxFamilies {
-		res.families[n.key] = f
+	if len(res.families.list) < maxFamilies {
+		res.families.add(f)
 		w.follows(res, f)
 	} else {
 		f.passing = true
 	}
-	w.s.meta.add(n.name, n.key, help)
+	w.s.meta.add(n, help)
 	return f, nil
 }
 
@@ -277,8 +277,9 @@ func (w *writer) follows(res *resource, f *family) {
 const maxFamilies = 10_000
 
 // point returns the cached point of dp, making it at need by resolve, which
-// fills in its series. It is valid until the next call at least.
-func (w *writer) point(res *resource, fam *family, dp *wire.Point, resolve func(*point) error) (*point, error) {
+// fills in its series. shaped ones have a shape. It is valid until the next call at
+// least.
+func (w *writer) point(res *resource, fam *family, dp *wire.Point, shaped bool, resolve func(*point) error) (*point, error) {
 	p := fam.first
 	if w.point0 != nil {
 		p = w.point0.after
@@ -299,10 +300,11 @@ func (w *writer) point(res *resource, fam *family, dp *wire.Point, resolve func(
 		}
 	}
 	w.misses++
-	fresh := &point{hash: h}
+	fresh := w.room.next(shaped)
 	if err := resolve(fresh); err != nil {
 		return nil, err
 	}
+	w.room.taken(fresh)
 	switch {
 	case p != nil: // its series left memory: follow the new one
 		p.series, p.shape, p.exemplar = fresh.series, fresh.shape, fresh.exemplar
@@ -310,7 +312,7 @@ func (w *writer) point(res *resource, fam *family, dp *wire.Point, resolve func(
 	case fam.passing:
 		w.uncached++
 	case res.owner.points.Load() < pointsPerSeries*res.owner.max:
-		fresh.key = string(dp.Key)
+		fresh.hash, fresh.key = h, w.room.key(dp.Key)
 		fam.points.add(fresh)
 		w.comes(fam, fresh)
 		res.points++
@@ -336,8 +338,8 @@ func (w *writer) comes(fam *family, p *point) {
 }
 
 // one resolves a point that has a single series.
-func (w *writer) one(res *resource, fam *family, dp *wire.Point) (*point, error) {
-	return w.point(res, fam, dp, func(p *point) (err error) {
+func (w *writer) one(res *resource, fam *family, dp *wire.Point, shaped bool) (*point, error) {
+	return w.point(res, fam, dp, shaped, func(p *point) (err error) {
 		p.series, err = w.series(&p.own, res, fam, fam.name, dp.Key)
 		return err
 	})
