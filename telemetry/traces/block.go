@@ -115,22 +115,22 @@ type opStat struct {
 
 func newBlock() *block { return newBlockAfter(&block{}) }
 
-// newBlockAfter makes an empty block with room for what the one before it had:
-// growing to that size anew would cost a fifth of filling it.
+// newBlockAfter makes an empty block with room for a little more than the one
+// before it had: growing to that size anew would cost a fifth of filling it.
 func newBlockAfter(prev *block) *block {
-	b := &block{
-		traces:   make([]pcommon.TraceID, 0, len(prev.traces)),
-		traceIdx: make(map[pcommon.TraceID]uint32, len(prev.traces)),
+	room := func(n int) int { return n + n/16 }
+	return &block{
+		strs:     newStringTable(room(len(prev.strs.list))),
+		traces:   make([]pcommon.TraceID, 0, room(len(prev.traces))),
+		traceIdx: make(map[pcommon.TraceID]uint32, room(len(prev.traces))),
 		groupIdx: map[string]uint32{},
 		ops:      make(map[opKey]opStat, len(prev.ops)),
-		spans:    make([]span, 0, len(prev.spans)),
-		attrs:    make([]attr, 0, len(prev.attrs)),
-		events:   make([]event, 0, len(prev.events)),
-		links:    make([]link, 0, len(prev.links)),
+		spans:    make([]span, 0, room(len(prev.spans))),
+		attrs:    make([]attr, 0, room(len(prev.attrs))),
+		events:   make([]event, 0, room(len(prev.events))),
+		links:    make([]link, 0, room(len(prev.links))),
 		minStart: math.MaxUint64,
 	}
-	b.strs = newStringTable(len(prev.strs.list))
-	return b
 }
 
 // size estimates the memory the block takes, in bytes.

@@ -2,6 +2,7 @@ package traces
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -78,6 +79,7 @@ func encodeBlock(dst []byte, b *block) []byte {
 		e.strings(b.strs.list[i:min(i+chunkStrings, len(b.strs.list))])
 	}
 
+	dst = slices.Grow(dst, len(e.raw)+len(e.rawTail)+len(e.dir)+len(e.frames)+64)
 	dst = append(dst, blockMagic...)
 	for _, n := range []int{len(b.spans), len(b.traces), len(b.strs.list), len(e.values), len(e.raw) + len(e.rawTail)} {
 		dst = binary.AppendUvarint(dst, uint64(n))

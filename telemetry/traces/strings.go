@@ -140,9 +140,10 @@ func (t *stringTable) find(s string) (uint32, bool) {
 	return 0, false
 }
 
-// own makes the list one that may be written to.
+// own makes the list one that more strings may be written to.
 func (t *stringTable) own() {
 	if t.shared {
 		t.list, t.shared = slices.Clone(t.list), false
 	}
+	t.some = nil
 }
