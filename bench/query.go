@@ -27,6 +27,8 @@ type asked struct {
 	expr string
 	// by is who answers it from what it stores: those of each list are compared.
 	by []string
+	// again asks at the same steps each time, like a page that is loaded anew.
+	again bool
 }
 
 // query fills all stores with an hour of what senders send, then asks them in
@@ -58,11 +60,11 @@ func query(ctx context.Context, o options) error {
 	histograms := []string{"binnacle", "prometheus nhcb"}
 	fmt.Printf("raw series: %d nodes, 1 h at %v; CPU ms of the process for each query, and wall ms\n\n", o.nodes, queryStep)
 	return askAll(ctx, o, servers, end, []asked{
-		{"numbers", `sum by (instance) ({__name__=~"go_(counter|gauge)_.*"})`, floats},
-		{"requests, classic", `sum by (instance) (rate(` + total + `_count[5m]))`, classic},
-		{"p99, classic", `histogram_quantile(0.99, sum by (le) (rate(` + total + `_bucket[5m])))`, classic},
-		{"requests, native", `histogram_count(sum by (instance) (rate(` + total + `[5m])))`, histograms},
-		{"p99, native", `histogram_quantile(0.99, sum(rate(` + total + `[5m])))`, histograms},
+		{what: "numbers", expr: `sum by (instance) ({__name__=~"go_(counter|gauge)_.*"})`, by: floats},
+		{what: "requests, classic", expr: `sum by (instance) (rate(` + total + `_count[5m]))`, by: classic},
+		{what: "p99, classic", expr: `histogram_quantile(0.99, sum by (le) (rate(` + total + `_bucket[5m])))`, by: classic},
+		{what: "requests, native", expr: `histogram_count(sum by (instance) (rate(` + total + `[5m])))`, by: histograms},
+		{what: "p99, native", expr: `histogram_quantile(0.99, sum(rate(` + total + `[5m])))`, by: histograms},
 	})
 }
 
@@ -96,29 +98,76 @@ func rollups(ctx context.Context, o options) error {
 		node     = `node:http_server_request_duration_seconds{group=~".*"}[1m]`
 		pair     = `node_backend:http_client_request_duration_seconds{server_address="backend-7.internal"}[1m]`
 	)
-	return askAll(ctx, o, servers, end, []asked{
-		{"requests of the fleet", `histogram_count(sum(rate(` + group + `)))`, us},
-		{"requests by outcome", `histogram_count(sum by (outcome) (rate(` + group + `)))`, us},
-		{"p99 of the fleet", `histogram_quantile(0.99, sum(rate(` + group + `)))`, us},
-		{"requests by endpoint", `histogram_count(sum by (http_request_method, http_route) (rate(` + endpoint + `)))`, us},
-		{"p99 by endpoint", `histogram_quantile(0.99, sum by (http_request_method, http_route) (rate(` + endpoint + `)))`, us},
-		{"calls by backend", `histogram_count(sum by (server_address, server_port) (rate(` + backend + `)))`, us},
-		{"p99 by backend", `histogram_quantile(0.99, sum by (server_address, server_port) (rate(` + backend + `)))`, us},
-		{"one backend by node", `histogram_quantile(0.99, sum by (instance, server_address, server_port) (rate(` + pair + `)))`, us},
-		{"requests by node", `histogram_count(sum by (instance) (rate(` + node + `)))`, us},
-		{"p99 by node", `histogram_quantile(0.99, sum by (instance) (rate(` + node + `)))`, us},
-	})
+	panels := []asked{
+		{what: "requests of the fleet", expr: `histogram_count(sum(rate(` + group + `)))`, by: us},
+		{what: "requests by outcome", expr: `histogram_count(sum by (outcome) (rate(` + group + `)))`, by: us},
+		{what: "p99 of the fleet", expr: `histogram_quantile(0.99, sum(rate(` + group + `)))`, by: us},
+		{what: "requests by endpoint", expr: `histogram_count(sum by (http_request_method, http_route) (rate(` + endpoint + `)))`, by: us},
+		{what: "p99 by endpoint", expr: `histogram_quantile(0.99, sum by (http_request_method, http_route) (rate(` + endpoint + `)))`, by: us},
+		{what: "calls by backend", expr: `histogram_count(sum by (server_address, server_port) (rate(` + backend + `)))`, by: us},
+		{what: "p99 by backend", expr: `histogram_quantile(0.99, sum by (server_address, server_port) (rate(` + backend + `)))`, by: us},
+		{what: "one backend by node", expr: `histogram_quantile(0.99, sum by (instance, server_address, server_port) (rate(` + pair + `)))`, by: us},
+		{what: "requests by node", expr: `histogram_count(sum by (instance) (rate(` + node + `)))`, by: us},
+		{what: "p99 by node", expr: `histogram_quantile(0.99, sum by (instance) (rate(` + node + `)))`, by: us},
+	}
+	for _, p := range panels[:len(panels):len(panels)] {
+		p.what, p.again = p.what+", again", true
+		panels = append(panels, p)
+	}
+	return askAll(ctx, o, servers, end, panels)
 }
 
-// askAll asks each query of each server that has the data for it, in turns.
+// enough is how much CPU time a server uses in one turn of a query, if it does so
+// within some asks: the clock of a process counts in steps of 10 ms.
+const (
+	enough  = 300 * time.Millisecond
+	mostAsk = 40
+)
+
+// answers are what one server's turns with one query were like.
+type answers struct {
+	s         *server
+	cpu, wall []float64 // ms for each ask, by turn
+	series    int
+}
+
+// turn asks until enough CPU time was used, each time at other steps: what is
+// kept of the time before is of no use, unless again says that the steps are
+// the same.
+func (a *answers) turn(ctx context.Context, q asked, end *time.Time) error {
+	before, err := a.s.cpu()
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	for n := 1; ; n++ {
+		if !q.again {
+			*end = end.Add(-7 * time.Millisecond)
+		}
+		if a.series, err = a.s.ask(ctx, q.expr, *end); err != nil {
+			return fmt.Errorf("%s: %s: %w", a.s.name, q.expr, err)
+		}
+		if a.series == 0 {
+			return fmt.Errorf("%s: %s: no data", a.s.name, q.expr)
+		}
+		after, err := a.s.cpu()
+		if err != nil {
+			return err
+		}
+		if used := after - before; used >= enough || n == mostAsk {
+			a.cpu = append(a.cpu, float64(used.Microseconds())/1000/float64(n))
+			a.wall = append(a.wall, float64(time.Since(begin).Microseconds())/1000/float64(n))
+			return nil
+		}
+	}
+}
+
+// askAll asks each query of each server that has the data for it, in turns, and
+// prints what they used, and how much of each peer's that is, turn by turn.
 func askAll(ctx context.Context, o options, servers []*server, end time.Time, queries []asked) error {
 	t := newTable("query", "server", "series", "CPU ms", "wall ms")
+	ratios := newTable("query", "ours", "peer", "ours / peer")
 	for _, q := range queries {
-		type answers struct {
-			s         *server
-			cpu, wall []float64
-			series    int
-		}
 		var all []*answers
 		for _, name := range q.by {
 			for _, s := range servers {
@@ -127,40 +176,39 @@ func askAll(ctx context.Context, o options, servers []*server, end time.Time, qu
 				}
 			}
 		}
+		at := end
 		for rep := range o.reps + 1 { // the first fills the caches of the kernel
 			for i := range all {
-				a := all[(i+rep)%len(all)]
-				before, err := a.s.cpu()
-				if err != nil {
+				if err := all[(i+rep)%len(all)].turn(ctx, q, &at); err != nil {
 					return err
-				}
-				begin := time.Now()
-				n, err := a.s.ask(ctx, q.expr, end)
-				if err != nil {
-					fmt.Printf("%s: %s: %v\n", a.s.name, q.expr, err)
-					continue
-				}
-				wall := time.Since(begin)
-				after, err := a.s.cpu()
-				if err != nil {
-					return err
-				}
-				if n == 0 {
-					fmt.Printf("%s: %s: no data\n", a.s.name, q.expr)
-				}
-				if a.series = n; rep > 0 {
-					a.cpu = append(a.cpu, float64((after - before).Milliseconds()))
-					a.wall = append(a.wall, float64(wall.Microseconds())/1000)
 				}
 			}
 		}
 		for _, a := range all {
-			t.row(q.what, a.s.name, strconv.Itoa(a.series), spread("%.0f", a.cpu), spread("%.0f", a.wall))
+			a.cpu, a.wall = a.cpu[1:], a.wall[1:]
+		}
+		for _, a := range all {
+			t.row(q.what, a.s.name, strconv.Itoa(a.series), spread("%.1f", a.cpu), spread("%.0f", a.wall))
+			for _, peer := range all {
+				if a.s.ours && !peer.s.ours {
+					r := make([]float64, len(a.cpu))
+					for i := range r {
+						r[i] = a.cpu[i] / peer.cpu[i]
+					}
+					ratios.row(q.what, a.s.name, peer.s.name, spread("%.2f", r))
+				}
+			}
 		}
 	}
 	t.print()
+	if len(ratios.rows) > 1 {
+		fmt.Println()
+		ratios.print()
+	}
 	return nil
 }
+
+func seconds(t time.Time) string { return strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64) }
 
 // ask runs one range query and returns how many series the answer has.
 func (s *server) ask(ctx context.Context, expr string, end time.Time) (int, error) {
@@ -168,7 +216,7 @@ func (s *server) ask(ctx context.Context, expr string, end time.Time) (int, erro
 		expr = strings.ReplaceAll(expr, "by (instance)", "by ("+s.instance+")")
 	}
 	v := url.Values{"query": {expr}, "step": {fmt.Sprint(queryStep.Seconds())},
-		"start": {strconv.FormatInt(end.Add(-hour).Unix(), 10)}, "end": {strconv.FormatInt(end.Unix(), 10)}}
+		"start": {seconds(end.Add(-hour))}, "end": {seconds(end)}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.api+"/api/v1/query_range?"+v.Encode(), nil)
 	if err != nil {
 		return 0, err
