@@ -15,6 +15,11 @@ import (
 // lookback is how long the last sample of a series counts as its value now.
 const lookback = 5 * time.Minute
 
+// keptResults is how many bytes of results are kept for queries that come again:
+// enough for some panels by node of a large fleet, less where memory is small,
+// which lowers the sample limit too.
+func keptResults(o Options) int { return min(32<<20, 2*o.Query.MaxSamples) }
+
 func newEngine(o Options, p parser.Parser, reg prometheus.Registerer, log *slog.Logger) *promql.Engine {
 	return promql.NewEngine(promql.EngineOpts{
 		Logger:               log.With("part", "promql"),

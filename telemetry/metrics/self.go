@@ -81,6 +81,12 @@ func (m *selfMetrics) watch(s *Store) {
 	m.set.GetOrCreateGauge("binnacle_metrics_cache_resources", func() float64 { return float64(s.cache.resources.Load()) })
 	m.set.GetOrCreateGauge("binnacle_metrics_cache_points", func() float64 { return float64(s.cache.points.Load()) })
 	m.set.GetOrCreateGauge("binnacle_metrics_series_unmanaged", func() float64 { return float64(s.table.unmanaged.series.Load()) })
+	m.set.GetOrCreateGauge("binnacle_metrics_query_kept_bytes", func() float64 { bytes, _, _ := s.ranges.Kept(); return float64(bytes) })
+	m.set.RegisterMetricsWriter(func(w io.Writer) {
+		_, reused, computed := s.ranges.Kept()
+		vm.WriteCounterUint64(w, "binnacle_metrics_query_steps_reused_total", reused)
+		vm.WriteCounterUint64(w, "binnacle_metrics_query_steps_computed_total", computed)
+	})
 	m.set.GetOrCreateGauge("binnacle_metrics_read_only", func() float64 {
 		if s.space.readOnly() {
 			return 1

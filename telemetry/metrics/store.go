@@ -94,7 +94,7 @@ func Open(o Options) (*Store, error) {
 		s.log.Warn("what metrics are is not known until their senders tell it again", "error", err)
 	}
 	s.engine = newEngine(o, s.parser, s.reg, s.log)
-	s.ranges = histsum.New(s.engine, s.parser, o.Query.Timeout, o.Query.MaxSamples)
+	s.ranges = histsum.New(s.engine, s.parser, o.Query.Timeout, o.Query.MaxSamples, keptResults(o))
 	s.self.watch(s)
 	return s, nil
 }

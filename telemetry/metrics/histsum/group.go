@@ -78,10 +78,13 @@ func (g *group) cover(r *rows, cells int) error {
 // after begin and ends at end, milliseconds; perSecond is what an increase is divided by.
 // The arithmetic, and its order, is that of PromQL's rate.
 func (g *group) add(step int, r *rows, from, to int, begin, end int64, perSecond float64) {
-	diff := g.diff[:g.width]
-	clear(diff)
-	if lo, last := r.row(to); len(last) > 0 {
-		copy(diff[lo-g.lo:], last)
+	var diff []float64
+	if g.width > 0 { // with buckets
+		diff = g.diff[:g.width]
+		clear(diff)
+		if lo, last := r.row(to); len(last) > 0 {
+			copy(diff[lo-g.lo:], last)
+		}
 	}
 	count, sum, zero := r.count[to], r.sum[to], r.zero[to]
 	if !r.reset[from+1] { // else what was before the first reset is not of this window

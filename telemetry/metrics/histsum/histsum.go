@@ -9,8 +9,9 @@
 // Where they stand within larger expressions, these are evaluated here and
 // handed to the engine as series. The engine decodes every sample once for each
 // query too, but copies, aligns and allocates a histogram for each series and
-// step; here a series is decoded into rows of numbers, which differences and
-// sums go over.
+// step; here a series is decoded into rows of numbers (decode.go), which
+// differences and sums go over, several groups at a time (helpers.go), and
+// what came of chunks that did not change since is not computed again (kept.go).
 //
 // Whatever is out of the ordinary (numbers among histograms, custom buckets,
 // negative ones, mixed resolutions, gauges) leaves the whole query to the engine:
@@ -24,6 +25,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
@@ -37,13 +39,23 @@ type Engine struct {
 	parser  parser.Parser
 	timeout time.Duration
 	cells   int
+	helpers helpers
+	kept    *kept
+	taken   atomic.Uint64 // queries answered here
 }
 
 // New returns an engine that leaves to next what it does not know. timeout
 // bounds a query; cells the numbers it holds in memory at once, beyond which the
-// query is left to next and to its limits.
-func New(next promql.QueryEngine, p parser.Parser, timeout time.Duration, cells int) *Engine {
-	return &Engine{next, p, timeout, cells}
+// query is left to next and to its limits; keep the bytes of results that are
+// kept for the next time.
+func New(next promql.QueryEngine, p parser.Parser, timeout time.Duration, cells, keep int) *Engine {
+	return &Engine{QueryEngine: next, parser: p, timeout: timeout, cells: cells, helpers: newHelpers(), kept: newKept(keep)}
+}
+
+// Kept returns the bytes of results that are kept, and for how many steps of
+// groups a result was taken from there, and was computed, so far.
+func (e *Engine) Kept() (bytes int64, reused, computed uint64) {
+	return e.kept.bytes.Load(), e.kept.reused.Load(), e.kept.computed.Load()
 }
 
 // NewRangeQuery implements promql.QueryEngine.
@@ -61,7 +73,7 @@ func (e *Engine) NewRangeQuery(ctx context.Context, q storage.Queryable, opts pr
 		return whole, nil
 	}
 	return &query{
-		Query: whole, e: e, from: q, opts: opts, rest: expr.String(), parts: parts,
+		Query: whole, e: e, from: q, opts: opts, rest: expr, parts: parts,
 		start: start, end: end, interval: interval,
 	}, nil
 }
@@ -73,7 +85,7 @@ type query struct {
 	e          *Engine
 	from       storage.Queryable
 	opts       promql.QueryOpts
-	rest       string // with names of results in place of parts
+	rest       parser.Expr // with names of results in place of parts
 	parts      []part
 	start, end time.Time
 	interval   time.Duration
@@ -106,14 +118,12 @@ func (q *query) Exec(ctx context.Context) *promql.Result {
 }
 
 func (q *query) exec(ctx context.Context) (*promql.Result, error) {
-	ev := evaluator{
-		from: q.from, cells: q.e.cells,
-		start: q.start.UnixMilli(), end: q.end.UnixMilli(), step: q.interval.Milliseconds(),
-	}
-	if ev.step <= 0 || ev.end < ev.start {
+	from, ok := q.from.(storage.ChunkQueryable)
+	ev := evaluator{e: q.e, from: from, start: q.start.UnixMilli(), end: q.end.UnixMilli(), step: q.interval.Milliseconds()}
+	if !ok || ev.step <= 0 || ev.end < ev.start {
 		return nil, errIrregular
 	}
-	over := results{Queryable: q.from, series: map[string][]storage.Series{}}
+	over := results{Queryable: q.from, series: map[string][]result{}}
 	for _, p := range q.parts {
 		series, err := ev.eval(ctx, p)
 		if err != nil {
@@ -121,7 +131,13 @@ func (q *query) exec(ctx context.Context) (*promql.Result, error) {
 		}
 		over.series[p.name] = series
 	}
-	second, err := q.e.QueryEngine.NewRangeQuery(ctx, over, q.opts, q.rest, q.start, q.end, q.interval)
+	q.e.taken.Add(1)
+	if _, alone := bare(q.rest).(*parser.VectorSelector); alone {
+		if m, ok := matrix(over.series[q.parts[0].name], q.e.cells); ok {
+			return &promql.Result{Value: m}, nil
+		}
+	}
+	second, err := q.e.QueryEngine.NewRangeQuery(ctx, over, q.opts, q.rest.String(), q.start, q.end, q.interval)
 	if err != nil {
 		return nil, err
 	}

@@ -18,27 +18,11 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 )
 
-// counted counts the queries that are answered from results.
-type counted struct {
-	promql.QueryEngine
-	taken, left int
-}
-
-func (c *counted) NewRangeQuery(ctx context.Context, q storage.Queryable, o promql.QueryOpts, qs string, start, end time.Time, step time.Duration) (promql.Query, error) {
-	if _, ok := q.(results); ok {
-		c.taken++
-	} else {
-		c.left++
-	}
-	return c.QueryEngine.NewRangeQuery(ctx, q, o, qs, start, end, step)
-}
-
-func newEngines(t testing.TB) (*promql.Engine, *Engine, *counted) {
+func newEngines(t testing.TB) (*promql.Engine, *Engine) {
 	p := parser.NewParser(parser.Options{})
 	plain := promql.NewEngine(promql.EngineOpts{Parser: p, MaxSamples: 50e6, Timeout: time.Minute, LookbackDelta: 5 * time.Minute, EnableAtModifier: true})
 	t.Cleanup(func() { plain.Close() })
-	c := &counted{QueryEngine: plain}
-	return plain, New(c, p, time.Minute, 50e6), c
+	return plain, New(plain, p, time.Minute, 50e6, 1<<20)
 }
 
 var begin = time.Unix(1_700_000_000, 0).Truncate(time.Hour)
@@ -162,7 +146,7 @@ func ask(t testing.TB, e promql.QueryEngine, db storage.Queryable, expr string, 
 
 // TestSameAsTheEngine asks both of all kinds of data and compares every bit.
 func TestSameAsTheEngine(t *testing.T) {
-	plain, ours, count := newEngines(t)
+	plain, ours := newEngines(t)
 	for seed := range uint64(4) {
 		odd := seed%4 == 3
 		r := rand.New(rand.NewPCG(seed, 9))
@@ -184,8 +168,7 @@ func TestSameAsTheEngine(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		count.taken, count.left = 0, 0
-		asked := 0
+		before, asked := ours.taken.Load(), uint64(0)
 		for _, by := range []string{"", "by (a)", "by (b, a)", "by (n)", "by (nothing)"} {
 			for _, window := range []string{"25s", "1m", "1h"} {
 				for _, expr := range []string{
@@ -202,13 +185,13 @@ func TestSameAsTheEngine(t *testing.T) {
 					if got := ask(t, ours, db, expr, start, start.Add(20*time.Minute), step); got != want {
 						t.Fatalf("seed %d, %s\n got %.3000s\nwant %.3000s", seed, expr, got, want)
 					}
-					if asked++; !odd && count.taken != asked {
+					if asked++; !odd && ours.taken.Load()-before != asked {
 						t.Fatalf("seed %d: %s was left to the engine", seed, expr)
 					}
 				}
 			}
 		}
-		if taken := count.taken; odd && taken > asked/2 {
+		if taken := ours.taken.Load() - before; odd && taken > asked/2 {
 			t.Errorf("seed %d: %d of %d answered here", seed, taken, asked)
 		}
 		if err := db.Close(); err != nil {
@@ -219,14 +202,14 @@ func TestSameAsTheEngine(t *testing.T) {
 
 // TestWithin asks for larger expressions, and for what is not evaluated here.
 func TestWithin(t *testing.T) {
-	plain, ours, count := newEngines(t)
+	plain, ours := newEngines(t)
 	db, err := tsdb.Open(t.TempDir(), nil, nil, tsdb.DefaultOptions(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
 	fill(t, db, rand.New(rand.NewPCG(5, 9)), false)
-	for expr, here := range map[string]int{
+	for expr, here := range map[string]uint64{
 		`histogram_count(sum by (a) (rate(x{b="1"}[1m]))) / histogram_count(sum by (a) (rate(x[1m])))`: 1,
 		`topk(2, histogram_quantile(0.9, sum by (n) (rate(x[1m]))))`:                                   1,
 		`-(histogram_sum(sum(rate(x[1m]))) / histogram_count(sum(rate(x[1m]))) or vector(0))`:          1,
@@ -248,21 +231,21 @@ func TestWithin(t *testing.T) {
 		`histogram_quantile(NaN, sum(rate(x[1m])))`:                                                    0,
 		`histogram_count(sum(rate(nothing[1m])))`:                                                      1,
 	} {
-		count.taken = 0
+		before := ours.taken.Load()
 		start := begin.Add(5 * time.Minute)
 		want := ask(t, plain, db, expr, start, start.Add(40*time.Minute), 15*time.Second)
 		got := ask(t, ours, db, expr, start, start.Add(40*time.Minute), 15*time.Second)
 		if got != want {
 			t.Errorf("%s\n got %.2000s\nwant %.2000s", expr, got, want)
 		}
-		if count.taken != here {
-			t.Errorf("%s: answered here %d times; want %d", expr, count.taken, here)
+		if taken := ours.taken.Load() - before; taken != here {
+			t.Errorf("%s: answered here %d times; want %d", expr, taken, here)
 		}
 	}
 }
 
 func TestLimits(t *testing.T) {
-	plain, _, count := newEngines(t)
+	plain, _ := newEngines(t)
 	db, err := tsdb.Open(t.TempDir(), nil, nil, tsdb.DefaultOptions(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -273,11 +256,11 @@ func TestLimits(t *testing.T) {
 	p := parser.NewParser(parser.Options{})
 
 	// Too much to hold in memory: the engine's limits hold.
-	small := New(count, p, time.Minute, 100)
-	if got, want := ask(t, small, db, expr, begin, begin.Add(time.Hour), 15*time.Second), ask(t, plain, db, expr, begin, begin.Add(time.Hour), 15*time.Second); got != want || count.taken != 0 {
-		t.Errorf("got %.300s, %d answered here\nwant %.300s", got, count.taken, want)
+	small := New(plain, p, time.Minute, 100, 0)
+	if got, want := ask(t, small, db, expr, begin, begin.Add(time.Hour), 15*time.Second), ask(t, plain, db, expr, begin, begin.Add(time.Hour), 15*time.Second); got != want || small.taken.Load() != 0 {
+		t.Errorf("got %.300s, %d answered here\nwant %.300s", got, small.taken.Load(), want)
 	}
-	q, err := New(count, p, time.Nanosecond, 50e6).NewRangeQuery(t.Context(), db, nil, expr, begin, begin.Add(time.Hour), 15*time.Second)
+	q, err := New(plain, p, time.Nanosecond, 50e6, 0).NewRangeQuery(t.Context(), db, nil, expr, begin, begin.Add(time.Hour), 15*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +269,7 @@ func TestLimits(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	q, err = New(count, p, time.Minute, 50e6).NewRangeQuery(ctx, db, nil, expr, begin, begin.Add(time.Hour), 15*time.Second)
+	q, err = New(plain, p, time.Minute, 50e6, 0).NewRangeQuery(ctx, db, nil, expr, begin, begin.Add(time.Hour), 15*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

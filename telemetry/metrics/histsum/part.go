@@ -2,6 +2,7 @@ package histsum
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -14,6 +15,7 @@ const resultName = "__binnacle_histsum_"
 // part is an expression that is evaluated here.
 type part struct {
 	name     string // of its result
+	text     string // the expression
 	what     string // histogram_quantile, histogram_count or histogram_sum
 	quantile float64
 	by       []string
@@ -104,10 +106,22 @@ func partOf(e parser.Expr) (p part, ok bool) {
 	// Of one name only: the engine complains where two series differ in that.
 	for _, m := range p.matchers {
 		if m.Name == labels.MetricName && m.Type == labels.MatchEqual {
-			return p, true
+			p.text = e.String()
+			return p, !virtual(m.Value)
 		}
 	}
 	return p, false
+}
+
+// virtual reports whether a name may be that of a classic series which the
+// store makes when samples are read: its chunks do not have them.
+func virtual(name string) bool {
+	for _, suffix := range []string{"_count", "_sum", "_bucket"} {
+		if strings.HasSuffix(name, suffix) {
+			return true
+		}
+	}
+	return false
 }
 
 func bare(e parser.Expr) parser.Expr {

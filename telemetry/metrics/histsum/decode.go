@@ -1,0 +1,334 @@
+package histsum
+
+import (
+	"encoding/binary"
+	"math"
+	"math/bits"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+// decoder reads the TSDB's chunks of histograms into rows. The format is that of
+// chunkenc.HistogramChunk, whose own iterator takes about three times as long: it
+// asks for each bit, and has the whole histogram ready after each sample. The
+// fuzz test holds both against each other.
+//
+// What is damaged or of a kind that is not evaluated here is errIrregular: it is
+// for the engine to say so.
+//
+// The zero value is ready. Not safe for concurrent use.
+type decoder struct {
+	buf   []byte // of the chunk, with padding
+	at    uint   // in bits
+	limit uint   // bits of the chunk
+
+	spans []histogram.Span
+	// Of each stored bucket: its difference to the one before it, and what that
+	// changed by with the last sample.
+	diff, change []int64
+	place        []int32 // of each stored bucket in a row
+	first        int32   // number of the row's first bucket
+	width        int     // of a row
+
+	// before is the last row of the chunk before, for finding resets.
+	before      []float64
+	beforeFirst int32
+	beforeCount float64
+	beforeZero  float64
+	hasBefore   bool
+	scratch     []float64
+}
+
+// padding is how far behind the end of a chunk a read may reach.
+const padding = 24
+
+// sizes is how many bits follow a prefix of so many ones.
+var sizes = [9]uint8{0, 3, 6, 9, 12, 18, 25, 56, 64}
+
+// peek returns at least 57 bits from d.at on, left-aligned.
+func (d *decoder) peek(at uint) uint64 {
+	return binary.BigEndian.Uint64(d.buf[at>>3:]) << (at & 7)
+}
+
+// take returns the next n bits, 1 to 64.
+func (d *decoder) take(n uint) uint64 {
+	if d.at > d.limit {
+		return 0
+	}
+	x := d.peek(d.at) >> (64 - min(n, 32))
+	if n > 32 {
+		x = x<<(n-32) | d.peek(d.at+32)>>(96-n)
+	}
+	d.at += n
+	return x
+}
+
+// uint reads what putVarbitUint writes.
+func (d *decoder) uint() uint64 {
+	if d.at > d.limit {
+		return 0
+	}
+	ones := uint(bits.LeadingZeros64(^d.peek(d.at)))
+	if ones == 0 {
+		d.at++
+		return 0
+	}
+	ones = min(ones, 8)
+	d.at += min(ones+1, 8)
+	return d.take(uint(sizes[ones]))
+}
+
+// int reads what putVarbitInt writes.
+func (d *decoder) int() int64 {
+	if d.at > d.limit {
+		return 0
+	}
+	x := d.peek(d.at)
+	if x>>63 == 0 {
+		d.at++
+		return 0
+	}
+	ones := uint(bits.LeadingZeros64(^x))
+	if ones > 6 {
+		ones = min(ones, 8)
+		d.at += 8
+		size := uint(sizes[ones])
+		return signed(d.take(size), size)
+	}
+	size := uint(sizes[ones])
+	d.at += ones + 1 + size
+	return signed(x<<(ones+1)>>(64-size), size)
+}
+
+// signed undoes the two's complement of so many bits; 1<<(size-1) is positive.
+func signed(x uint64, size uint) int64 {
+	if x > 1<<(size-1) {
+		x -= 1 << size // of size 64: 0, and x is the number already
+	}
+	return int64(x)
+}
+
+// layout reads the head of a chunk, up to the first sample, and returns the
+// schema.
+func (d *decoder) layout(chunk []byte) (schema int32, err error) {
+	const header = 3
+	if len(chunk) < header || chunkenc.CounterResetHeader(chunk[2]&chunkenc.CounterResetHeaderMask) == chunkenc.GaugeType {
+		return 0, errIrregular
+	}
+	d.buf = append(d.buf[:0], chunk[header:]...)
+	d.buf = append(d.buf, make([]byte, padding)...)
+	d.at, d.limit = 0, uint(len(chunk)-header)*8
+	if d.take(8) != 0 { // the zero threshold
+		return 0, errIrregular
+	}
+	s := d.int()
+	if s < int64(histogram.ExponentialSchemaMin) || s > int64(histogram.ExponentialSchemaMax) {
+		return 0, errIrregular
+	}
+	n := d.uint()
+	if n > maxWidth {
+		return 0, errIrregular
+	}
+	d.spans, d.place, d.width, d.first = d.spans[:0], d.place[:0], 0, 0
+	at := int64(0)
+	for i := range n {
+		length, offset := d.uint(), d.int()
+		if d.at > d.limit || length > maxWidth || i > 0 && (offset < 0 || offset > maxWidth) || offset < math.MinInt32 || offset > math.MaxInt32 {
+			return 0, errIrregular
+		}
+		at += offset
+		if i == 0 {
+			d.first = int32(at)
+		}
+		if at+int64(length)-int64(d.first) > maxWidth || at+int64(length) > math.MaxInt32 {
+			return 0, errIrregular
+		}
+		for j := range int64(length) {
+			d.place = append(d.place, int32(at+j)-d.first)
+		}
+		at += int64(length)
+		d.width = int(at) - int(d.first)
+	}
+	if d.uint() != 0 || d.at > d.limit { // negative buckets
+		return 0, errIrregular
+	}
+	d.diff, d.change = zeroed(d.diff, len(d.place)), zeroed(d.change, len(d.place))
+	return int32(s), nil
+}
+
+// read appends the samples from mint to maxt to r, with buckets or without. more
+// is false at the first sample after maxt.
+func (d *decoder) read(chunk []byte, r *rows, mint, maxt int64, buckets bool, cells int) (more bool, err error) {
+	if len(chunk) < 2 {
+		return false, errIrregular
+	}
+	n := int(binary.BigEndian.Uint16(chunk))
+	if n == 0 {
+		return true, nil
+	}
+	schema, err := d.layout(chunk)
+	if err != nil {
+		return false, err
+	}
+	var t, tDelta, countDelta, zeroDelta int64
+	var count, zero uint64
+	var sum uint64
+	var leading, trailing uint8
+	last := -1 // the row that d.diff is of
+	for i := range n {
+		if i == 0 {
+			t, count, zero, sum = d.int(), d.uint(), d.uint(), d.take(64)
+			for j := range d.diff {
+				d.diff[j] = d.int()
+			}
+		} else {
+			tDelta += d.int()
+			t += tDelta
+			countDelta += d.int()
+			count = uint64(int64(count) + countDelta)
+			zeroDelta += d.int()
+			zero = uint64(int64(zero) + zeroDelta)
+			sum ^= d.xor(&leading, &trailing)
+			if !value.IsStaleNaN(math.Float64frombits(sum)) {
+				d.buckets()
+			}
+		}
+		switch {
+		case d.at > d.limit:
+			return false, errIrregular
+		case t < mint || value.IsStaleNaN(math.Float64frombits(sum)):
+			continue
+		case t > maxt:
+			return false, nil
+		case len(r.t) > 0 && schema != r.schema || len(r.all) > cells:
+			return false, errIrregular
+		}
+		r.schema = schema
+		last = len(r.t)
+		r.t = append(r.t, t)
+		r.count, r.sum, r.zero = append(r.count, float64(count)), append(r.sum, math.Float64frombits(sum)), append(r.zero, float64(zero))
+		reset := false
+		if i == 0 && d.hasBefore { // within a chunk there is none
+			if d.scratch, err = d.row(d.scratch[:0]); err != nil {
+				return false, err
+			}
+			reset = d.isReset(float64(count), float64(zero), d.scratch)
+		}
+		r.reset = append(r.reset, reset)
+		r.lo = append(r.lo, d.first)
+		if buckets {
+			if r.all, err = d.row(r.all); err != nil {
+				return false, err
+			}
+		}
+		r.off = append(r.off, len(r.all))
+	}
+	return true, d.keep(r, last)
+}
+
+// buckets reads those of a sample that is not a chunk's first.
+func (d *decoder) buckets() {
+	buf, at, limit, diff := d.buf, d.at, d.limit, d.diff
+	for j, c := range d.change[:len(diff)] {
+		if at > limit {
+			break
+		}
+		x := binary.BigEndian.Uint64(buf[at>>3:]) << (at & 7)
+		if x>>63 == 0 {
+			at++
+			diff[j] += c
+			continue
+		}
+		if ones := uint(bits.LeadingZeros64(^x)); ones <= 6 {
+			size := uint(sizes[ones])
+			at += ones + 1 + size
+			c += signed(x<<(ones+1)>>(64-size), size)
+		} else {
+			d.at = at
+			c += d.int()
+			at = d.at
+		}
+		d.change[j] = c
+		diff[j] += c
+	}
+	d.at = at
+}
+
+// xor reads by which bits a sum differs from the one before.
+func (d *decoder) xor(leading, trailing *uint8) uint64 {
+	if d.take(1) == 0 {
+		return 0
+	}
+	if d.take(1) == 1 {
+		*leading = uint8(d.take(5))
+		n := uint8(d.take(6))
+		if n == 0 {
+			n = 64
+		}
+		*trailing = 64 - *leading - n
+	}
+	n := 64 - *leading - *trailing
+	if n == 0 {
+		return 0
+	}
+	return d.take(uint(n)) << *trailing
+}
+
+// row appends the buckets as they are now to dst.
+func (d *decoder) row(dst []float64) ([]float64, error) {
+	n := len(dst)
+	var sum int64
+	var all uint64
+	if d.width == len(d.diff) { // without holes
+		for _, v := range d.diff {
+			sum += v
+			all |= uint64(sum)
+			dst = append(dst, float64(sum))
+		}
+	} else {
+		for range d.width {
+			dst = append(dst, 0)
+		}
+		for j, v := range d.diff {
+			sum += v
+			all |= uint64(sum)
+			dst[n+int(d.place[j])] = float64(sum)
+		}
+	}
+	if all>>53 != 0 { // negative, or more than a float counts
+		return dst[:n], errIrregular
+	}
+	return dst, nil
+}
+
+// keep notes the last row read, for the first of the next chunk.
+func (d *decoder) keep(r *rows, last int) (err error) {
+	if last < 0 {
+		return nil
+	}
+	d.before, err = d.row(d.before[:0])
+	d.beforeFirst, d.beforeCount, d.beforeZero, d.hasBefore = d.first, r.count[last], r.zero[last], true
+	return err
+}
+
+// isReset says whether a counter began anew between the row before and one of
+// the present layout. It is what FloatHistogram.DetectReset says of histograms
+// of one schema.
+func (d *decoder) isReset(count, zero float64, row []float64) bool {
+	if count < d.beforeCount || zero < d.beforeZero {
+		return true
+	}
+	shift := int(d.beforeFirst) - int(d.first)
+	for i, n := range d.before {
+		if j := i + shift; j < 0 || j >= len(row) {
+			if n != 0 {
+				return true
+			}
+		} else if row[j] < n {
+			return true
+		}
+	}
+	return false
+}
