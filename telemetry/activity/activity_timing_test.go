@@ -70,10 +70,10 @@ func BenchmarkRead(b *testing.B) {
 						a.small[i].Store(nil)
 						a.matrix[i].Store(nil)
 						for _, k := range a.keys.byID {
-							k.cached = [numWindows]cached{}
+							k.holds = [numWindows]holds{}
 						}
 						if state == "cold" {
-							a.refresh(i, aligned(time.Now()))
+							a.refresh([]int{i}, aligned(time.Now()))
 						}
 						b.StartTimer()
 						began := cpuTime()

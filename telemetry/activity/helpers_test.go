@@ -427,5 +427,5 @@ func (k *key) activity(w, now int64, ws *work) (act *api.Activity, until int64) 
 	}
 	_, seconds := cut(now, w)
 	show := s.show(ws)
-	return show.activity(w, seconds, k.total, time.Unix(0, k.lastFed)), s.until
+	return new(row).show(&show, w, seconds, k.total, k.lastFed), s.until
 }

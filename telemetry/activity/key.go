@@ -3,7 +3,6 @@ package activity
 import (
 	"cmp"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/binnacle-project/binnacle"
@@ -48,7 +47,8 @@ func (a keyID) compare(b keyID) int {
 	)
 }
 
-func (a keyID) row() api.ActivityRow {
+// name returns the row of a, without its activity.
+func (a keyID) name() api.ActivityRow {
 	r := api.ActivityRow{Node: a.node, Backend: a.backend, Group: a.group, Method: a.method, Route: a.route}
 	if a.kind == kindRevision {
 		r.Revision = &a.revision
@@ -63,52 +63,41 @@ type key struct {
 	lastFed int64  // time of the newest point, with or without an increase, Unix ns
 	open    openSlot
 	rings   [numTiers]ring
-	cached  [numWindows]cached
+	holds   [numWindows]holds
+	shown   [numWindows]shown
 }
 
-// cached is a window's last sum. A reader then waits for additions only where
-// something changed since Run made it.
-type cached struct {
-	at      int64 // made for this aligned time, Unix s; 0 is never
-	until   int64 // good until then, if nothing is booked
-	shown   shown
-	some    bool          // else no point came in the window
-	seconds int64         // that act is of
-	act     *api.Activity // nil until it is read
+// holds is how long what is shown of a window is good, if nothing is booked: the
+// aligned times from at to before until, Unix s. An at of 0 is never.
+type holds struct{ at, until int64 }
+
+// shown is what is shown of a window.
+type shown struct {
+	n       [binnacle.NumOutcomes]uint64
+	latency api.Latency
+	timed   bool // latency is of something
+	some    bool // else no point came in the window: no data is not zero requests
 }
 
 // touch notes a point of time t.
 func (k *key) touch(t int64) {
 	k.lastFed = max(k.lastFed, t)
-	for i := range k.cached {
-		k.cached[i].at = 0
-	}
+	k.holds = [numWindows]holds{}
 }
 
-// refresh brings the sum of Windows[i] up to now, and reports whether there is
-// one.
-func (k *key) refresh(i int, w, now int64, ws *work) bool {
-	c := &k.cached[i]
-	if c.at == 0 || now < c.at || now >= c.until {
-		*c = cached{at: now, until: math.MaxInt64}
+// refresh brings what is shown of Windows[i], w seconds, up to now, aligned Unix
+// seconds.
+func (k *key) refresh(i int, w, now int64, ws *work) *shown {
+	if h := &k.holds[i]; now < h.at || now >= h.until {
 		s, some := k.sum(w, now, ws)
+		*h = holds{now, math.MaxInt64}
+		k.shown[i] = shown{}
 		if some {
-			c.some, c.until, c.shown = true, s.until, s.show(ws)
+			h.until = s.until
+			k.shown[i] = s.show(ws)
 		}
 	}
-	return c.some
-}
-
-// read returns the activity over Windows[i], nil where no point came in it.
-func (k *key) read(i int, w, now, seconds int64, ws *work) *api.Activity {
-	if !k.refresh(i, w, now, ws) {
-		return nil
-	}
-	c := &k.cached[i]
-	if c.act == nil || c.seconds != seconds {
-		c.act, c.seconds = c.shown.activity(w, seconds, k.total, time.Unix(0, k.lastFed)), seconds
-	}
-	return c.act
+	return &k.shown[i]
 }
 
 // idle reports whether nothing in k's slots is of use any more.
@@ -144,91 +133,11 @@ func (k *key) sum(w, now int64, ws *work) (s sum, some bool) {
 	return s, true
 }
 
-// shown is what is shown of a sum.
-type shown struct {
-	n       [binnacle.NumOutcomes]uint64
-	latency api.Latency
-	timed   bool // latency is of something
-}
-
 func (s *sum) show(ws *work) shown {
-	out := shown{n: s.n}
+	out := shown{n: s.n, some: true}
 	if s.h.lo <= s.h.hi || s.h.zero > 0 {
 		s.h.quantiles(quantilesShown, ws.q[:])
 		out.latency, out.timed = api.Latency{P50: ws.q[0], P95: ws.q[1], P99: ws.q[2]}, true
 	}
 	return out
-}
-
-// activity shows it in the one form of all activity. The rate is over seconds,
-// which is about w.
-func (s *shown) activity(w, seconds int64, total uint64, seen time.Time) *api.Activity {
-	// One allocation for all parts: there are tens of thousands of these.
-	mem := &struct {
-		act     api.Activity
-		ratio   float64
-		latency api.Latency
-	}{}
-	a := &mem.act
-	for _, n := range s.n {
-		a.Requests += n
-	}
-	a.Window = float64(w)
-	a.RequestsPerSecond = float64(a.Requests) / float64(seconds)
-	a.Errors = s.n[binnacle.Error]
-	a.ClientErrors = s.n[binnacle.ClientError]
-	a.Limited = s.n[binnacle.Limited]
-	a.RequestsTotal = total
-	a.LastSeen = seen.UTC()
-	if a.Requests > 0 {
-		mem.ratio = float64(a.Errors) / float64(a.Requests)
-		a.ErrorRatio = &mem.ratio
-	}
-	if s.timed {
-		mem.latency = s.latency
-		a.Latency = &mem.latency
-	}
-	return a
-}
-
-// index holds all keys, and those of each kind in order.
-type index struct {
-	byID    map[keyID]*key
-	ordered [numKinds][]*key
-	dirty   [numKinds]bool // ordered lacks keys or has dropped ones
-	drops   int            // how many keys were dropped, ever
-}
-
-func (x *index) get(id keyID) *key { return x.byID[id] }
-
-func (x *index) make(id keyID) *key {
-	if x.byID == nil {
-		x.byID = map[keyID]*key{}
-	}
-	k := &key{id: id}
-	x.byID[id] = k
-	x.dirty[id.kind] = true
-	return k
-}
-
-func (x *index) drop(id keyID) {
-	delete(x.byID, id)
-	x.dirty[id.kind] = true
-	x.drops++
-}
-
-// of returns the keys of a kind in order. The slice is replaced, not changed,
-// when keys come and go.
-func (x *index) of(kd kind) []*key {
-	if x.dirty[kd] {
-		var keys []*key
-		for id, k := range x.byID {
-			if id.kind == kd {
-				keys = append(keys, k)
-			}
-		}
-		slices.SortFunc(keys, func(a, b *key) int { return a.id.compare(b.id) })
-		x.ordered[kd], x.dirty[kd] = keys, false
-	}
-	return x.ordered[kd]
 }

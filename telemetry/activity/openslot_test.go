@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/api"
 )
 
 // TestWindowsHoldWhatWasBooked books increases in and out of order and holds
@@ -62,7 +63,11 @@ func TestWindowsHoldWhatWasBooked(t *testing.T) {
 				for later := read; later <= read+4000; later += max(fineStep, (later-read)/4/fineStep*fineStep) {
 					_, seconds := cut(later, w)
 					want, _ := k.activity(w, later, &wk)
-					if got := k.read(i, w, later, seconds, &wk); !reflect.DeepEqual(got, want) {
+					var got *api.Activity
+					if s := k.refresh(i, w, later, &wk); s.some {
+						got = new(row).show(s, w, seconds, k.total, k.lastFed)
+					}
+					if !reflect.DeepEqual(got, want) {
 						t.Fatalf("window %d at +%d, read before: got %+v; want %+v", w, later-start, got, want)
 					}
 				}

@@ -155,7 +155,7 @@ func (a *Aggregator) Step() (*api.Activity, time.Time) {
 		s.h.addPacked(step.h)
 	}
 	show := s.show(ws)
-	return show.activity(fineStep, fineStep, k.total, at), at
+	return new(row).show(&show, fineStep, fineStep, k.total, at.UnixNano()), at
 }
 
 // callers remembers which routes call a backend.

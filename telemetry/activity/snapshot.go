@@ -60,8 +60,8 @@ func (a *Aggregator) snapshotLocked(i int, now int64) *snapshot {
 		if kd == kindNodeBackend {
 			continue
 		}
-		keys := a.keys.of(kd)
-		s.rows[kd] = a.rowsLocked(keys, i, now, make([]api.ActivityRow, 0, len(keys)))
+		all := a.keys.of(kd)
+		s.rows[kd] = a.rowsLocked(all, i, now, make([]api.ActivityRow, 0, len(all.keys)))
 		for _, r := range s.rows[kd] {
 			switch kd {
 			case kindCluster:
@@ -82,14 +82,15 @@ func (a *Aggregator) snapshotLocked(i int, now int64) *snapshot {
 	return s
 }
 
-// rowsLocked returns the rows of keys that have data, in order.
-func (a *Aggregator) rowsLocked(keys []*key, i int, now int64, rows []api.ActivityRow) []api.ActivityRow {
+// rowsLocked appends the rows of some aggregates that have data, in order.
+func (a *Aggregator) rowsLocked(some ordered, i int, now int64, rows []api.ActivityRow) []api.ActivityRow {
 	w := int64(Windows[i] / time.Second)
 	_, seconds := cut(now, w)
-	for _, k := range keys {
-		if act := k.read(i, w, now, seconds, &a.reading); act != nil {
-			row := k.id.row()
-			row.Activity = act
+	mem := newSlab(len(some.keys))
+	for j, k := range some.keys {
+		if s := k.refresh(i, w, now, &a.reading); s.some {
+			row := some.names[j]
+			row.Activity = mem.next().show(s, w, seconds, k.total, k.lastFed)
 			rows = append(rows, row)
 		}
 	}
@@ -131,12 +132,13 @@ func (a *Aggregator) makeMatrix(i int, now int64) *matrix {
 		return m
 	}
 	a.mu.Lock()
-	keys, drops := a.keys.of(kindNodeBackend), a.keys.drops
+	all, drops := a.keys.of(kindNodeBackend), a.keys.drops
 	a.mu.Unlock()
-	m := &matrix{at: now, rows: make([]api.ActivityRow, 0, len(keys))}
-	for from := 0; from < len(keys); from += matrixPart {
+	m := &matrix{at: now, rows: make([]api.ActivityRow, 0, len(all.keys))}
+	for from := 0; from < len(all.keys); from += matrixPart {
+		to := min(from+matrixPart, len(all.keys))
 		a.mu.Lock()
-		m.rows = a.rowsLocked(keys[from:min(from+matrixPart, len(keys))], i, now, m.rows)
+		m.rows = a.rowsLocked(ordered{all.keys[from:to], all.names[from:to]}, i, now, m.rows)
 		a.mu.Unlock()
 	}
 	a.mu.Lock()
@@ -159,36 +161,43 @@ func (a *Aggregator) warmAt(now int64) {
 	a.mu.Lock()
 	always := len(a.keys.byID) <= warmAlways
 	a.mu.Unlock()
+	var unread []int
 	for i, w := range Windows {
-		asked := now-a.asked[i].Load() <= 60
-		switch {
+		switch asked := now-a.asked[i].Load() <= 60; {
 		case asked:
 			a.snapshotAt(i, now)
 			if !a.matrix[i].Load().good(now, now) {
 				a.makeMatrix(i, now)
 			}
-		case w == time.Minute:
+		case always || w == time.Minute:
+			unread = append(unread, i)
+		}
+	}
+	a.refresh(unread, now)
+	for _, i := range unread {
+		if Windows[i] == time.Minute {
 			a.snapshotAt(i, now)
-			fallthrough
-		case always:
-			a.refresh(i, now)
 		}
 	}
 	a.warming.Store(true)
 }
 
-// refresh adds up what changed in Windows[i], so that the first who asks for
-// it need not wait for that.
-func (a *Aggregator) refresh(i int, now int64) {
-	w := int64(Windows[i] / time.Second)
+// refresh adds up what changed in some of the windows, so that the first who asks
+// for one need not wait for that.
+func (a *Aggregator) refresh(windows []int, now int64) {
+	if len(windows) == 0 {
+		return
+	}
 	for kd := range numKinds {
 		a.mu.Lock()
-		keys := a.keys.of(kd)
+		keys := a.keys.of(kd).keys
 		a.mu.Unlock()
 		for part := range slices.Chunk(keys, matrixPart) {
 			a.mu.Lock()
 			for _, k := range part {
-				k.refresh(i, w, now, &a.reading)
+				for _, i := range windows {
+					k.refresh(i, int64(Windows[i]/time.Second), now, &a.reading)
+				}
 			}
 			a.mu.Unlock()
 		}

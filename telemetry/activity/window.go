@@ -1,12 +1,6 @@
 package activity
 
-import (
-	"math"
-	"slices"
-	"time"
-
-	"github.com/binnacle-project/binnacle"
-)
+import "github.com/binnacle-project/binnacle"
 
 // A window is made of slots: aligned steps of time with the increases that were
 // booked in them. Each increase is booked in three tiers of coarser and
@@ -33,60 +27,6 @@ const numTiers = 3
 
 // fineStep is the step of the finest tier, and of the charts, in seconds.
 const fineStep = 2
-
-// slot holds what was booked in one step of time.
-type slot struct {
-	at int32 // the slot's end is at*step, Unix seconds
-	n  [binnacle.NumOutcomes]uint32
-	h  []byte // packed latency of all but the limited
-}
-
-// ring holds a tier's slots that are not empty, oldest first.
-type ring []slot
-
-// slotOf returns the number of the slot that holds t (Unix ns).
-func slotOf(t, step int64) int32 {
-	ns := step * int64(time.Second)
-	q := t / ns
-	if t%ns != 0 {
-		q++
-	}
-	return int32(q)
-}
-
-// book adds b to slot at. It drops slots that are over the tier's keep, and adds
-// nothing to one that is.
-func (r *ring) book(at, oldest int32, b *openSlot, work *dense) {
-	s := *r
-	drop := 0
-	for drop < len(s) && s[drop].at < oldest {
-		drop++
-	}
-	s = slices.Delete(s, 0, drop)
-	if at < oldest {
-		*r = s
-		return
-	}
-	i := len(s)
-	for i > 0 && s[i-1].at >= at {
-		i--
-	}
-	if i == len(s) || s[i].at != at {
-		s = slices.Insert(s, i, slot{at: at})
-	}
-	for o, n := range b.n {
-		s[i].n[o] = uint32(min(uint64(s[i].n[o])+n, math.MaxUint32))
-	}
-	work.reset()
-	work.addPacked(s[i].h)
-	work.addCounts(&b.h)
-	if s[i].h == nil {
-		s[i].h = slices.Clip(work.pack(nil))
-	} else {
-		s[i].h = work.pack(s[i].h[:0])
-	}
-	*r = s
-}
 
 // topTier returns the coarsest tier that a window of w seconds uses.
 func topTier(w int64) int {
@@ -134,25 +74,6 @@ type sum struct {
 func leaves(end, w int64) int64 {
 	step := tiers[topTier(w)].step
 	return end - step + fineStep + w
-}
-
-// add adds the slots of one tier in p and lowers s.until.
-func (s *sum) add(r ring, tier int, p span, w int64) {
-	step := tiers[tier].step
-	for i := len(r) - 1; i >= 0 && r[i].at > p.from; i-- {
-		end := int64(r[i].at) * step
-		if r[i].at > p.to {
-			if tier == 0 {
-				s.until = min(s.until, end) // ahead of now
-			}
-			continue
-		}
-		for o, n := range r[i].n {
-			s.n[o] += uint64(n)
-		}
-		s.h.addPacked(r[i].h)
-		s.until = min(s.until, leaves(end, w))
-	}
 }
 
 // addOpen adds the open slot if it lies in p, a part of a tier. Coarser tiers do
