@@ -116,8 +116,9 @@ bench-peers:
 BENCH_ARGS ?=
 
 .PHONY: bench-ingest
-bench-ingest: binaries bench-peers ## CPU per OTLP data point beside Prometheus and VictoriaMetrics: known series, then new ones.
+bench-ingest: binaries bench-peers ## CPU per OTLP data point beside Prometheus and VictoriaMetrics: known series, explicit and exponential, then new ones.
 	$(GO) run ./bench ingest $(BENCH_ARGS)
+	$(GO) run ./bench ingest -exponential -reps 3 $(BENCH_ARGS)
 	$(GO) run ./bench churn -reps 3 -rounds 2 $(BENCH_ARGS)
 
 .PHONY: bench-pace

@@ -10,11 +10,16 @@ type contender struct {
 	name   string
 	binary string
 	ours   bool
+	// histograms is what it is sent.
+	histograms histogramForm
 	// instance is the label of service.instance.id, if it is not instance.
 	instance string
 	// setup prepares s.dir, sets the addresses of s and returns the arguments.
 	setup func(s *server) ([]string, error)
 }
+
+// self is the name of this program as a contender's binary.
+const self = "bench"
 
 var (
 	binnacleNative  = manager("binnacle", "native")
@@ -22,7 +27,17 @@ var (
 	promClassic     = prometheus("prometheus", false)
 	promNative      = prometheus("prometheus nhcb", true)
 	victoria        = victoriaMetrics("victoriametrics")
+
+	binnacleExpo = ofExponential(manager("binnacle, exponential", "native"))
+	promExpo     = ofExponential(prometheus("prometheus, exponential", false))
+	victoriaExpo = ofExponential(victoriaMetrics("victoriametrics, exponential"))
 )
+
+// ofExponential is c with another payload.
+func ofExponential(c contender) contender {
+	c.histograms = exponentialHistograms
+	return c
+}
 
 func manager(name, form string) contender {
 	return contender{name: name, binary: "binnacle-manager", ours: true, setup: func(s *server) ([]string, error) {

@@ -4,7 +4,8 @@
 // the CPU time of the server processes, so that a shared machine gives honest
 // ratios.
 //
-//	bench ingest   CPU seconds per million OTLP data points
+//	bench ingest   CPU seconds per million OTLP data points; also of the floor,
+//	               the least that any server on net/http and the TSDB takes
 //	bench churn    the same when each series is new
 //	bench pace     share of a core and memory at the true export interval
 //	bench query    range queries over an hour of what senders sent

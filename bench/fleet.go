@@ -12,8 +12,8 @@ import (
 
 // fleet makes what a fleet of gateways exports. Each node sends 110 data
 // points: 60 request histograms (20 routes, 3 statuses) and 20 backend
-// histograms (10 backends, 2 statuses) with 14 explicit buckets, and 30
-// numbers. In Prometheus's classic form these are 1,310 samples. Values depend
+// histograms (10 backends, 2 statuses) with 14 explicit buckets or as many
+// exponential ones, and 30 numbers. In Prometheus's classic form the former are 1,310 samples. Values depend
 // on the seed and the step alone: two fleets send the same.
 type fleet struct {
 	nodes []pmetric.Metrics
@@ -27,15 +27,27 @@ const pointsPerNode, samplesPerNode = 110, 80*16 + 30
 // bounds are those that the OpenTelemetry conventions advise, less one.
 var bounds = []float64{.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 10}
 
-func newFleet(nodes int, begin time.Time) *fleet {
+// histogramForm is how a fleet sends its histograms.
+type histogramForm uint8
+
+const (
+	explicitHistograms histogramForm = iota
+	exponentialHistograms
+)
+
+// Exponential buckets: 14 from 1 ms on, each 1.19 times as wide as the one
+// before, as an SDK has them after a while of latencies within a decade.
+const expoScale, expoOffset, expoBuckets = 2, -40, 14
+
+func newFleet(nodes int, form histogramForm, begin time.Time) *fleet {
 	f := &fleet{rng: rand.New(rand.NewPCG(1, 2)), begin: begin}
 	for n := range nodes {
-		f.nodes = append(f.nodes, newNode(n))
+		f.nodes = append(f.nodes, newNode(n, form))
 	}
 	return f
 }
 
-func newNode(n int) pmetric.Metrics {
+func newNode(n int, form histogramForm) pmetric.Metrics {
 	md := pmetric.NewMetrics()
 	rm := md.ResourceMetrics().AppendEmpty()
 	put(rm.Resource().Attributes(), "service.name", "binnacle-gateway", "service.instance.id", nodeName(n, 0),
@@ -47,6 +59,18 @@ func newNode(n int) pmetric.Metrics {
 		m := ms.AppendEmpty()
 		m.SetName(name)
 		m.SetUnit("s")
+		if form == exponentialHistograms {
+			h := m.SetEmptyExponentialHistogram()
+			h.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+			for i := range k {
+				dp := h.DataPoints().AppendEmpty()
+				put(dp.Attributes(), attrs(i)...)
+				dp.SetScale(expoScale)
+				dp.Positive().SetOffset(expoOffset)
+				dp.Positive().BucketCounts().FromRaw(make([]uint64, expoBuckets))
+			}
+			return
+		}
 		h := m.SetEmptyHistogram()
 		h.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
 		for i := range k {
@@ -119,19 +143,32 @@ func (f *fleet) exportNode(n int, at time.Time) ([]byte, error) {
 			for _, dp := range m.Histogram().DataPoints().All() {
 				dp.SetTimestamp(t)
 				dp.SetStartTimestamp(start)
-				more := f.rng.Uint64() // two bits for each bucket
-				counts, added := dp.BucketCounts(), uint64(0)
-				for k := range counts.Len() {
-					c := more >> (2 * k) & 3
-					counts.SetAt(k, counts.At(k)+c)
-					added += c
-				}
+				added := f.raise(dp.BucketCounts())
+				dp.SetCount(dp.Count() + added)
+				dp.SetSum(dp.Sum() + float64(added)/16)
+			}
+		case pmetric.MetricTypeExponentialHistogram:
+			for _, dp := range m.ExponentialHistogram().DataPoints().All() {
+				dp.SetTimestamp(t)
+				dp.SetStartTimestamp(start)
+				added := f.raise(dp.Positive().BucketCounts())
 				dp.SetCount(dp.Count() + added)
 				dp.SetSum(dp.Sum() + float64(added)/16)
 			}
 		}
 	}
 	return pmetricotlp.NewExportRequestFromMetrics(md).MarshalProto()
+}
+
+// raise adds 0 to 3 to each bucket and returns how much that is together.
+func (f *fleet) raise(counts pcommon.UInt64Slice) (added uint64) {
+	more := f.rng.Uint64() // two bits for each bucket
+	for k := range counts.Len() {
+		c := more >> (2 * k) & 3
+		counts.SetAt(k, counts.At(k)+c)
+		added += c
+	}
+	return added
 }
 
 func put(m pcommon.Map, pairs ...string) {

@@ -18,28 +18,32 @@ type turns struct {
 	each  []float64 // the same of the turns after it
 }
 
-// ingest measures the CPU time of known series.
+// ingest measures the CPU time of known series: of explicit histograms, and by
+// itself of the exponential ones that gateways of our own send.
 func ingest(ctx context.Context, o options) error {
-	return byTurns(ctx, o, "known series", func(*fleet) {})
+	if o.exponential {
+		return byTurns(ctx, o, "known series, exponential histograms", func(*fleet) {}, binnacleExpo, promExpo, victoriaExpo)
+	}
+	return byTurns(ctx, o, "known series", func(*fleet) {}, binnacleNative, binnacleClassic, promNative, promClassic, victoria, theFloor)
 }
 
 // churn measures it where every round brings nodes that nobody knew.
 func churn(ctx context.Context, o options) error {
-	return byTurns(ctx, o, "each series new", (*fleet).restart)
+	return byTurns(ctx, o, "each series new", (*fleet).restart, binnacleNative, binnacleClassic, promNative, promClassic, victoria)
 }
 
 // byTurns lets the servers take turns, each time in another order, and prints
 // what they used. Points are stamped when they are sent, so that all that works
 // on live data is at work.
-func byTurns(ctx context.Context, o options, what string, before func(*fleet)) error {
-	servers, stop, err := startAll(ctx, o, binnacleNative, binnacleClassic, promNative, promClassic, victoria)
+func byTurns(ctx context.Context, o options, what string, before func(*fleet), cs ...contender) error {
+	servers, stop, err := startAll(ctx, o, cs...)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	all := make([]*turns, len(servers))
 	for i, s := range servers {
-		all[i] = &turns{s: s, fleet: newFleet(o.nodes, time.Now())}
+		all[i] = &turns{s: s, fleet: newFleet(o.nodes, s.histograms, time.Now())}
 	}
 	for rep := range o.reps + 1 { // the first makes the series
 		for i := range all {
@@ -104,7 +108,11 @@ func printTurns(all []*turns) {
 					r[i] = our.each[i] / peer.each[i]
 				}
 				m := median(r)
-				ratios.row(our.s.name, peer.s.name, spread("%.3f", r)+fmt.Sprintf(" = 1/%.1f", 1/m))
+				ratio := spread("%.3f", r)
+				if m < 1 {
+					ratio += fmt.Sprintf(" = 1/%.1f", 1/m)
+				}
+				ratios.row(our.s.name, peer.s.name, ratio)
 			}
 		}
 	}

@@ -22,6 +22,9 @@ type options struct {
 	reps   int
 	pace   time.Duration
 	length time.Duration
+
+	exponential bool   // ingest: send exponential histograms
+	listen      string // floor-server: its address
 }
 
 func main() {
@@ -34,7 +37,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) (err error) {
-	verbs := map[string]func(context.Context, options) error{"ingest": ingest, "churn": churn, "pace": pace, "query": query, "rollups": rollups}
+	verbs := map[string]func(context.Context, options) error{"ingest": ingest, "churn": churn, "pace": pace, "query": query, "rollups": rollups, "floor-server": floorServer}
 	if len(args) == 0 || verbs[args[0]] == nil {
 		return fmt.Errorf("want one of ingest, churn, pace, query or rollups")
 	}
@@ -50,6 +53,8 @@ func run(ctx context.Context, args []string) (err error) {
 	f.IntVar(&o.reps, "reps", 6, "turns of each server")
 	f.DurationVar(&o.pace, "interval", 15*time.Second, "export interval of pace")
 	f.DurationVar(&o.length, "for", 2*time.Minute, "how long pace measures")
+	f.BoolVar(&o.exponential, "exponential", false, "send exponential histograms (ingest)")
+	f.StringVar(&o.listen, "listen", "", "address of floor-server, which ingest starts itself")
 	if err := f.Parse(args[1:]); err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ func pace(ctx context.Context, o options) error {
 		return err
 	}
 	defer stop()
-	f := newFleet(o.nodes, time.Now())
+	f := newFleet(o.nodes, explicitHistograms, time.Now())
 	intervals := int(o.length/o.pace) + 1
 	begin := make([]time.Duration, len(servers))
 	started := time.Now()
@@ -44,7 +44,7 @@ func pace(ctx context.Context, o options) error {
 			errs := make([]error, len(servers))
 			var wg sync.WaitGroup
 			for j, s := range servers {
-				wg.Go(func() { errs[j] = s.sendOne(body) })
+				wg.Go(func() { errs[j] = s.sendOne(n, body) })
 			}
 			wg.Wait()
 			for j, err := range errs {

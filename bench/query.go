@@ -42,7 +42,7 @@ func query(ctx context.Context, o options) error {
 	defer stop()
 	steps := int(hour / queryStep)
 	for _, s := range servers {
-		f := newFleet(o.nodes, end.Add(-hour))
+		f := newFleet(o.nodes, explicitHistograms, end.Add(-hour))
 		for i := range steps {
 			bodies, err := f.export(end.Add(time.Duration(i+1-steps) * queryStep))
 			if err != nil {

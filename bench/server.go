@@ -36,7 +36,7 @@ type server struct {
 // start runs a contender in a directory of its own below dir and waits until
 // it serves.
 func start(ctx context.Context, c contender, bin, dir string) (*server, error) {
-	s := &server{contender: c, dir: filepath.Join(dir, strings.ReplaceAll(c.name, " ", "-")), done: make(chan struct{})}
+	s := &server{contender: c, dir: filepath.Join(dir, strings.NewReplacer(" ", "-", ",", "").Replace(c.name)), done: make(chan struct{})}
 	s.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 2 * time.Minute}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return nil, err
@@ -50,7 +50,13 @@ func start(ctx context.Context, c contender, bin, dir string) (*server, error) {
 		return nil, err
 	}
 	defer log.Close()
-	s.cmd = exec.Command(filepath.Join(bin, c.binary), args...)
+	binary := filepath.Join(bin, c.binary)
+	if c.binary == self {
+		if binary, err = os.Executable(); err != nil {
+			return nil, err
+		}
+	}
+	s.cmd = exec.Command(binary, args...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
@@ -152,16 +158,16 @@ func (s *server) disk() (n int64) {
 	return n
 }
 
-// send posts bodies over conns connections and returns the first error; a
+// send posts bodies, one of each node, over conns connections and returns the first error; a
 // partial success is one.
 func (s *server) send(bodies [][]byte, conns int) error {
-	next := make(chan []byte)
+	next := make(chan int)
 	errs := make(chan error, conns)
 	var wg sync.WaitGroup
 	for range conns {
 		wg.Go(func() {
-			for b := range next {
-				if err := s.sendOne(b); err != nil {
+			for n := range next {
+				if err := s.sendOne(n, bodies[n]); err != nil {
 					select {
 					case errs <- err:
 					default:
@@ -170,8 +176,8 @@ func (s *server) send(bodies [][]byte, conns int) error {
 			}
 		})
 	}
-	for _, b := range bodies {
-		next <- b
+	for n := range bodies {
+		next <- n
 	}
 	close(next)
 	wg.Wait()
@@ -183,8 +189,17 @@ func (s *server) send(bodies [][]byte, conns int) error {
 	}
 }
 
-func (s *server) sendOne(body []byte) error {
-	resp, err := s.client.Post(s.write, "application/x-protobuf", bytes.NewReader(body))
+// nodeHeader tells the floor whose export a request is; others do not look at it.
+const nodeHeader = "Bench-Node"
+
+func (s *server) sendOne(node int, body []byte) error {
+	req, err := http.NewRequest(http.MethodPost, s.write, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-protobuf")
+	req.Header.Set(nodeHeader, strconv.Itoa(node))
+	resp, err := s.client.Do(req)
 	if err != nil {
 		return err
 	}
