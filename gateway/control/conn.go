@@ -11,6 +11,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 )
 
 // Codes of errors that a caller branches on.
@@ -64,7 +66,7 @@ func Serve(ctx context.Context, ln net.Listener, log *slog.Logger, h Handler, on
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	for {
-		c, err := ln.Accept()
+		c, err := accept(ctx, ln, log)
 		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 			cancel()
 			if err == nil {
@@ -92,6 +94,38 @@ func Serve(ctx context.Context, ln net.Listener, log *slog.Logger, h Handler, on
 			}
 		})
 	}
+}
+
+// acceptRetry is the time between two tries while the process or the machine is
+// short of descriptors or memory.
+const acceptRetry = 100 * time.Millisecond
+
+// accept is ln.Accept, but for shortages, which it waits out: traffic makes them,
+// and a process that nobody can direct any more would be worse.
+func accept(ctx context.Context, ln net.Listener, log *slog.Logger) (net.Conn, error) {
+	for waited := false; ; waited = true {
+		c, err := ln.Accept()
+		if err == nil || !isShortage(err) {
+			return c, err
+		}
+		if !waited {
+			log.Warn("a control connection has to wait", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(acceptRetry):
+		}
+	}
+}
+
+func isShortage(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // serveConn answers the calls of one connection, several at a time.

@@ -304,3 +304,47 @@ func TestGone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// shortListener fails as often as it says, as it does when descriptors are short.
+type shortListener struct {
+	net.Listener
+	fails int
+}
+
+func (l *shortListener) Accept() (net.Conn, error) {
+	if l.fails--; l.fails >= 0 {
+		return nil, &net.OpError{Op: "accept", Net: "unix", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+// TestShortage: a process that is out of descriptors for a while is directed
+// again afterwards, and ends when it is told to in the meantime.
+func TestShortage(t *testing.T) {
+	for _, fails := range []int{2, 1 << 30} {
+		dir := t.TempDir()
+		ln, err := Listen(dir, "c.sock")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() {
+			served <- Serve(ctx, &shortListener{ln, fails}, slog.New(slog.NewTextHandler(t.Output(), nil)), echo, nil)
+		}()
+		if fails < 10 {
+			c, err := Dial(t.Context(), dir, "c.sock")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Call(t.Context(), "echo", 1, nil); err != nil {
+				t.Errorf("after %d failures: %v", fails, err)
+			}
+			c.Close()
+		}
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	}
+}

@@ -42,26 +42,11 @@ func (b *builder) proxyFactory() proxy.Factory {
 // concurrent calls, shadows. They would read another request's trace.
 func detached(p proxy.Proxy) proxy.Proxy {
 	return func(ctx context.Context, r *proxy.Request) (*proxy.Response, error) {
-		values := context.Background()
 		if c, ok := ctx.Value(gin.ContextKey).(*gin.Context); ok {
-			values = telemetry.ContextOf(c.Request.Context(), c.Writer)
+			return p(telemetry.Detach(ctx, c.Request.Context(), c.Writer), r)
 		}
-		return p(detachedContext{ctx, values}, r)
+		return p(telemetry.Detach(ctx, context.Background(), nil), r)
 	}
-}
-
-// detachedContext ends as its Context does, and takes its values elsewhere.
-type detachedContext struct {
-	context.Context
-	values context.Context
-}
-
-// Value looks only where it is safe for ever.
-func (c detachedContext) Value(key any) any { return c.values.Value(key) }
-
-// AfterFunc spares package context a goroutine for each child.
-func (c detachedContext) AfterFunc(f func()) (stop func() bool) {
-	return context.AfterFunc(c.Context, f)
 }
 
 // backendFactory builds the innermost proxy of one backend.

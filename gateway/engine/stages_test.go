@@ -213,4 +213,8 @@ func TestDetailIsChecked(t *testing.T) {
 			t.Errorf("%s: faults %v; want one at %s", block, faults, at)
 		}
 	}
+	faults := Check(t.Context(), telemetryConf(`{}`, endpoint(`{"proxy": {"report_headers": "yes"}}`, `{}`)))
+	if len(faults) != 1 || !strings.Contains(faults[0].Message, " proxy.report_headers: found a JSON string, want true or false") {
+		t.Errorf("faults %v; want the key as the file names it", faults)
+	}
 }

@@ -25,13 +25,15 @@ type layersBlock struct {
 }
 
 type globalLayer struct {
-	headersBlock
+	Report  bool       `json:"report_headers"`
+	Skip    []string   `json:"skip_headers"`
 	Metrics []keyValue `json:"metrics_static_attributes"`
 	Traces  []keyValue `json:"traces_static_attributes"`
 }
 
 type proxyLayer struct {
-	headersBlock
+	Report bool     `json:"report_headers"`
+	Skip   []string `json:"skip_headers"`
 	// DisableTraces must be said to be false: then there is a span.
 	DisableTraces *bool      `json:"disable_traces"`
 	Traces        []keyValue `json:"traces_static_attributes"`
@@ -43,17 +45,13 @@ type backendLayer struct {
 }
 
 type backendTraces struct {
-	headersBlock
-	staticBlock
+	Report bool       `json:"report_headers"`
+	Skip   []string   `json:"skip_headers"`
+	Static []keyValue `json:"static_attributes"`
 	// DisableStage must be said to be false: then there is a span.
 	DisableStage       *bool `json:"disable_stage"`
 	ReadPayload        bool  `json:"read_payload"`
 	DetailedConnection bool  `json:"detailed_connection"`
-}
-
-type headersBlock struct {
-	Report bool     `json:"report_headers"`
-	Skip   []string `json:"skip_headers"`
 }
 
 type staticBlock struct {
@@ -168,7 +166,7 @@ func (l proxyLayer) stage() *telemetry.StageOptions {
 	if l.DisableTraces == nil || *l.DisableTraces {
 		return nil
 	}
-	return &telemetry.StageOptions{Static: attributesOf(l.Traces), Headers: l.headers()}
+	return &telemetry.StageOptions{Static: attributesOf(l.Traces), Headers: telemetry.HeaderOptions{Report: l.Report, Skip: l.Skip}}
 }
 
 func (l *backendLayer) options() (t backendTelemetry) {
@@ -177,16 +175,12 @@ func (l *backendLayer) options() (t backendTelemetry) {
 	}
 	t.BackendOptions = telemetry.BackendOptions{
 		Static:  telemetry.StaticAttributes{Metrics: attributesOf(l.Metrics.Static), Traces: attributesOf(l.Traces.Static)},
-		Headers: l.Traces.headers(), Connection: l.Traces.DetailedConnection, Body: l.Traces.ReadPayload,
+		Headers: telemetry.HeaderOptions{Report: l.Traces.Report, Skip: l.Traces.Skip}, Connection: l.Traces.DetailedConnection, Body: l.Traces.ReadPayload,
 	}
 	if d := l.Traces.DisableStage; d != nil && !*d {
 		t.Stage = &telemetry.StageOptions{Static: t.Static.Traces, Headers: t.Headers}
 	}
 	return t
-}
-
-func (h headersBlock) headers() telemetry.HeaderOptions {
-	return telemetry.HeaderOptions{Report: h.Report, Skip: h.Skip}
 }
 
 func attributesOf(list []keyValue) (kvs []attribute.KeyValue) {

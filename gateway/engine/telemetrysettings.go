@@ -132,7 +132,8 @@ func telemetrySettings(e config.ExtraConfig) (s TelemetrySettings, ignored []str
 	if err := v.Layers.check("layers."); err != nil {
 		return fail("%w", err)
 	}
-	s.Server, s.ServerHeaders = v.Layers.Global.static(), v.Layers.Global.headers()
+	global := v.Layers.Global
+	s.Server, s.ServerHeaders = global.static(), telemetry.HeaderOptions{Report: global.Report, Skip: global.Skip}
 	s.Proxy, s.Backend = v.Layers.Proxy.stage(), v.Layers.Backend.options()
 	known := slices.Clone(effective)
 	for _, p := range slices.Concat(globalKeys, globalHeaderKeys, proxyKeys, backendLayerKeys) {

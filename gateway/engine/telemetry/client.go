@@ -81,8 +81,11 @@ func (s *Scope) NewBackend(route *Route, template string, o BackendOptions, base
 // RoundTrip sends req with the trace's context. It sets headers of req itself:
 // its callers make a new request for each exchange.
 func (b *Backend) RoundTrip(req *http.Request) (*http.Response, error) {
-	x := &exchange{b: b, target: b.target(req.URL), method: knownMethod(req.Method), ctx: req.Context(), start: time.Now()}
-	if f := flightOf(x.ctx); f != nil {
+	ctx := req.Context()
+	f := flightOf(ctx)
+	x := f.exchange()
+	x.b, x.target, x.method, x.ctx, x.start = b, b.target(req.URL), knownMethod(req.Method), ctx, time.Now()
+	if f != nil {
 		x.trace(f, req)
 	}
 	if x.span != nil && b.o.Connection {
@@ -263,10 +266,10 @@ func (x *exchange) trace(f *flight, req *http.Request) {
 		if x.b.headers != nil {
 			x.span.request = req.Header.Clone()
 		}
-		x.span.begin(f.sc, true)
+		x.span.carry(newIdentity(f.sc, true))
 		span = &x.span.carried
 	}
-	req.Header["Traceparent"] = span.values()
+	req.Header["Traceparent"] = span.headerValue()
 	if ts := span.sc.TraceState().String(); ts != "" {
 		req.Header["Tracestate"] = []string{ts}
 	} else {
@@ -276,7 +279,7 @@ func (x *exchange) trace(f *flight, req *http.Request) {
 
 func (x *exchange) endSpan(o outcome, gaveUp bool, err error, now time.Time) {
 	b := x.b
-	w := openSpan(x.span.sc, x.span.parent, kindClient, x.method, b.template, x.start, now)
+	w := openSpan(x.span.identity, kindClient, x.method, b.template, x.start, now)
 	w.raw(b.span)
 	w.text(keyMethod, x.method)
 	w.text(keyFull, x.span.url)
@@ -315,7 +318,7 @@ func (x *exchange) endSpan(o outcome, gaveUp bool, err error, now time.Time) {
 		x.span.phases.write(t, sc, now, failed)
 	}
 	if b.o.Body && x.body != nil {
-		w := openSpan(newSpanContext(sc, true), parentSpan{id: sc.SpanID()}, kindInternal, spanBody, "", x.span.answered, now)
+		w := openSpan(newIdentity(sc, true), kindInternal, spanBody, "", x.span.answered, now)
 		if err != nil {
 			w.text(keyErrorType, failed)
 		}

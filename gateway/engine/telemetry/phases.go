@@ -98,7 +98,7 @@ func (p *phases) write(t *Telemetry, span trace.SpanContext, now time.Time, fail
 		case x.err != nil:
 			errType = errorType(context.Background(), x.err)
 		}
-		w := openSpan(newSpanContext(span, true), parentSpan{id: span.SpanID()}, kindInternal, x.name, x.detail, x.start, x.end)
+		w := openSpan(newIdentity(span, true), kindInternal, x.name, x.detail, x.start, x.end)
 		switch x.name {
 		case spanDNS:
 			w.text(keyQuestion, x.detail)

@@ -141,14 +141,12 @@ var recorders = sync.Pool{New: func() any { return new(recorder) }}
 func (s *Scope) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	rec := recorders.Get().(*recorder)
-	*rec = recorder{ResponseWriter: w, route: s.unmatched}
 	parent := parseTraceparent(r.Header)
-	f := newFlight(r.Context(), parent, s.t.sampled(parent))
-	rec.flight = f
+	*rec = recorder{ResponseWriter: w, route: s.unmatched, identity: newIdentity(parent, s.t.sampled(parent))}
 
 	// A panic, also the deliberate http.ErrAbortHandler, still counts.
 	defer func() {
-		s.finish(f, rec, r, start)
+		s.finish(rec, r, start)
 		*rec = recorder{} // keep nothing alive from the pool
 		recorders.Put(rec)
 	}()
@@ -158,7 +156,7 @@ func (s *Scope) serve(next http.Handler, w http.ResponseWriter, r *http.Request)
 
 // finish records the measurement, whose exemplar a kept trace becomes, and
 // writes the span.
-func (s *Scope) finish(f *flight, rec *recorder, r *http.Request, start time.Time) {
+func (s *Scope) finish(rec *recorder, r *http.Request, start time.Time) {
 	took := time.Since(start)
 	status := rec.status
 	if status == 0 { // a panic before the header
@@ -174,18 +172,18 @@ func (s *Scope) finish(f *flight, rec *recorder, r *http.Request, start time.Tim
 	if r.TLS != nil {
 		o.scheme = "https"
 	}
-	rec.route.table.row(o).series.record(took.Seconds(), f.sc)
-	if f.sc.IsSampled() {
-		s.writeSpan(f, rec, r, o, start, start.Add(took))
+	rec.route.table.row(o).series.record(took.Seconds(), rec.sc)
+	if rec.sc.IsSampled() {
+		s.writeSpan(rec, r, o, start, start.Add(took))
 	}
 }
 
-func (s *Scope) writeSpan(f *flight, rec *recorder, r *http.Request, o outcome, start, now time.Time) {
+func (s *Scope) writeSpan(rec *recorder, r *http.Request, o outcome, start, now time.Time) {
 	verb, template := o.method, rec.route.Template
 	if template != "" {
 		verb = rec.route.method
 	}
-	w := openSpan(f.sc, f.parent, kindServer, verb, template, start, now)
+	w := openSpan(rec.identity, kindServer, verb, template, start, now)
 	w.raw(rec.route.span)
 	if template != "" {
 		w.text(keyRoute, template)
@@ -225,7 +223,18 @@ type recorder struct {
 	route     *Route
 	status    int
 	errorType string // what the gateway itself says, see SetErrorType
-	flight    *flight
+	identity
+	told *carried // once somebody is told of identity
+}
+
+// tell is the request's trace for headers. A request that calls no backend is
+// told of in an allocation of its own: the header outlives the recorder.
+func (w *recorder) tell() []string {
+	if w.told == nil {
+		w.told = new(carried)
+		w.told.carry(w.identity)
+	}
+	return w.told.headerValue()
 }
 
 // Unwrap serves http.ResponseController.
@@ -236,7 +245,7 @@ func (w *recorder) WriteHeader(code int) {
 	if w.status == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
 		w.status = code
 		// Set, not Add: a backend's own header would name another trace.
-		w.Header()["Traceresponse"] = w.flight.values()
+		w.Header()["Traceresponse"] = w.tell()
 	}
 	w.ResponseWriter.WriteHeader(code)
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -74,9 +73,10 @@ var spanWriters = sync.Pool{New: func() any { return &spanWriter{b: make([]byte,
 
 // openSpan begins a span that lasted from start to end. name comes in two
 // parts with a space between, so that nobody needs to join them.
-func openSpan(sc trace.SpanContext, parent parentSpan, kind uint64, verb, rest string, start, end time.Time) *spanWriter {
+func openSpan(i identity, kind uint64, verb, rest string, start, end time.Time) *spanWriter {
 	w := spanWriters.Get().(*spanWriter)
 	b := w.b[:0]
+	sc, parent := i.sc, i.parent
 	id, own := sc.TraceID(), sc.SpanID()
 	b = appendBytes(b, spanTraceID, id[:])
 	b = appendBytes(b, spanID, own[:])

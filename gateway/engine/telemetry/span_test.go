@@ -27,7 +27,7 @@ var testSpan = trace.NewSpanContext(trace.SpanContextConfig{
 // TestSpanIsOTLP reads what spanWriter wrote with OpenTelemetry's own messages.
 func TestSpanIsOTLP(t *testing.T) {
 	start, end := time.Unix(1700000000, 5), time.Unix(1700000001, 7)
-	w := openSpan(testSpan, parentSpan{trace.SpanID{9}, true}, kindServer, "GET", "/users/{id}", start, end)
+	w := openSpan(identity{testSpan, parentSpan{trace.SpanID{9}, true}}, kindServer, "GET", "/users/{id}", start, end)
 	w.raw(encodeAttributes([]attribute.KeyValue{
 		attribute.String("team", "old"), attribute.String("team", "a"), attribute.Int("n", -3), attribute.Bool("on", true), attribute.Float64("f", 0.5),
 		keyRoute.String("not the configuration's to say"),
@@ -68,7 +68,7 @@ func FuzzSpan(f *testing.F) {
 	f.Add("GET", "/a", "key", "value", 7, "gone")
 	f.Add("", "", "", "\xff\xfe", -1, "")
 	f.Fuzz(func(t *testing.T, verb, rest, key, value string, n int, description string) {
-		w := openSpan(testSpan, parentSpan{}, kindClient, verb, rest, time.Unix(1, 0), time.Unix(2, 0))
+		w := openSpan(identity{sc: testSpan}, kindClient, verb, rest, time.Unix(1, 0), time.Unix(2, 0))
 		defer spanWriters.Put(w)
 		w.text("k", value)
 		w.number("n", n)
@@ -146,7 +146,7 @@ func newTestQueue(c *fakeClient) *spanQueue {
 }
 
 func encodedSpan(name string) []byte {
-	w := openSpan(testSpan, parentSpan{}, kindServer, name, "", time.Unix(1, 0), time.Unix(2, 0))
+	w := openSpan(identity{sc: testSpan}, kindServer, name, "", time.Unix(1, 0), time.Unix(2, 0))
 	defer spanWriters.Put(w)
 	return slices.Clone(w.b)
 }

@@ -59,7 +59,7 @@ func (s *Stage) Begin(ctx context.Context) (context.Context, *StageSpan) {
 	if outer == nil || !outer.sc.IsSampled() {
 		return ctx, nil
 	}
-	f := newFlight(ctx, outer.sc, true)
+	f := newFlight(detached{ctx, ctx}, newIdentity(outer.sc, true))
 	return f, &StageSpan{s: s, f: f, start: time.Now()}
 }
 
@@ -76,7 +76,7 @@ type StageResult struct {
 // End writes the span. What a stage gives up because the client has left is no
 // error of it.
 func (sp *StageSpan) End(r StageResult) {
-	w := openSpan(sp.f.sc, sp.f.parent, kindInternal, sp.s.name, "", sp.start, time.Now())
+	w := openSpan(sp.f.identity, kindInternal, sp.s.name, "", sp.start, time.Now())
 	w.raw(sp.s.raw)
 	if r.Status != 0 {
 		w.number(keyStatus, r.Status)

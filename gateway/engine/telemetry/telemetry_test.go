@@ -208,7 +208,7 @@ func rendered(sc trace.SpanContext) string {
 // TestAMalformedParentIsNone: nothing of it goes on.
 func TestAMalformedParentIsNone(t *testing.T) {
 	parent := parseTraceparent(http.Header{"Traceparent": {"00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"}})
-	f := newFlight(context.Background(), parent, true)
+	f := newFlight(detached{context.Background(), context.Background()}, newIdentity(parent, true))
 	if f.sc.TraceID() == parent.TraceID() || f.parent.id.IsValid() || !f.sc.IsValid() {
 		t.Errorf("continued as %v under %v", f.sc, f.parent)
 	}

@@ -60,7 +60,7 @@ func benchPath(s *Scope) http.Handler {
 	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		route.Enter(w)
 		clear(backendReq.Header)
-		resp, err := transport.RoundTrip(backendReq.WithContext(ContextOf(r.Context(), w)))
+		resp, err := transport.RoundTrip(backendReq.WithContext(Detach(r.Context(), r.Context(), w)))
 		if err != nil {
 			panic(err)
 		}
@@ -113,9 +113,8 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-// The whole way of a request whose trace is not kept costs two allocations more
-// than without instruments, none of them for metrics: its context with the ids
-// and their text, and what stands for the answer's body.
+// The whole way of a request whose trace is not kept, ids for the backend and for
+// the client included, costs no allocation more than without instruments.
 func TestPathAllocations(t *testing.T) {
 	count := func(s *Scope) float64 {
 		h, w := benchPath(s), &benchWriter{h: http.Header{}}
@@ -126,8 +125,8 @@ func TestPathAllocations(t *testing.T) {
 		})
 	}
 	off, on := count(nil), count(benchTelemetry(t, 0).NewScope(ScopeOptions{Revision: 1}))
-	if on-off > 2 {
-		t.Errorf("instruments allocate %v times; want at most 2", on-off)
+	if on > off {
+		t.Errorf("with instruments %v allocations, without %v; want no more", on, off)
 	}
 }
 
