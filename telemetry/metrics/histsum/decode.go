@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/value"
@@ -28,9 +29,10 @@ type decoder struct {
 	// Of each stored bucket: its difference to the one before it, and what that
 	// changed by with the last sample.
 	diff, change []int64
-	place        []int32 // of each stored bucket in a row
-	first        int32   // number of the row's first bucket
-	width        int     // of a row
+	place        []int32   // of each stored bucket in a row
+	first        int32     // number of the row's first bucket
+	width        int       // of a row
+	bounds       []float64 // of custom buckets
 
 	// before is the last row of the chunk before, for finding resets.
 	before      []float64
@@ -124,7 +126,8 @@ func (d *decoder) layout(chunk []byte) (schema int32, err error) {
 		return 0, errIrregular
 	}
 	s := d.int()
-	if s < int64(histogram.ExponentialSchemaMin) || s > int64(histogram.ExponentialSchemaMax) {
+	custom := s == int64(histogram.CustomBucketsSchema)
+	if !custom && (s < int64(histogram.ExponentialSchemaMin) || s > int64(histogram.ExponentialSchemaMax)) {
 		return 0, errIrregular
 	}
 	n := d.uint()
@@ -153,6 +156,22 @@ func (d *decoder) layout(chunk []byte) (schema int32, err error) {
 	}
 	if d.uint() != 0 || d.at > d.limit { // negative buckets
 		return 0, errIrregular
+	}
+	d.bounds = d.bounds[:0]
+	if custom {
+		if n = d.uint(); n > maxWidth || d.first < 0 || d.width+int(d.first) > int(n)+1 {
+			return 0, errIrregular
+		}
+		for range n {
+			switch b := d.uint(); {
+			case d.at > d.limit:
+				return 0, errIrregular
+			case b == 0:
+				d.bounds = append(d.bounds, math.Float64frombits(d.take(64)))
+			default:
+				d.bounds = append(d.bounds, float64(b-1)/1000)
+			}
+		}
 	}
 	d.diff, d.change = zeroed(d.diff, len(d.place)), zeroed(d.change, len(d.place))
 	return int32(s), nil
@@ -202,11 +221,12 @@ func (d *decoder) read(chunk []byte, r *rows, mint, maxt int64, buckets bool, ce
 			continue
 		case t > maxt:
 			return false, nil
-		case len(r.t) > 0 && schema != r.schema || len(r.all) > cells:
+		case len(r.t) > 0 && (schema != r.schema || !slices.Equal(d.bounds, r.bounds)) || len(r.all) > cells:
 			return false, errIrregular
 		}
-		r.schema = schema
-		last = len(r.t)
+		if last = len(r.t); last == 0 {
+			r.schema, r.bounds = schema, append(r.bounds[:0], d.bounds...)
+		}
 		r.t = append(r.t, t)
 		r.count, r.sum, r.zero = append(r.count, float64(count)), append(r.sum, math.Float64frombits(sum)), append(r.zero, float64(zero))
 		reset := false

@@ -26,7 +26,14 @@ func aChunk(t testing.TB, r *rand.Rand, n, grow int) []byte {
 		h.PositiveSpans = append(h.PositiveSpans, s)
 		width += int(s.Length)
 	}
-	h.PositiveSpans[0].Offset -= 10
+	if r.IntN(3) == 0 {
+		h.Schema = histogram.CustomBucketsSchema
+		for i := range 80 {
+			h.CustomValues = append(h.CustomValues, []float64{float64(i) / 1000, float64(i) / 3}[r.IntN(2)]+float64(i))
+		}
+	} else {
+		h.PositiveSpans[0].Offset -= 10
+	}
 	counts := make([]int64, width)
 	at := int64(1_700_000_000_000)
 	for i := range n {
@@ -40,7 +47,9 @@ func aChunk(t testing.TB, r *rand.Rand, n, grow int) []byte {
 			prev = counts[j]
 		}
 		h.Sum += r.Float64() * float64(int(1)<<r.IntN(grow+1))
-		h.ZeroCount += r.Uint64N(3)
+		if h.Schema == 3 {
+			h.ZeroCount += r.Uint64N(3)
+		}
 		if i > 0 && r.IntN(40) == 0 {
 			h = &histogram.Histogram{Sum: math.Float64frombits(value.StaleNaN)}
 		}
@@ -66,7 +75,7 @@ func theirs(chunk []byte) (r rows, err error) {
 		if value.IsStaleNaN(h.Sum) {
 			continue
 		}
-		r.schema = h.Schema
+		r.schema, r.bounds = h.Schema, h.CustomValues
 		r.t, r.count, r.sum, r.zero = append(r.t, t), append(r.count, h.Count), append(r.sum, h.Sum), append(r.zero, h.ZeroCount)
 		at, n := int32(0), 0
 		for i, s := range h.PositiveSpans {
@@ -124,6 +133,9 @@ func compare(t *testing.T, chunk []byte) {
 			if got.t[i] != want.t[i] || got.lo[i] != want.lo[i] {
 				t.Fatalf("row %d: at %d from bucket %d; want %d, %d", i, got.t[i], got.lo[i], want.t[i], want.lo[i])
 			}
+		}
+		if len(got.t) > 0 {
+			same("bound", got.bounds, want.bounds)
 		}
 		if len(got.t) > 0 && got.schema != want.schema {
 			t.Fatalf("schema %d; want %d", got.schema, want.schema)

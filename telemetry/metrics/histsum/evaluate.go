@@ -141,21 +141,19 @@ func (w *work) one(ctx context.Context, s *scratch, before *keptGroup) (*keptGro
 	kept.computed.Add(uint64(last - first + 1))
 	start := w.start + int64(first)*w.step
 	s.group.reset(last - first + 1)
-	schema := int32(math.MaxInt32)
 	for _, pieces := range s.series {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := s.add(w, pieces, start, &schema); err != nil {
+		if err := s.add(w, pieces, start); err != nil {
 			return nil, err
 		}
 	}
-	return g, s.numbers(w.part, start, w.step, schema, g.numbers[first:last+1])
+	return g, s.numbers(w.part, start, w.step, g.numbers[first:last+1])
 }
 
-// add adds a series to the group, whose first step is at start. schema is that of
-// the series before.
-func (s *scratch) add(w *work, pieces []piece, start int64, schema *int32) error {
+// add adds a series to the group, whose first step is at start.
+func (s *scratch) add(w *work, pieces []piece, start int64) error {
 	r, g := &s.rows, &s.group
 	window := w.part.window.Milliseconds()
 	buckets := w.part.what == "histogram_quantile"
@@ -165,10 +163,6 @@ func (s *scratch) add(w *work, pieces []piece, start int64, schema *int32) error
 	if len(r.t) == 0 {
 		return nil
 	}
-	if *schema != math.MaxInt32 && *schema != r.schema {
-		return errIrregular
-	}
-	*schema = r.schema
 	if err := g.cover(r, w.e.cells); err != nil {
 		return err
 	}
@@ -194,9 +188,8 @@ func (s *scratch) add(w *work, pieces []piece, start int64, schema *int32) error
 }
 
 // numbers turns the group's histograms into what is asked of them, in out.
-func (s *scratch) numbers(p part, start, every int64, schema int32, out numbers) error {
+func (s *scratch) numbers(p part, start, every int64, out numbers) error {
 	g := &s.group
-	s.sum.Schema = schema
 	for step := range out {
 		n := &out[step]
 		n.t = start + int64(step)*every

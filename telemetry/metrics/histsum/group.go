@@ -1,6 +1,8 @@
 package histsum
 
 import (
+	"slices"
+
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/util/kahansum"
 )
@@ -10,6 +12,10 @@ import (
 type group struct {
 	steps int
 	seen  []bool
+	// schema and bounds are those of all its series; of none yet if !known.
+	known  bool
+	schema int32
+	bounds []float64
 	// count, sum and zero of each step, and their compensations.
 	count, sum, zero    []float64
 	countC, sumC, zeroC []float64
@@ -20,7 +26,7 @@ type group struct {
 }
 
 func (g *group) reset(steps int) {
-	g.steps, g.lo, g.width = steps, 0, 0
+	g.steps, g.lo, g.width, g.known = steps, 0, 0, false
 	g.seen = zeroed(g.seen, steps)
 	for _, f := range []*[]float64{&g.count, &g.sum, &g.zero, &g.countC, &g.sumC, &g.zeroC} {
 		*f = zeroed(*f, steps)
@@ -38,8 +44,14 @@ func zeroed[T any](s []T, n int) []T {
 	return s
 }
 
-// cover makes room for the buckets of r.
+// cover makes room for the buckets of r, which must be of the kind of those that
+// are there.
 func (g *group) cover(r *rows, cells int) error {
+	if !g.known {
+		g.known, g.schema, g.bounds = true, r.schema, append(g.bounds[:0], r.bounds...)
+	} else if g.schema != r.schema || !slices.Equal(g.bounds, r.bounds) {
+		return errIrregular
+	}
 	lo, hi := g.lo, g.lo+g.width
 	for i := range r.t {
 		from, b := r.row(i)
@@ -145,6 +157,7 @@ func extrapolation(first, last, begin, end int64, intervals int, firstCount, inc
 
 // histogram puts the sum of a step into h, which is used again.
 func (g *group) histogram(step int, h *histogram.FloatHistogram) {
+	h.Schema, h.CustomValues = g.schema, g.bounds
 	h.Count = g.count[step] + g.countC[step]
 	h.Sum = g.sum[step] + g.sumC[step]
 	h.ZeroCount = g.zero[step] + g.zeroC[step]

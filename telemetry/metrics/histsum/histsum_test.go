@@ -30,7 +30,7 @@ var begin = time.Unix(1_700_000_000, 0).Truncate(time.Hour)
 // fill makes series of histograms with all that happens to them: gaps, stale
 // markers, resets seen and hidden, buckets that come late, late samples, series
 // that begin and end, and, where odd, what is left to the engine.
-func fill(t testing.TB, db *tsdb.DB, r *rand.Rand, odd bool) {
+func fill(t testing.TB, db *tsdb.DB, r *rand.Rand, odd, custom bool) {
 	t.Helper()
 	for i := range 14 {
 		l := labels.FromStrings("__name__", "x", "a", fmt.Sprint(i%3), "b", fmt.Sprint(i%4), "n", fmt.Sprint(i))
@@ -58,6 +58,12 @@ func fill(t testing.TB, db *tsdb.DB, r *rand.Rand, odd bool) {
 				at = at.Add(10 * time.Second)
 			}
 			h := &histogram.Histogram{Schema: 3, ZeroCount: zero, Count: zero}
+			if custom {
+				h.Schema, h.ZeroCount, h.Count = histogram.CustomBucketsSchema, 0, 0
+				for j := range 40 {
+					h.CustomValues = append(h.CustomValues, float64(j)/3)
+				}
+			}
 			prev, next := int64(0), int32(0)
 			for j := range counts[:width] {
 				counts[j] += int64(r.IntN(3) * r.IntN(2) * r.IntN(40))
@@ -147,8 +153,8 @@ func ask(t testing.TB, e promql.QueryEngine, db storage.Queryable, expr string, 
 // TestSameAsTheEngine asks both of all kinds of data and compares every bit.
 func TestSameAsTheEngine(t *testing.T) {
 	plain, ours := newEngines(t)
-	for seed := range uint64(4) {
-		odd := seed%4 == 3
+	for seed := range uint64(5) {
+		odd, custom := seed == 3, seed == 4
 		r := rand.New(rand.NewPCG(seed, 9))
 		o := tsdb.DefaultOptions()
 		o.OutOfOrderTimeWindow = time.Hour.Milliseconds()
@@ -156,11 +162,17 @@ func TestSameAsTheEngine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fill(t, db, r, odd)
+		fill(t, db, r, odd, custom)
 		for range 4 { // late ones
 			app := db.Appender(t.Context())
 			l := labels.FromStrings("__name__", "x", "a", "1", "b", "1", "n", "1")
 			h := &histogram.Histogram{Schema: 3, Count: 2, PositiveSpans: []histogram.Span{{Offset: 3, Length: 1}}, PositiveBuckets: []int64{2}}
+			if custom {
+				h.Schema = histogram.CustomBucketsSchema
+				for j := range 40 {
+					h.CustomValues = append(h.CustomValues, float64(j)/3)
+				}
+			}
 			if _, err := app.AppendHistogram(0, l, begin.Add(time.Duration(r.IntN(1800))*time.Second).UnixMilli()+1, h, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -208,7 +220,7 @@ func TestWithin(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	fill(t, db, rand.New(rand.NewPCG(5, 9)), false)
+	fill(t, db, rand.New(rand.NewPCG(5, 9)), false, false)
 	for expr, here := range map[string]uint64{
 		`histogram_count(sum by (a) (rate(x{b="1"}[1m]))) / histogram_count(sum by (a) (rate(x[1m])))`: 1,
 		`topk(2, histogram_quantile(0.9, sum by (n) (rate(x[1m]))))`:                                   1,
@@ -251,7 +263,7 @@ func TestLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	fill(t, db, rand.New(rand.NewPCG(5, 9)), false)
+	fill(t, db, rand.New(rand.NewPCG(5, 9)), false, false)
 	const expr = `histogram_count(sum by (n) (rate(x[1m])))`
 	p := parser.NewParser(parser.Options{})
 

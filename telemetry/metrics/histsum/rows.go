@@ -13,8 +13,10 @@ type rows struct {
 	lo    []int32 // number of the first bucket
 	off   []int   // where the row's buckets begin in all; one more at the end
 	all   []float64
-	// schema is that of all rows; only a series without rows has none.
+	// schema and, of custom buckets, bounds are those of all rows; only a series
+	// without rows has none.
 	schema int32
+	bounds []float64
 
 	decoder decoder
 }
