@@ -2,11 +2,9 @@ package metrics
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 
-	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
@@ -19,10 +17,10 @@ import (
 // them and they cost as much as classic ones to read (bucketset.go).
 //
 // They are made for who asks for them by name: __name__ equal to such a name, or
-// a regular expression that matches it and not the histogram's own name, as
-// krakend_.+_count does. A selector without a name, or with an expression so
-// open that it matches both, gets the stored series only: {job="x"} would be
-// ten times as long otherwise.
+// a regular expression that matches it, as http_.+ does, which also matches the
+// histogram itself and gets both. A selector without a name, or with an expression
+// that matches whatever a name may be (.+), gets the stored series only: {job="x"}
+// would be ten times as long otherwise.
 
 // queryable serves the store with virtual classic series.
 type queryable struct {
@@ -113,10 +111,10 @@ func (m *metaStore) asked(matchers []*labels.Matcher) (virtual []virtualName, re
 	if !slices.ContainsFunc(named, func(mt *labels.Matcher) bool { return mt.Type == labels.MatchRegexp }) {
 		return nil, rest // open: {job="x"}, or all but one name
 	}
+	if matches(noName) {
+		return nil, rest // as open: .+
+	}
 	for _, base := range m.histograms() {
-		if matches(base) {
-			continue
-		}
 		for p, suffix := range partSuffix {
 			if name := base + suffix; matches(name) {
 				virtual = append(virtual, virtualName{name, base, part(p)})
@@ -125,6 +123,10 @@ func (m *metaStore) asked(matchers []*labels.Matcher) (virtual []virtualName, re
 	}
 	return virtual, rest
 }
+
+// noName is what no metric is called: an expression that matches it is one for
+// any name.
+const noName = "\x00"
 
 // virtualName is a virtual series name with the histogram and the part of it
 // that it stands for.
@@ -212,6 +214,10 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.L
 		return mergeNames(values, more, hints), warnings, nil
 	}
 	asked, rest := q.q.meta.asked(matchers)
+	if name == leLabel && len(asked) == 0 && !slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return m.Name == nameLabel && !m.Matches(noName) }) {
+		more, err = q.allBounds(ctx, rest)
+		return mergeNames(values, more, hints), warnings, err
+	}
 	for _, v := range asked {
 		found, w, err := q.classicLabelValues(ctx, name, v, rest)
 		warnings.Merge(w)
@@ -225,7 +231,14 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.L
 
 // classicLabelValues returns the values of a label of one virtual name.
 func (q *querier) classicLabelValues(ctx context.Context, label string, v virtualName, rest []*labels.Matcher) ([]string, annotations.Annotations, error) {
-	if v.part != partBucket && label != nameLabel {
+	if label == nameLabel { // of one series or many
+		set := q.classic(ctx, &storage.SelectHints{Start: q.mint, End: q.maxt, Func: "series"}, v, rest)
+		if set.Next() {
+			return []string{v.name}, set.Warnings(), set.Err()
+		}
+		return nil, set.Warnings(), set.Err()
+	}
+	if v.part != partBucket {
 		matchers := append(slices.Clone(rest), labels.MustNewMatcher(labels.MatchEqual, nameLabel, v.base))
 		return q.Querier.LabelValues(ctx, label, nil, matchers...)
 	}
@@ -313,62 +326,6 @@ func (m *metaStore) kind(name string) (histogram, known bool) {
 	defer m.mu.RUnlock()
 	list, known := m.m[name]
 	return slices.ContainsFunc(list, isHistogram), known
-}
-
-// exemplarQueryable serves the exemplars of native histograms under the classic
-// names too.
-type exemplarQueryable struct {
-	db   *tsdb.DB
-	meta *metaStore
-}
-
-func (s *Store) exemplarQueryable() storage.ExemplarQueryable {
-	return exemplarQueryable{s.db, s.meta}
-}
-
-// ExemplarQuerier returns a querier of the ring of exemplars.
-func (q exemplarQueryable) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
-	inner, err := q.db.ExemplarQuerier(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return exemplarQuerier{inner, q.meta}, nil
-}
-
-type exemplarQuerier struct {
-	inner storage.ExemplarQuerier
-	meta  *metaStore
-}
-
-// Select returns stored exemplars, and for NAME_bucket those of a native NAME
-// under that name, without le: each lies in one bucket, but its series is all.
-func (q exemplarQuerier) Select(start, end int64, matchers ...[]*labels.Matcher) ([]exemplar.QueryResult, error) {
-	out, err := q.inner.Select(start, end, matchers...)
-	if err != nil {
-		return nil, err
-	}
-	var errs []error
-	for _, ms := range matchers {
-		asked, rest := q.meta.asked(ms)
-		for _, v := range asked {
-			if v.part != partBucket {
-				continue
-			}
-			native := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, nameLabel, v.base)}
-			for _, m := range rest {
-				if m.Name != leLabel {
-					native = append(native, m)
-				}
-			}
-			found, err := q.inner.Select(start, end, native)
-			errs = append(errs, err)
-			for _, r := range found {
-				r.SeriesLabels = rename(r.SeriesLabels, v.name)
-				out = append(out, r)
-			}
-		}
-	}
-	return out, errors.Join(errs...)
 }
 
 // rename returns lbls under another metric name.

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -36,6 +37,8 @@ var classicQueries = []string{
 	`{__name__=~"d_seconds_.*",route="/a"}`,
 	`{__name__=~".+_count",__name__!="d_seconds_sum"}`,
 	`{__name__!="d_seconds_sum",__name__=~"d_seconds_(sum|count)"}`,
+	`{__name__=~"d_.+",__name__!="d_seconds"}`,
+	`count by (__name__) ({__name__=~".*seconds.*",__name__!="d_seconds"})`,
 	`d_seconds_count{le="1"}`,
 	`{__name__=~"d_seconds_(count|sum)"}`,
 	`{__name__=~"d_seconds_bucket|other",route!="/a"}`,
@@ -204,6 +207,14 @@ func TestVirtualLookups(t *testing.T) {
 		{"label/__name__/values", nil, `["d_seconds","d_seconds_bucket","d_seconds_count","d_seconds_sum","g"]`},
 		{"label/__name__/values", url.Values{"limit": {"2"}}, `["d_seconds","d_seconds_bucket"]`},
 		{"label/le/values", url.Values{"match[]": {"d_seconds_bucket"}}, `["+Inf","1"]`},
+		{"label/le/values", nil, `["+Inf","1"]`},
+		{"label/le/values", url.Values{"match[]": {`{route="/a"}`}}, `["+Inf","1"]`},
+		{"label/le/values", url.Values{"match[]": {`{__name__=~".+",le!="1"}`}}, `["+Inf"]`},
+		{"label/le/values", url.Values{"match[]": {`{route="/b"}`}}, `"data":[]`},
+		{"label/le/values", url.Values{"match[]": {"d_seconds_count"}}, `"data":[]`},
+		{"label/__name__/values", url.Values{"match[]": {`{__name__=~".*econd.*"}`}}, `["d_seconds","d_seconds_bucket","d_seconds_count","d_seconds_sum"]`},
+		{"label/__name__/values", url.Values{"match[]": {`{__name__=~".*econd.*",route="/b"}`}}, `"data":[]`},
+		{"series", url.Values{"match[]": {`{__name__=~".+"}`}}, `"data":[{"__name__":"d_seconds","job":"x","route":"/a"},{"__name__":"g","job":"x"}]`},
 		{"label/route/values", url.Values{"match[]": {"d_seconds_count"}}, `["/a"]`},
 		{"label/route/values", url.Values{"match[]": {"d_seconds_bucket"}}, `["/a"]`},
 		{"labels", url.Values{"match[]": {"d_seconds_bucket"}}, `["__name__","job","le","route"]`},
@@ -211,11 +222,62 @@ func TestVirtualLookups(t *testing.T) {
 		{"series", url.Values{"match[]": {"d_seconds_count"}}, `[{"__name__":"d_seconds_count","job":"x","route":"/a"}]`},
 		{"series", url.Values{"match[]": {"d_seconds_bucket"}}, `[{"__name__":"d_seconds_bucket","job":"x","le":"+Inf","route":"/a"},{"__name__":"d_seconds_bucket","job":"x","le":"1","route":"/a"}]`},
 		{"series", url.Values{"match[]": {"g_count"}}, `"data":[]`},
-		{"query_exemplars", url.Values{"query": {`histogram_quantile(0.9, sum by (le) (rate(d_seconds_bucket[5m])))`}, "start": {seconds(now.Add(-time.Hour))}, "end": {seconds(now)}}, `"seriesLabels":{"__name__":"d_seconds_bucket","job":"x","route":"/a"},"exemplars":[{"labels":{"trace_id":"01000000000000000000000000000000"}`},
+		{"query_exemplars", url.Values{"query": {`histogram_quantile(0.9, sum by (le) (rate(d_seconds_bucket[5m])))`}, "start": {seconds(now.Add(-time.Hour))}, "end": {seconds(now)}}, `"seriesLabels":{"__name__":"d_seconds_bucket","job":"x","le":"1","route":"/a"},"exemplars":[{"labels":{"trace_id":"01000000000000000000000000000000"}`},
+		{"query_exemplars", url.Values{"query": {`d_seconds_bucket{le="+Inf"}`}, "start": {seconds(now.Add(-time.Hour))}, "end": {seconds(now)}}, `"data":[]`},
 	} {
 		if status, body := call(t, http.MethodGet, base+c.call, c.form); status != http.StatusOK || !strings.Contains(body, c.want) {
 			t.Errorf("GET %s %v: %d %s\nwant %s", c.call, c.form, status, body, c.want)
 		}
+	}
+}
+
+// TestVirtualExemplars wants the exemplars of buckets as classic storage has
+// them, while the bounds change.
+func TestVirtualExemplars(t *testing.T) {
+	ask := func(s *Store) string {
+		form := url.Values{"query": {`d_seconds_bucket`}, "start": {seconds(now.Add(-time.Hour))}, "end": {seconds(now)}}
+		status, body := call(t, http.MethodGet, serve(t, s)+"query_exemplars", form)
+		if status != http.StatusOK {
+			t.Fatalf("%d %s", status, body)
+		}
+		var answer struct {
+			Data []struct {
+				SeriesLabels map[string]string
+				Exemplars    []struct{ Value string }
+			}
+		}
+		if err := json.Unmarshal([]byte(body), &answer); err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for _, r := range answer.Data {
+			for _, e := range r.Exemplars {
+				lines = append(lines, fmt.Sprint(r.SeriesLabels, e.Value))
+			}
+		}
+		slices.Sort(lines)
+		return strings.Join(lines, "\n")
+	}
+	native, classic := openStore(t), openStore(t, func(o *Options) { o.Histograms = Classic })
+	for i := range 6 {
+		bounds, counts := []float64{0.1, 1}, []uint64{uint64(i), uint64(i), uint64(i)}
+		if i >= 3 {
+			bounds = []float64{0.25, 3}
+		}
+		at := now.Add(time.Duration(10*(i-6)) * time.Second)
+		md, ms := payloadOf("service.name", "x")
+		dp := explicitHistogram(ms, "d", now.Add(-time.Hour), at, bounds, counts, 5)
+		for j, v := range []float64{0.05, 0.1, 0.2, 2, 9} {
+			ex := dp.Exemplars().AppendEmpty()
+			ex.SetTimestamp(stamp(at.Add(time.Duration(j-8) * time.Second)))
+			ex.SetDoubleValue(v)
+		}
+		write(t, native, node1, md)
+		write(t, classic, node1, md)
+	}
+	got, want := ask(native), ask(classic)
+	if got != want || strings.Count(want, "\n") != 29 {
+		t.Errorf("native\n%s\nclassic\n%s", got, want)
 	}
 }
 
