@@ -115,6 +115,8 @@ var metricWords = map[string]string{
 	"binnacle_node_requests_refused_total":             "requests to :9899 that were refused, by reason",
 	"binnacle_nodes":                                   "Alert on `state=\"down\"`: managed nodes by state",
 	"binnacle_nodes_ready":                             "nodes that load balancers are told of",
+	"binnacle_own_spans_lost_total":                    "spans of the manager itself that were lost: their queue was full, or the export failed",
+	"binnacle_own_spans_waiting":                       "spans of the manager itself that wait to be exported",
 	"binnacle_otlp_busy_total":                         "OTLP requests refused as retryable by the receiver itself, by cause: memory (soft limit), in_flight, reading (gRPC), decoding (bytes), peer (bytes of one address), stalled (the body stopped coming)",
 	"binnacle_otlp_connections":                        "open connections of the OTLP ports",
 	"binnacle_otlp_connections_refused_total":          "connections to the OTLP ports that were closed at once, because there were too many in all or from one address",

@@ -35,7 +35,7 @@ type selfTelemetry struct {
 	metrics *sdkmetric.MeterProvider
 }
 
-func startSelfTelemetry(ctx context.Context, rec *otlp.Receiver, name string) (*selfTelemetry, error) {
+func startSelfTelemetry(ctx context.Context, rec *otlp.Receiver, name string, set *metrics.Set) (*selfTelemetry, error) {
 	client := &http.Client{Transport: inProcess{rec.HTTPHandler(func(context.Context, otlp.Sender) (binnacle.Origin, error) {
 		return binnacle.Origin{}, nil
 	})}}
@@ -54,7 +54,7 @@ func startSelfTelemetry(ctx context.Context, rec *otlp.Receiver, name string) (*
 		return nil, fmt.Errorf("make the manager's metric exporter: %w", err)
 	}
 	return &selfTelemetry{
-		traces: sdktrace.NewTracerProvider(sdktrace.WithBatcher(te), sdktrace.WithResource(res)),
+		traces: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(newOwnSpans(te, set)), sdktrace.WithResource(res)),
 		metrics: sdkmetric.NewMeterProvider(sdkmetric.WithResource(res),
 			// As nodes do: PromQL cannot add other bucket layouts to theirs.
 			sdkmetric.WithView(sdkmetric.NewView(
