@@ -213,7 +213,7 @@ func bareBlock(b *block) []byte {
 	out = append(out, o.ids...)
 	var frames []byte
 	for _, f := range o.frames {
-		data, err := f.inflate()
+		data, err := f.inflate(new([]byte))
 		if err != nil {
 			panic(err)
 		}

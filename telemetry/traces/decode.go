@@ -2,6 +2,7 @@ package traces
 
 import (
 	"encoding/binary"
+	"sync"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 )
@@ -15,10 +16,12 @@ type decoder struct {
 	open   []bool
 	read   []int  // values of spans before the place, of columns that are not open
 	chunks []bool // of strings that are in b
-	row    int    // where it stands
-	trace  int    // the number of its trace
-	before uint64 // start of the trace before
-	b      *block // what was decoded
+	have   [numCols]bool
+	lent   []*[]byte // buffers of columns, see release
+	row    int       // where it stands
+	trace  int       // the number of its trace
+	before uint64    // start of the trace before
+	b      *block    // what was decoded
 	// grouped says that the values of resources and scopes are what is read.
 	grouped bool
 }
@@ -26,13 +29,40 @@ type decoder struct {
 // need inflates columns.
 func (d *decoder) need(cols ...int) error {
 	for _, c := range cols {
-		data, err := d.o.frames[c].inflate()
+		if d.have[c] {
+			continue
+		}
+		data, err := d.inflate(c)
 		if err != nil {
 			return err
 		}
-		d.cols[c] = reader{b: data}
+		d.cols[c], d.have[c] = reader{b: data}, true
 	}
 	return nil
+}
+
+// inflate returns what a frame holds, until release.
+func (d *decoder) inflate(number int) ([]byte, error) {
+	buf := buffers.Get().(*[]byte)
+	d.lent = append(d.lent, buf)
+	return d.o.frames[number].inflate(buf)
+}
+
+// release ends the reading of columns. Strings and numbers that were read stay.
+func (d *decoder) release() {
+	for _, buf := range d.lent {
+		giveBack(buf)
+	}
+	d.lent = nil
+}
+
+// buffers are for inflated columns, of which a query needs a megabyte for a block.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func giveBack(buf *[]byte) {
+	if cap(*buf) <= 1<<20 {
+		buffers.Put(buf)
+	}
 }
 
 // value returns the values of a column at the place.
@@ -43,7 +73,7 @@ func (d *decoder) value(c uint32) *reader {
 	}
 	if !d.open[c] {
 		d.open[c] = true
-		data, err := d.o.frames[numCols+int(c)].inflate()
+		data, err := d.inflate(numCols + int(c))
 		*v = reader{b: data, err: err}
 		if !d.grouped {
 			v.skipValues(d.o.types[c].typ, d.o.groups[c]+d.read[c])

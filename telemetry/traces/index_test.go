@@ -1,11 +1,18 @@
 package traces
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
+
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // lookUpAll returns the rows of a block that its index lets through.
@@ -143,4 +150,62 @@ func FuzzLookUp(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestNarrow: rows that the columns of a tag rule out are those that have it not,
+// with keys that stand twice and values of several types.
+func TestNarrow(t *testing.T) {
+	td := ptrace.NewTraces()
+	rs := td.ResourceSpans().AppendEmpty()
+	rs.Resource().Attributes().PutStr("service.name", "a")
+	spans := rs.ScopeSpans().AppendEmpty().Spans()
+	for i := range 3 * fewRows {
+		sp := spans.AppendEmpty()
+		sp.SetTraceID(pcommon.TraceID{1, byte(i >> 8), byte(i)})
+		sp.SetSpanID(pcommon.SpanID{1})
+		sp.SetStartTimestamp(pcommon.Timestamp(base.UnixNano()))
+		switch i % 5 {
+		case 0:
+			sp.Attributes().PutStr("k", fmt.Sprint(i))
+		case 1:
+			sp.Attributes().PutInt("k", int64(i))
+		case 2:
+			sp.Attributes().PutDouble("k", float64(i)+0.5)
+		case 3: // pdata has no way to put a key twice but this
+			sp.Attributes().PutStr("k", fmt.Sprint(i))
+			sp.Attributes().PutStr("K", fmt.Sprint(i+1))
+		}
+		sp.Attributes().PutStr("other", fmt.Sprint(i%2))
+	}
+	body, err := ptraceotlp.NewExportRequestFromTraces(td).MarshalProto()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := []byte{1<<3 | 2, 1, 'K'}
+	if !bytes.Contains(body, key) {
+		t.Fatal("BUG: the key is not where it is changed")
+	}
+	var tr wire.Traces
+	if err := tr.Read(bytes.ReplaceAll(body, key, []byte{1<<3 | 2, 1, 'k'}), wire.Limits{Elements: 1 << 20, Attributes: 10, Depth: 1}); err != nil {
+		t.Fatal(err)
+	}
+	b := newBlock()
+	b.append(&tr)
+	o, err := openBlock(encodeBlock(nil, b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3*fewRows + 2 {
+		for _, value := range []string{fmt.Sprint(i), fmt.Sprint(float64(i) + 0.5)} {
+			m := newMatcher(Query{Service: "a", Tags: map[string]string{"k": value, "other": fmt.Sprint(i % 2)}})
+			var want, got []string
+			m.block(b, func(id pcommon.TraceID, _ uint64) { want = append(want, id.String()) })
+			if err := o.search(&m, rowSet{n: o.spans}, func(t int, _ uint64) { got = append(got, o.traceID(t).String()) }); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("k=%s: got %v; want %v", value, got, want)
+			}
+		}
+	}
 }

@@ -42,11 +42,15 @@ type frame struct {
 	size int // when inflated
 }
 
-func (f frame) inflate() ([]byte, error) {
+// inflate returns what the frame holds; buf is for it to lie in.
+func (f frame) inflate(buf *[]byte) ([]byte, error) {
 	if len(f.data) == f.size {
 		return f.data, nil
 	}
-	out, err := zstdDecoder.DecodeAll(f.data, nil)
+	out, err := zstdDecoder.DecodeAll(f.data, (*buf)[:0])
+	if cap(out) > cap(*buf) {
+		*buf = out
+	}
 	if err == nil && len(out) != f.size {
 		err = errShort
 	}
@@ -118,6 +122,7 @@ func (o *opened) bytes() int64 {
 func (o *opened) dictionaries(values int) error {
 	o.groups = make([]int, values)
 	d := o.cursor()
+	defer d.release()
 	if err := d.need(colNames, colResources, colScopes, colKeys, colShapes); err != nil {
 		return err
 	}
@@ -205,6 +210,7 @@ func (o *opened) rows(traces ...int) (*block, error) {
 
 func (o *opened) tryRows(traces []int) (*block, error) {
 	d := o.cursor()
+	defer d.release()
 	if err := d.need(allCols...); err != nil {
 		return nil, err
 	}

@@ -15,6 +15,18 @@ func (r *rowSet) has(row int) bool {
 	return r.words == nil || row < r.n && r.words[row/64]>>(row%64)&1 != 0
 }
 
+// few reports whether it has at most limit rows.
+func (r *rowSet) few(limit int) bool {
+	if r.words == nil {
+		return r.n <= limit
+	}
+	n := 0
+	for _, w := range r.words {
+		n += bits.OnesCount64(w)
+	}
+	return n <= limit
+}
+
 // any reports whether it has one of the rows from … to.
 func (r *rowSet) any(from, to int) bool {
 	for row := from; row < to; row++ {

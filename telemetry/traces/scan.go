@@ -12,6 +12,7 @@ func (o *opened) search(m *matcher, may rowSet, found func(trace int, start uint
 	if !ok {
 		return nil
 	}
+	defer sc.d.release()
 	if sc.slow {
 		b, err := o.block()
 		if err != nil {
@@ -26,6 +27,10 @@ func (o *opened) search(m *matcher, may rowSet, found func(trace int, start uint
 			}
 		}
 		return nil
+	}
+	may, err := sc.narrow(may)
+	if err != nil || may.empty() {
+		return err
 	}
 	rows, err := sc.candidates(may)
 	if err != nil {
@@ -59,6 +64,7 @@ type scanTag struct {
 	value     string
 	resources []bool   // that have it
 	columns   []uint32 // of values of that key
+	readers   []tagColumn
 }
 
 // candidate is a span that fulfils all but the tags.
@@ -151,11 +157,11 @@ func (sc *scan) withTags(rows []candidate) (out []candidate, err error) {
 	if err != nil {
 		return nil, err
 	}
+	has := make([]bool, len(sc.tags))
 	for _, r := range rows {
 		for w.row < r.row {
 			w.next(nil)
 		}
-		has := make([]bool, len(sc.tags))
 		s := span{kind: r.kind & 15, status: r.kind >> 4}
 		for i, t := range sc.tags {
 			has[i] = t.resources[r.resource] || t.derived != nil && t.derived(sc.d.b, &s) == t.value
@@ -164,9 +170,6 @@ func (sc *scan) withTags(rows []candidate) (out []candidate, err error) {
 		if !slices.Contains(has, false) {
 			out = append(out, r)
 		}
-		if err := sc.d.failed(); err != nil {
-			return nil, err
-		}
 	}
-	return out, nil
+	return out, sc.d.failed()
 }

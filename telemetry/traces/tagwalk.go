@@ -31,15 +31,15 @@ func newTagWalk(sc *scan) (*tagWalk, error) {
 	w := &tagWalk{d: sc.d, byShape: make([][]uint8, len(sc.o.shapes))}
 	number := map[uint32]uint8{}
 	for i, t := range sc.tags {
-		for _, c := range t.columns {
+		for j, c := range t.columns {
 			// A key has at most one column for each type, and a query 32 tags.
-			number[c] = uint8(len(w.columns))
-			tc, err := newTagColumn(sc.d, c, i, t.value)
-			if err != nil {
-				return nil, err
-			}
-			w.columns = append(w.columns, tc)
+			number[c] = uint8(len(w.columns) + j)
 		}
+		columns, err := sc.columnsOf(i)
+		if err != nil {
+			return nil, err
+		}
+		w.columns = append(w.columns, columns...)
 	}
 	for shape, cols := range sc.o.shapes {
 		for _, c := range cols {

@@ -26,7 +26,7 @@ func (d *decoder) text(i uint32) error {
 		return nil
 	}
 	d.chunks[n] = true
-	data, err := d.o.frames[numCols+len(d.values)+n].inflate()
+	data, err := d.inflate(numCols + len(d.values) + n)
 	if err != nil {
 		return err
 	}
@@ -50,8 +50,10 @@ func (d *decoder) text(i uint32) error {
 
 // seek looks for a string among all, without keeping any.
 func (d *decoder) seek(s string) (number uint32, ok bool, err error) {
+	buf := buffers.Get().(*[]byte)
+	defer giveBack(buf)
 	for n := range d.chunks {
-		data, err := d.o.frames[numCols+len(d.values)+n].inflate()
+		data, err := d.o.frames[numCols+len(d.values)+n].inflate(buf)
 		if err != nil {
 			return 0, false, err
 		}
