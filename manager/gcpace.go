@@ -18,6 +18,8 @@ const (
 	// 350 MiB of garbage with ten thousand nodes, and each collection looks at all
 	// that is alive.
 	leastHeadroom = 128 << 20
+	// doubled is what of the other memory that is alive may grow to twice its size.
+	doubled = 256 << 20
 	// tuneEvery is how often the pace is set.
 	tuneEvery = 2 * time.Second
 )
@@ -40,17 +42,17 @@ func readMemory() memory {
 
 // gcPercent is the pace of the garbage collector for so many polls: 100, the
 // runtime's own, without any and for a small heap. What else is alive beyond
-// leastHeadroom may grow by half: that are series, streams and roll-ups of many
-// nodes, which live long. It costs a collector that is a tenth of the manager's
-// work a third more, and saves 150 MiB with a thousand nodes of 110 points.
+// doubled may grow by half: that are series, streams and roll-ups of many nodes,
+// which live long. That costs a collector, which is a tenth of the manager's work, up
+// to a third more, and bounds what a thousand nodes of 110 points take to 1 GiB.
 func gcPercent(m memory, polls int) int {
 	all := int64(m.live + m.stacks)
 	if all == 0 {
 		return 100
 	}
 	other := all - int64(polls)*pollBytes
-	if other > leastHeadroom {
-		other = leastHeadroom + (other-leastHeadroom)/2
+	if other > doubled {
+		other = doubled + (other-doubled)/2
 	}
 	headroom := min(max(other, leastHeadroom), all)
 	return int(100 * headroom / all)

@@ -94,20 +94,16 @@ func room[T any](c *checker, list *[]T, n int, size int64) error {
 }
 
 func (r *reader) request(b []byte) error {
-	for i := 0; i < len(b); {
-		if b[i] != 1<<3|bytesType {
+	w := walk{b: b}
+	for w.next() {
+		if w.tag != 1<<3|bytesType {
 			return ErrOdd
 		}
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return ErrOdd
-		}
-		i = next
-		if err := r.resourceMetrics(v); err != nil {
+		if err := r.resourceMetrics(w.v); err != nil {
 			return err
 		}
 	}
-	return nil
+	return w.err()
 }
 
 func (r *reader) resourceMetrics(b []byte) error {
@@ -121,34 +117,30 @@ func (r *reader) resourceMetrics(b []byte) error {
 	res := Resource{raw: b}
 	from := len(m.metrics)
 	described := false
-	for i := 0; i < len(b); { // pdata writes the resource last, protobuf first
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return ErrOdd
-		}
+	w := walk{b: b}
+	for w.next() { // pdata writes the resource last, protobuf first
 		var err error
-		switch b[i] {
+		switch w.tag {
 		case 1<<3 | bytesType:
 			if described {
 				return ErrOdd
 			}
 			described = true
-			res.desc = v
-			res.Attrs, _, err = r.resource(&m.attrs, v)
+			res.desc = w.v
+			res.Attrs, _, err = r.resource(&m.attrs, w.v)
 		case 2<<3 | bytesType:
-			err = r.scopeMetrics(v)
+			err = r.scopeMetrics(w.v)
 		case 3<<3 | bytesType: // schema URL
 		default:
-			return ErrOdd
+			err = ErrOdd
 		}
 		if err != nil {
 			return err
 		}
-		i = next
 	}
 	res.Metrics = m.metrics[from:len(m.metrics):len(m.metrics)]
 	m.Resources = append(m.Resources, res)
-	return nil
+	return w.err()
 }
 
 // spareAttrs is how many attributes the receiver adds to a resource.
@@ -157,43 +149,36 @@ const spareAttrs = 4
 // resource reads a Resource message, whose attributes it puts into list.
 func (c *checker) resource(list *[]Attr, b []byte) (attrs Attrs, dropped uint32, err error) {
 	from := len(*list)
-	for i := 0; i < len(b); {
-		if b[i] == 2<<3|varintType { // attributes that were dropped
-			var n uint64
-			if n, i = varint(b, i+1); i < 0 {
-				return nil, 0, ErrOdd
-			}
-			dropped = uint32(n)
-			continue
-		}
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return nil, 0, ErrOdd
-		}
-		switch b[i] {
+	w := walk{b: b}
+	for w.next() {
+		switch w.tag {
 		case 1<<3 | bytesType:
 			if len(*list)-from >= c.lim.Attributes {
 				return nil, 0, tooManyAttributes("resource", c.lim.Attributes)
 			}
-			if _, err := c.attribute(v); err != nil {
+			if _, err := c.attribute(w.v); err != nil {
 				return nil, 0, err
 			}
 			if err := room(c, list, 1, attrBytes); err != nil {
 				return nil, 0, err
 			}
-			a, ok := parseAttr(v)
+			a, ok := parseAttr(w.v)
 			if !ok {
 				return nil, 0, ErrOdd
 			}
 			*list = append(*list, a)
+		case 2<<3 | varintType: // attributes that were dropped
+			dropped = uint32(w.n)
 		case 3<<3 | bytesType:
-			if err := c.entityRef(v); err != nil {
+			if err := c.entityRef(w.v); err != nil {
 				return nil, 0, err
 			}
 		default:
 			return nil, 0, ErrOdd
 		}
-		i = next
+	}
+	if err := w.err(); err != nil {
+		return nil, 0, err
 	}
 	if err := room(c, list, spareAttrs, attrBytes); err != nil {
 		return nil, 0, err
@@ -208,17 +193,15 @@ func (c *checker) entityRef(b []byte) error {
 	if err := c.element(); err != nil {
 		return err
 	}
-	for i := 0; i < len(b); {
-		switch b[i] {
+	w := walk{b: b}
+	for w.next() {
+		switch w.tag {
 		case 1<<3 | bytesType, 2<<3 | bytesType, 3<<3 | bytesType, 4<<3 | bytesType:
 		default:
 			return ErrOdd
 		}
-		if _, i = bytesAt(b, i+1); i < 0 {
-			return ErrOdd
-		}
 	}
-	return nil
+	return w.err()
 }
 
 func (r *reader) scopeMetrics(b []byte) error {
@@ -227,68 +210,58 @@ func (r *reader) scopeMetrics(b []byte) error {
 	}
 	from := len(r.m.metrics)
 	scope, described := "", false
-	for i := 0; i < len(b); {
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return ErrOdd
-		}
+	w := walk{b: b}
+	for w.next() {
 		var err error
-		switch b[i] {
+		switch w.tag {
 		case 1<<3 | bytesType:
 			if described {
 				return ErrOdd
 			}
 			described = true
-			scope, err = r.scope(v)
+			scope, err = r.scope(w.v)
 		case 2<<3 | bytesType:
-			err = r.metric(v)
+			err = r.metric(w.v)
 		case 3<<3 | bytesType: // schema URL
 		default:
-			return ErrOdd
+			err = ErrOdd
 		}
 		if err != nil {
 			return err
 		}
-		i = next
 	}
 	for i := range r.m.metrics[from:] {
 		r.m.metrics[from+i].Scope = scope
 	}
-	return nil
+	return w.err()
 }
 
 // scope returns the name of a scope.
 func (r *reader) scope(b []byte) (name string, err error) {
 	attributes := 0
-	for i := 0; i < len(b); {
-		if b[i] == 4<<3|varintType { // attributes that were dropped
-			if _, i = varint(b, i+1); i < 0 {
-				return "", ErrOdd
-			}
-			continue
-		}
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return "", ErrOdd
-		}
-		switch b[i] {
+	w := walk{b: b}
+	for w.next() {
+		switch w.tag {
 		case 1<<3 | bytesType:
-			name = view(v)
+			name = view(w.v)
 		case 2<<3 | bytesType: // version
 		case 3<<3 | bytesType:
 			if attributes++; attributes > r.lim.Attributes {
 				return "", tooManyAttributes("scope", r.lim.Attributes)
 			}
-			if _, err := r.attribute(v); err != nil {
+			if _, err := r.attribute(w.v); err != nil {
 				return "", err
 			}
+		case 4<<3 | varintType: // attributes that were dropped
 		default:
 			return "", ErrOdd
 		}
-		i = next
 	}
-	return name, nil
+	return name, w.err()
 }
+
+// typeOf says which field of a Metric holds points of which type.
+var typeOf = [16]Type{5: Gauge, 7: Sum, 9: Histogram, 10: Exponential, 11: Summary}
 
 func (r *reader) metric(b []byte) error {
 	if err := r.element(); err != nil {
@@ -301,46 +274,32 @@ func (r *reader) metric(b []byte) error {
 	met := Metric{}
 	attributes := 0
 	var data []byte
-	for i := 0; i < len(b); {
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
+	w := walk{b: b}
+	for w.next() {
+		switch field := w.tag >> 3; {
+		case w.tag&7 != bytesType:
 			return ErrOdd
-		}
-		var of Type
-		switch b[i] {
-		case 1<<3 | bytesType:
-			met.Name = view(v)
-		case 2<<3 | bytesType:
-			met.Description = view(v)
-		case 3<<3 | bytesType:
-			met.Unit = view(v)
-		case 5<<3 | bytesType:
-			of = Gauge
-		case 7<<3 | bytesType:
-			of = Sum
-		case 9<<3 | bytesType:
-			of = Histogram
-		case 10<<3 | bytesType:
-			of = Exponential
-		case 11<<3 | bytesType:
-			of = Summary
-		case 12<<3 | bytesType: // metadata
+		case field == 1:
+			met.Name = view(w.v)
+		case field == 2:
+			met.Description = view(w.v)
+		case field == 3:
+			met.Unit = view(w.v)
+		case field == 12: // metadata
 			if attributes++; attributes > r.lim.Attributes {
 				return tooManyAttributes("metric", r.lim.Attributes)
 			}
-			if _, err := r.attribute(v); err != nil {
+			if _, err := r.attribute(w.v); err != nil {
 				return err
 			}
-		default:
+		case typeOf[field] == None || met.Type != None:
 			return ErrOdd
+		default:
+			met.Type, data = typeOf[field], w.v
 		}
-		if of != None {
-			if met.Type != None {
-				return ErrOdd
-			}
-			met.Type, data = of, v
-		}
-		i = next
+	}
+	if err := w.err(); err != nil {
+		return err
 	}
 	if met.Type != None {
 		if err := r.data(&met, data); err != nil {
@@ -357,36 +316,30 @@ func (r *reader) data(met *Metric, b []byte) error {
 		return err
 	}
 	from := len(r.m.points)
-	for i := 0; i < len(b); {
-		switch tag := b[i]; tag {
+	w := walk{b: b}
+	for w.next() {
+		switch w.tag {
 		case 1<<3 | bytesType:
-			v, next := bytesAt(b, i+1)
-			if next < 0 {
-				return ErrOdd
-			}
-			i = next
-			if err := r.point(met.Type, v); err != nil {
+			if err := r.point(met.Type, w.v); err != nil {
 				return err
 			}
-		case 2<<3 | varintType, 3<<3 | varintType:
-			var n uint64
-			if n, i = varint(b, i+1); i < 0 {
+		case 2<<3 | varintType:
+			if met.Type == Gauge || met.Type == Summary {
 				return ErrOdd
 			}
-			switch {
-			case met.Type == Gauge || met.Type == Summary || tag == 3<<3 && met.Type != Sum:
-				return ErrOdd
-			case tag == 3<<3:
-				met.Monotonic = n != 0
-			case int32(n) == int32(Delta) || int32(n) == int32(Cumulative):
-				met.Temporality = Temporality(n)
-			default:
-				met.Temporality = Unspecified
+			met.Temporality = Unspecified
+			if t := int32(w.n); t == int32(Delta) || t == int32(Cumulative) {
+				met.Temporality = Temporality(t)
 			}
+		case 3<<3 | varintType:
+			if met.Type != Sum {
+				return ErrOdd
+			}
+			met.Monotonic = w.n != 0
 		default:
 			return ErrOdd
 		}
 	}
 	met.Points = r.m.points[from:len(r.m.points):len(r.m.points)]
-	return nil
+	return w.err()
 }

@@ -116,31 +116,22 @@ func plainValue(v []byte) bool {
 // keyValue checks a KeyValue message of any form.
 func (c *checker) keyValue(b []byte, depth int) (key string, err error) {
 	named, valued := false, false
-	for i := 0; i < len(b); {
-		if b[i] == tagKeyIndex {
-			if _, i = varint(b, i+1); i < 0 {
-				return "", ErrOdd
-			}
-			continue
-		}
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return "", ErrOdd
-		}
+	w := walk{b: b}
+	for w.next() {
 		switch {
-		case b[i] == tagKey && !named:
-			key, named = view(v), true
-		case b[i] == tagValue && !valued:
+		case w.tag == tagKeyIndex:
+		case w.tag == tagKey && !named:
+			key, named = view(w.v), true
+		case w.tag == tagValue && !valued:
 			valued = true
-			if err := c.anyValue(v, depth); err != nil {
+			if err := c.anyValue(w.v, depth); err != nil {
 				return "", err
 			}
 		default:
 			return "", ErrOdd
 		}
-		i = next
 	}
-	return key, nil
+	return key, w.err()
 }
 
 // anyValue checks an AnyValue message: one field or none.
@@ -175,17 +166,13 @@ func (c *checker) anyValue(b []byte, depth int) error {
 // values checks an ArrayValue or KeyValueList message.
 func (c *checker) values(b []byte, isMap bool, depth int) error {
 	attributes := 0
-	for i := 0; i < len(b); {
-		if b[i] != 1<<3|bytesType {
+	w := walk{b: b}
+	for w.next() {
+		if w.tag != 1<<3|bytesType {
 			return ErrOdd
 		}
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return ErrOdd
-		}
-		i = next
 		if !isMap {
-			if err := c.anyValue(v, depth); err != nil {
+			if err := c.anyValue(w.v, depth); err != nil {
 				return err
 			}
 			continue
@@ -193,11 +180,11 @@ func (c *checker) values(b []byte, isMap bool, depth int) error {
 		if attributes++; attributes > c.lim.Attributes {
 			return tooManyAttributes("map", c.lim.Attributes)
 		}
-		if _, err := c.keyValue(v, depth); err != nil {
+		if _, err := c.keyValue(w.v, depth); err != nil {
 			return err
 		}
 	}
-	return nil
+	return w.err()
 }
 
 func tooManyAttributes(of string, limit int) error {

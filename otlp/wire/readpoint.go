@@ -180,37 +180,27 @@ func (r *reader) buckets(u *Buckets, b []byte) error {
 			return err
 		}
 	}
-	for i := 0; i < len(b); {
-		switch b[i] {
-		case 1<<3 | varintType:
-			var n uint64
-			if n, i = varint(b, i+1); i < 0 {
-				return ErrOdd
-			}
-			u.Offset = zigzag(n)
-		case 2<<3 | bytesType:
-			if u.Counts != nil {
-				return ErrOdd
-			}
-			var v []byte
-			if v, i = bytesAt(b, i+1); i < 0 {
-				return ErrOdd
-			}
-			for j := 0; j < len(v); {
-				if v[j] < 0x80 {
+	w := walk{b: b}
+	for w.next() {
+		switch {
+		case w.tag == 1<<3|varintType:
+			u.Offset = zigzag(w.n)
+		case w.tag == 2<<3|bytesType && u.Counts == nil:
+			for j := 0; j < len(w.v); {
+				if w.v[j] < 0x80 {
 					j++
 					continue
 				}
-				if _, j = varint(v, j); j < 0 {
+				if _, j = varint(w.v, j); j < 0 {
 					return ErrOdd
 				}
 			}
-			u.Counts = v
+			u.Counts = w.v
 		default:
 			return ErrOdd
 		}
 	}
-	return nil
+	return w.err()
 }
 
 func (r *reader) exemplar(b []byte) error {
@@ -223,43 +213,35 @@ func (r *reader) exemplar(b []byte) error {
 	}
 	var e Exemplar
 	var attrs attrRun
-	for i := 0; i < len(b); {
-		switch tag := b[i]; tag {
-		case 2<<3 | fixed64Type, 3<<3 | fixed64Type, 6<<3 | fixed64Type:
-			n, next := fixed64At(b, i+1)
-			if next < 0 {
-				return ErrOdd
+	w := walk{b: b}
+	for {
+		at := w.at
+		if !w.next() {
+			break
+		}
+		switch field := w.tag >> 3; {
+		case w.tag == 2<<3|fixed64Type:
+			e.Time = w.n
+		case w.tag == 3<<3|fixed64Type:
+			e.Value, e.HasValue = math.Float64frombits(w.n), true
+		case w.tag == 6<<3|fixed64Type:
+			e.Value, e.HasValue = float64(int64(w.n)), true
+		case w.tag&7 != bytesType:
+			return ErrOdd
+		case field == 4 && (len(w.v) == 0 || len(w.v) == 8):
+			e.SpanID = w.v
+		case field == 5 && (len(w.v) == 0 || len(w.v) == 16):
+			e.TraceID = w.v
+		case field == 7:
+			if _, err := attrs.take(&r.checker, "exemplar", w.v, at, w.at); err != nil {
+				return err
 			}
-			switch tag >> 3 {
-			case 2:
-				e.Time = n
-			case 3:
-				e.Value, e.HasValue = math.Float64frombits(n), true
-			case 6:
-				e.Value, e.HasValue = float64(int64(n)), true
-			}
-			i = next
-		case 4<<3 | bytesType, 5<<3 | bytesType, 7<<3 | bytesType:
-			v, next := bytesAt(b, i+1)
-			if next < 0 {
-				return ErrOdd
-			}
-			switch field := tag >> 3; {
-			case field == 4 && (len(v) == 0 || len(v) == 8):
-				e.SpanID = v
-			case field == 5 && (len(v) == 0 || len(v) == 16):
-				e.TraceID = v
-			case field == 7:
-				if _, err := attrs.take(&r.checker, "exemplar", v, i, next); err != nil {
-					return err
-				}
-			default:
-				return ErrOdd
-			}
-			i = next
 		default:
 			return ErrOdd
 		}
+	}
+	if err := w.err(); err != nil {
+		return err
 	}
 	e.Attrs = attrs.of(b)
 	m.exemplars = append(m.exemplars, e)
@@ -275,21 +257,17 @@ func (r *reader) quantile(b []byte) error {
 		return err
 	}
 	var q Quantile
-	for i := 0; i < len(b); {
-		n, next := fixed64At(b, i+1)
-		if next < 0 {
-			return ErrOdd
-		}
-		switch b[i] {
+	w := walk{b: b}
+	for w.next() {
+		switch w.tag {
 		case 1<<3 | fixed64Type:
-			q.Quantile = math.Float64frombits(n)
+			q.Quantile = math.Float64frombits(w.n)
 		case 2<<3 | fixed64Type:
-			q.Value = math.Float64frombits(n)
+			q.Value = math.Float64frombits(w.n)
 		default:
 			return ErrOdd
 		}
-		i = next
 	}
 	m.quantiles = append(m.quantiles, q)
-	return nil
+	return w.err()
 }
