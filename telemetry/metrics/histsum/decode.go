@@ -248,7 +248,24 @@ func (d *decoder) read(chunk []byte, r *rows, mint, maxt int64, buckets bool, ce
 	return true, d.keep(r, last)
 }
 
-// buckets reads those of a sample that is not a chunk's first.
+// codes say how a number with a prefix of so many ones, at most 6, is written:
+// in how many bits in all, by how much a word that begins behind the prefix is
+// shifted, and which bits are left then. Above half they stand for full less.
+var codes = func() (c [8]struct {
+	length, shift    uint8
+	mask, half, full int64
+}) {
+	for ones, size := range sizes[:7] {
+		c[ones].length, c[ones].shift = uint8(ones+1)+size, (64-size)&63
+		if size > 0 {
+			c[ones].mask, c[ones].half, c[ones].full = 1<<size-1, 1<<(size-1), 1<<size
+		}
+	}
+	return c
+}()
+
+// buckets reads those of a sample that is not a chunk's first. Which code comes
+// next is chance: there is one way for all the usual ones, without a branch.
 func (d *decoder) buckets() {
 	buf, at, limit, diff := d.buf, d.at, d.limit, d.diff
 	for j, c := range d.change[:len(diff)] {
@@ -256,19 +273,20 @@ func (d *decoder) buckets() {
 			break
 		}
 		x := binary.BigEndian.Uint64(buf[at>>3:]) << (at & 7)
-		if x>>63 == 0 {
-			at++
-			diff[j] += c
-			continue
-		}
-		if ones := uint(bits.LeadingZeros64(^x)); ones <= 6 {
-			size := uint(sizes[ones])
-			at += ones + 1 + size
-			c += signed(x<<(ones+1)>>(64-size), size)
-		} else {
+		ones := bits.LeadingZeros64(^x)
+		if ones > 6 {
 			d.at = at
 			c += d.int()
 			at = d.at
+		} else {
+			code := &codes[ones&7]
+			at += uint(code.length)
+			n := int64(x<<(uint(ones+1)&63)>>(code.shift&63)) & code.mask
+			var less int64
+			if n > code.half {
+				less = code.full
+			}
+			c += n - less
 		}
 		d.change[j] = c
 		diff[j] += c

@@ -182,3 +182,52 @@ func FuzzDecode(f *testing.F) {
 		compare(t, chunk)
 	})
 }
+
+// BenchmarkDecode reads chunks of 24 buckets as roll-ups have them.
+func BenchmarkDecode(b *testing.B) {
+	r := rand.New(rand.NewPCG(5, 6))
+	c := chunkenc.NewHistogramChunk()
+	app, err := c.Appender()
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := &histogram.Histogram{Schema: 3, PositiveSpans: []histogram.Span{{Offset: -50, Length: 24}}}
+	var counts [24]int64
+	const samples = 50
+	for i := range samples {
+		h.PositiveBuckets = nil
+		prev := int64(0)
+		for j := range counts {
+			more := r.Int64N(4)
+			counts[j] += more
+			h.Count += uint64(more)
+			h.PositiveBuckets = append(h.PositiveBuckets, counts[j]-prev)
+			prev = counts[j]
+		}
+		h.Sum = float64(h.Count) / 64
+		if _, _, app, err = app.AppendHistogram(nil, 0, int64(i)*10_000, h.Copy(), true); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("ours", func(b *testing.B) {
+		var got rows
+		for b.Loop() {
+			got.empty()
+			if _, err := got.decoder.read(c.Bytes(), &got, 0, math.MaxInt64, true, 1<<20); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/samples, "ns/sample")
+	})
+	b.Run("chunkenc", func(b *testing.B) {
+		var it chunkenc.Iterator
+		var h histogram.FloatHistogram
+		for b.Loop() {
+			it = c.Iterator(it)
+			for it.Next() != chunkenc.ValNone {
+				it.AtFloatHistogram(&h)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/samples, "ns/sample")
+	})
+}

@@ -53,15 +53,15 @@ func (g *group) cover(r *rows, cells int) error {
 		return errIrregular
 	}
 	lo, hi := g.lo, g.lo+g.width
-	for i := range r.t {
-		from, b := r.row(i)
-		if len(b) == 0 {
+	for i, off := range r.off[1:] {
+		from, n := int(r.lo[i]), off-r.off[i]
+		if n == 0 || from >= lo && from+n <= hi {
 			continue
 		}
 		if lo == hi {
-			lo, hi = from, from+len(b)
+			lo, hi = from, from+n
 		}
-		lo, hi = min(lo, from), max(hi, from+len(b))
+		lo, hi = min(lo, from), max(hi, from+n)
 	}
 	if lo == g.lo && hi-lo == g.width {
 		return nil
@@ -90,23 +90,30 @@ func (g *group) cover(r *rows, cells int) error {
 // after begin and ends at end, milliseconds; perSecond is what an increase is divided by.
 // The arithmetic, and its order, is that of PromQL's rate.
 func (g *group) add(step int, r *rows, from, to int, begin, end int64, perSecond float64) {
-	var diff []float64
-	if g.width > 0 { // with buckets
-		diff = g.diff[:g.width]
-		clear(diff)
-		if lo, last := r.row(to); len(last) > 0 {
-			copy(diff[lo-g.lo:], last)
-		}
-	}
 	count, sum, zero := r.count[to], r.sum[to], r.zero[to]
-	if !r.reset[from+1] { // else what was before the first reset is not of this window
-		g.plus(diff, r, from, -1)
+	lo, diff := r.row(to)
+	resets := slices.Contains(r.reset[from+1:to+1], true)
+	first, before := r.row(from)
+	if !resets && first == lo && len(before) == len(diff) {
+		into := g.diff[:len(diff)]
+		for i, n := range diff {
+			into[i] = n - before[i]
+		}
+		diff = into
 		count, sum, zero = count-r.count[from], sum-r.sum[from], zero-r.zero[from]
-	}
-	for i := from + 2; i <= to; i++ {
-		if r.reset[i] {
-			g.plus(diff, r, i-1, 1)
-			count, sum, zero = count+r.count[i-1], sum+r.sum[i-1], zero+r.zero[i-1]
+	} else {
+		lo, diff = g.lo, g.diff[:g.width]
+		clear(diff)
+		g.plus(diff, r, to, 1)
+		if !r.reset[from+1] { // else what was before the first reset is not of this window
+			g.plus(diff, r, from, -1)
+			count, sum, zero = count-r.count[from], sum-r.sum[from], zero-r.zero[from]
+		}
+		for i := from + 2; i <= to; i++ {
+			if r.reset[i] {
+				g.plus(diff, r, i-1, 1)
+				count, sum, zero = count+r.count[i-1], sum+r.sum[i-1], zero+r.zero[i-1]
+			}
 		}
 	}
 	factor := extrapolation(r.t[from], r.t[to], begin, end, to-from, r.count[from], count) / perSecond
@@ -114,8 +121,11 @@ func (g *group) add(step int, r *rows, from, to int, begin, end int64, perSecond
 	g.count[step], g.countC[step] = kahansum.Inc(count*factor, g.count[step], g.countC[step])
 	g.sum[step], g.sumC[step] = kahansum.Inc(sum*factor, g.sum[step], g.sumC[step])
 	g.zero[step], g.zeroC[step] = kahansum.Inc(zero*factor, g.zero[step], g.zeroC[step])
-	n := g.n[step*g.width:][:len(diff)]
-	c := g.c[step*g.width:][:len(diff)]
+	if len(diff) == 0 {
+		return
+	}
+	n := g.n[step*g.width+lo-g.lo:][:len(diff)]
+	c := g.c[step*g.width+lo-g.lo:][:len(diff)]
 	for i, d := range diff {
 		if d != 0 {
 			n[i], c[i] = kahansum.Inc(d*factor, n[i], c[i])
