@@ -29,6 +29,7 @@ type decoder struct {
 	// Of each stored bucket: its difference to the one before it, and what that
 	// changed by with the last sample.
 	diff, change []int64
+	turns        []int64   // of one sample
 	place        []int32   // of each stored bucket in a row
 	first        int32     // number of the row's first bucket
 	width        int       // of a row
@@ -248,50 +249,78 @@ func (d *decoder) read(chunk []byte, r *rows, mint, maxt int64, buckets bool, ce
 	return true, d.keep(r, last)
 }
 
-// codes say how a number with a prefix of so many ones, at most 6, is written:
-// in how many bits in all, by how much a word that begins behind the prefix is
-// shifted, and which bits are left then. Above half they stand for full less.
-var codes = func() (c [8]struct {
-	length, shift    uint8
-	mask, half, full int64
-}) {
-	for ones, size := range sizes[:7] {
-		c[ones].length, c[ones].shift = uint8(ones+1)+size, (64-size)&63
-		if size > 0 {
-			c[ones].mask, c[ones].half, c[ones].full = 1<<size-1, 1<<(size-1), 1<<size
+// pair is what the next bits begin with: one number, or two, of at most
+// pairBits bits together. bits is 0 if not even one fits.
+type pair struct {
+	first, second int8
+	bits, n       uint8
+}
+
+const pairBits = 11
+
+// pairs lists them by the bits.
+var pairs = func() (all [1 << pairBits]pair) {
+	// one returns the number that so many of the bits of x begin with, and its length.
+	one := func(x uint64, left uint) (int64, uint) {
+		ones := uint(bits.LeadingZeros64(^x))
+		if ones == 0 && left > 0 {
+			return 0, 1
+		}
+		if ones > 6 {
+			return 0, 0
+		}
+		size := uint(sizes[ones])
+		if size > 6 || ones+1+size > left {
+			return 0, 0
+		}
+		return signed(x<<(ones+1)>>(64-size), size), ones + 1 + size
+	}
+	for i := range all {
+		x := uint64(i) << (64 - pairBits)
+		v, n := one(x, pairBits)
+		if n == 0 {
+			continue
+		}
+		w, m := one(x<<n, pairBits-n)
+		all[i] = pair{int8(v), int8(w), uint8(n + m), 1}
+		if m > 0 {
+			all[i].n = 2
 		}
 	}
-	return c
+	return all
 }()
 
-// buckets reads those of a sample that is not a chunk's first. Which code comes
-// next is chance: there is one way for all the usual ones, without a branch.
+// buckets reads those of a sample that is not a chunk's first: how much each
+// change differs from the one before, mostly two in one step.
 func (d *decoder) buckets() {
-	buf, at, limit, diff := d.buf, d.at, d.limit, d.diff
-	for j, c := range d.change[:len(diff)] {
+	n := len(d.diff)
+	if cap(d.turns) < n+1 {
+		d.turns = make([]int64, 2*n+1)
+	}
+	turns := d.turns[:n+1] // the second of a pair may be one too many
+	buf, at, limit := d.buf, d.at, d.limit
+	for j := 0; j < n; {
 		if at > limit {
 			break
 		}
 		x := binary.BigEndian.Uint64(buf[at>>3:]) << (at & 7)
-		ones := bits.LeadingZeros64(^x)
-		if ones > 6 {
-			d.at = at
-			c += d.int()
-			at = d.at
-		} else {
-			code := &codes[ones&7]
-			at += uint(code.length)
-			n := int64(x<<(uint(ones+1)&63)>>(code.shift&63)) & code.mask
-			var less int64
-			if n > code.half {
-				less = code.full
-			}
-			c += n - less
+		if p := &pairs[x>>(64-pairBits)]; p.bits > 0 && j+int(p.n) <= n {
+			turns[j], turns[j+1] = int64(p.first), int64(p.second)
+			at += uint(p.bits)
+			j += int(p.n)
+			continue
 		}
-		d.change[j] = c
-		diff[j] += c
+		d.at = at
+		turns[j] = d.int()
+		at = d.at
+		j++
 	}
 	d.at = at
+	change, diff := d.change[:n], d.diff[:n]
+	for j, turn := range turns[:n] {
+		change[j] += turn
+		diff[j] += change[j]
+	}
 }
 
 // xor reads by which bits a sum differs from the one before.
