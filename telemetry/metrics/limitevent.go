@@ -191,8 +191,8 @@ func (t *table) census(o *owner) *census {
 	for i := range t.shards {
 		sh := &t.shards[i]
 		sh.mu.Lock()
-		for _, s := range sh.buckets {
-			for ; s != nil; s = s.next {
+		for _, chain := range sh.buckets {
+			for s := chain.head; s != nil; s = s.next {
 				if s.owner == o {
 					c.add(s.lbls)
 				}

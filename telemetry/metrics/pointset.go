@@ -6,16 +6,33 @@ package metrics
 // making points is half of what churn costs. The zero value is ready. Not safe
 // for concurrent use.
 type pointSet struct {
-	buckets []*point // a power of two
+	buckets []pointChain // a power of two
 	n       int
 }
+
+type pointChain struct {
+	head *point
+	marks
+}
+
+// marks remember six bits of each hash in a chain, so that a look for what is not
+// there, as each new series begins with two, mostly ends before it reads memory
+// that is far away. Bits of what was dropped stay until the table grows.
+type marks uint64
+
+func (m marks) has(hash uint64) bool { return m>>(hash>>58)&1 != 0 }
+func (m *marks) mark(hash uint64)    { *m |= 1 << (hash >> 58) }
 
 // get returns the point of key, whose hash is h, or nil.
 func (ps *pointSet) get(h uint64, key []byte) *point {
 	if ps.n == 0 {
 		return nil
 	}
-	for p := ps.buckets[h&uint64(len(ps.buckets)-1)]; p != nil; p = p.next {
+	chain := &ps.buckets[h&uint64(len(ps.buckets)-1)]
+	if !chain.has(h) {
+		return nil
+	}
+	for p := chain.head; p != nil; p = p.next {
 		if p.hash == h && p.key == string(key) {
 			return p
 		}
@@ -28,20 +45,24 @@ func (ps *pointSet) add(p *point) {
 	if ps.n >= len(ps.buckets) {
 		ps.grow()
 	}
-	b := &ps.buckets[p.hash&uint64(len(ps.buckets)-1)]
-	p.next, *b = *b, p
+	ps.link(p)
 	p.in = true
 	ps.n++
 }
 
+func (ps *pointSet) link(p *point) {
+	chain := &ps.buckets[p.hash&uint64(len(ps.buckets)-1)]
+	p.next, chain.head = chain.head, p
+	chain.mark(p.hash)
+}
+
 func (ps *pointSet) grow() {
 	old := ps.buckets
-	ps.buckets = make([]*point, max(4, 2*len(old)))
-	for _, p := range old {
-		for p != nil {
+	ps.buckets = make([]pointChain, max(4, 2*len(old)))
+	for _, chain := range old {
+		for p := chain.head; p != nil; {
 			next := p.next
-			b := &ps.buckets[p.hash&uint64(len(ps.buckets)-1)]
-			p.next, *b = *b, p
+			ps.link(p)
 			p = next
 		}
 	}
@@ -50,7 +71,7 @@ func (ps *pointSet) grow() {
 // drop takes out the points that f returns true for and returns how many.
 func (ps *pointSet) drop(f func(*point) bool) (dropped int) {
 	for i := range ps.buckets {
-		at := &ps.buckets[i]
+		at := &ps.buckets[i].head
 		for p := *at; p != nil; p = p.next {
 			if f(p) {
 				*at = p.next
@@ -69,8 +90,8 @@ func (ps *pointSet) drop(f func(*point) bool) (dropped int) {
 
 // each calls f for all points.
 func (ps *pointSet) each(f func(*point)) {
-	for _, p := range ps.buckets {
-		for ; p != nil; p = p.next {
+	for _, chain := range ps.buckets {
+		for p := chain.head; p != nil; p = p.next {
 			f(p)
 		}
 	}

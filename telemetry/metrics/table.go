@@ -71,8 +71,13 @@ type table struct {
 // tableShard is a hash table whose chains run through the series.
 type tableShard struct {
 	mu      sync.Mutex
-	buckets []*Series // a power of two; by label hash, without the bits that chose the shard
+	buckets []seriesChain // a power of two; by label hash, without the bits that chose the shard
 	n       int
+}
+
+type seriesChain struct {
+	head *Series
+	marks
 }
 
 const (
@@ -80,8 +85,8 @@ const (
 	tableShardBits = 6
 )
 
-// at returns the head of the chain for a label hash.
-func (sh *tableShard) at(hash uint64) **Series {
+// at returns the chain for a label hash.
+func (sh *tableShard) at(hash uint64) *seriesChain {
 	return &sh.buckets[hash>>tableShardBits&uint64(len(sh.buckets)-1)]
 }
 
@@ -89,19 +94,23 @@ func (sh *tableShard) add(s *Series) {
 	if sh.n >= len(sh.buckets) {
 		sh.grow()
 	}
-	head := sh.at(s.hash)
-	s.next, *head = *head, s
+	sh.link(s)
 	sh.n++
+}
+
+func (sh *tableShard) link(s *Series) {
+	chain := sh.at(s.hash)
+	s.next, chain.head = chain.head, s
+	chain.mark(s.hash)
 }
 
 func (sh *tableShard) grow() {
 	old := sh.buckets
-	sh.buckets = make([]*Series, max(16, 2*len(old)))
-	for _, s := range old {
-		for s != nil {
+	sh.buckets = make([]seriesChain, max(16, 2*len(old)))
+	for _, chain := range old {
+		for s := chain.head; s != nil; {
 			next := s.next
-			head := sh.at(s.hash)
-			s.next, *head = *head, s
+			sh.link(s)
 			s = next
 		}
 	}
@@ -147,7 +156,8 @@ func (t *table) intern(room *Series, lbls labels.Labels, o *owner) (*Series, err
 	sh := &t.shards[hash%tableShards]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for s := *sh.at(hash); s != nil; s = s.next {
+	chain := sh.at(hash)
+	for s := chain.head; s != nil && chain.has(hash); s = s.next {
 		if s.hash == hash && labels.Equal(s.lbls, lbls) {
 			s.shared.Store(true)
 			return s, nil
@@ -174,7 +184,7 @@ func (t *table) remove(lbls labels.Labels, ref uint64) {
 	sh := &t.shards[hash%tableShards]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	at := sh.at(hash)
+	at := &sh.at(hash).head
 	for s := *at; s != nil; at, s = &s.next, s.next {
 		if s.hash != hash || s.ref.Load() != ref || !labels.Equal(s.lbls, lbls) {
 			continue
@@ -194,8 +204,8 @@ func (t *table) dropUnborn() {
 		sh := &t.shards[i]
 		var unborn []*Series
 		sh.mu.Lock()
-		for _, s := range sh.buckets {
-			for ; s != nil; s = s.next {
+		for _, chain := range sh.buckets {
+			for s := chain.head; s != nil; s = s.next {
 				if s.ref.Load() != 0 {
 					continue
 				}
