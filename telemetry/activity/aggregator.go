@@ -45,6 +45,7 @@ type Aggregator struct {
 	asked   [numWindows]atomic.Int64 // when the matrix was last read, Unix s
 	making  sync.Mutex               // one matrix at a time; before mu
 	warming atomic.Bool              // Run keeps the matrices fresh
+	warmed  [numWindows]int64        // the end that Run has kept the pairs' sums of
 }
 
 // Open restores the checkpoint of Options.Dir. A checkpoint that is damaged is

@@ -56,6 +56,9 @@ func TestWindowsSlide(t *testing.T) {
 			if got := a.Backends(w)["orders.internal:8081"]; requests(got) != 4 || got.Errors != 4 {
 				t.Errorf("backend over %v: got %+v; want 4 requests, 4 errors", w, got)
 			}
+			if w > time.Minute {
+				continue // moves on later, see TestMatrixMovesOnInStepsOfItsOwn
+			}
 			if got := a.BackendNodes("users.internal:8080", w); len(got) != 1 || got[0].Node != "n1" || requests(got[0].Activity) != 90 {
 				t.Errorf("matrix row over %v: got %+v; want n1 with 90", w, got)
 			}
@@ -67,6 +70,11 @@ func TestWindowsSlide(t *testing.T) {
 			feed(t, a, o, n.export(time.Now()))
 		}
 		step()
+		for _, w := range []time.Duration{5 * time.Minute, time.Hour} {
+			if got := a.BackendNodes("users.internal:8080", w); len(got) != 1 || got[0].Node != "n1" || requests(got[0].Activity) != 90 {
+				t.Errorf("matrix row over %v: got %+v; want n1 with 90", w, got)
+			}
+		}
 		act = a.Cluster(time.Minute)
 		if act == nil || act.Requests != 0 || act.ErrorRatio != nil || act.Latency != nil || act.RequestsTotal != 100 {
 			t.Errorf("idle: got %+v; want zero requests of 100, null ratio and latency", act)
@@ -472,5 +480,67 @@ func TestListNamesWhatThereIs(t *testing.T) {
 		if _, err := a.List(tc.by, tc.w); err == nil {
 			t.Errorf("List(%s, %v): got no error", tc.by, tc.w)
 		}
+	}
+}
+
+// TestMatrixMovesOnInStepsOfItsOwn asks every two seconds: each matrix says when
+// its window ends, which is where its step says, with Run and without, and holds
+// just what was told until then; a pair that is younger than that is not in it.
+func TestMatrixMovesOnInStepsOfItsOwn(t *testing.T) {
+	for _, running := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			a := open(t, Options{})
+			if running {
+				run(t, a)
+			}
+			n := newFakeNode("n1")
+			time.Sleep(125 * time.Second) // so that its start is within a step
+			n.start = time.Now().Add(-time.Second)
+			type told struct {
+				at int64
+				n  uint64
+			}
+			var all []told
+			for round := range 150 {
+				if round%5 == 0 {
+					n.call("b", 80, 200, 1+round, 0.01)
+					all = append(all, told{time.Now().Unix(), uint64(1 + round)})
+					feed(t, a, managed("n1", "default", 1), n.export(time.Now()))
+				}
+				time.Sleep(2 * time.Second)
+				now := time.Now().Unix()
+				for i, w := range Windows {
+					list, err := a.List(api.ByNodeBackend, w)
+					if err != nil {
+						t.Fatal(err)
+					}
+					end := list.Time.Unix()
+					if end%matrixSteps[i] != 0 || end > now || end <= now-matrixSteps[i]-fineStep {
+						t.Fatalf("%v: the window ends %d s ago; want a step of %d s", w, now-end, matrixSteps[i])
+					}
+					if end < all[0].at {
+						if len(list.Rows) != 0 {
+							t.Fatalf("%v: got %+v before the first point", w, list.Rows[0].Activity)
+						}
+						continue
+					}
+					if len(list.Rows) != 1 {
+						t.Fatalf("%v: got %d rows", w, len(list.Rows))
+					}
+					var want uint64
+					parts, _ := cut(end, int64(w/time.Second))
+					for _, x := range all {
+						for tier := range topTier(int64(w/time.Second)) + 1 {
+							if s := slotOf(x.at*1e9, tiers[tier].step); s > parts[tier].from && s <= parts[tier].to {
+								want += x.n
+							}
+						}
+					}
+					if got := requests(list.Rows[0].Activity); got != want {
+						t.Fatalf("running %v, %v to %d s ago: got %d; want %d", running, w, now-end, got, want)
+					}
+				}
+			}
+		})
 	}
 }

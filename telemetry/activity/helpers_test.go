@@ -426,6 +426,7 @@ func (k *key) activity(w, now int64, ws *work) (act *api.Activity, until int64) 
 		return nil, math.MaxInt64
 	}
 	_, seconds := cut(now, w)
-	show := s.show(ws)
+	var show shown
+	s.show(&show, ws)
 	return new(row).show(&show, w, seconds, k.total, k.lastFed), s.until
 }

@@ -58,46 +58,59 @@ func (a keyID) name() api.ActivityRow {
 
 // key is one aggregate. The aggregator's mutex guards it.
 type key struct {
-	id      keyID
-	total   uint64 // requests, for ever
-	lastFed int64  // time of the newest point, with or without an increase, Unix ns
-	open    openSlot
-	rings   [numTiers]ring
-	holds   [numWindows]holds
-	shown   [numWindows]shown
+	id       keyID
+	total    uint64 // requests, for ever
+	firstFed int64  // time of the oldest point, Unix ns; 0 is of an earlier life of the manager
+	lastFed  int64  // time of the newest point, with or without an increase, Unix ns
+	touched  uint32 // counts the points
+	windows  [numWindows]shown
+	open     openSlot
+	rings    [numTiers]ring
 }
 
-// holds is how long what is shown of a window is good, if nothing is booked: the
-// aligned times from at to before until, Unix s. An at of 0 is never.
-type holds struct{ at, until int64 }
-
-// shown is what is shown of a window.
+// shown is what is shown of a window, and how long it is good: for the aligned
+// times from at to before until, Unix s, if nothing is booked. An at of 0 is
+// never.
 type shown struct {
-	n       [binnacle.NumOutcomes]uint64
-	latency api.Latency
-	timed   bool // latency is of something
-	some    bool // else no point came in the window: no data is not zero requests
+	at, until int64
+	touched   uint32 // the key's then
+	n         [binnacle.NumOutcomes]uint64
+	latency   api.Latency
+	timed     bool // latency is of something
+	some      bool // else no point came in the window: no data is not zero requests
 }
 
 // touch notes a point of time t.
 func (k *key) touch(t int64) {
+	switch {
+	case k.lastFed == 0:
+		k.firstFed = t
+	case t < k.firstFed:
+		k.firstFed = t
+	}
 	k.lastFed = max(k.lastFed, t)
-	k.holds = [numWindows]holds{}
+	k.touched++
 }
 
 // refresh brings what is shown of Windows[i], w seconds, up to now, aligned Unix
-// seconds.
-func (k *key) refresh(i int, w, now int64, ws *work) *shown {
-	if h := &k.holds[i]; now < h.at || now >= h.until {
-		s, some := k.sum(w, now, ws)
-		*h = holds{now, math.MaxInt64}
-		k.shown[i] = shown{}
-		if some {
-			h.until = s.until
-			k.shown[i] = s.show(ws)
+// seconds. final says that what was added up for just then stays, though later
+// points have come.
+func (k *key) refresh(i int, w, now int64, final bool, ws *work) *shown {
+	h := &k.windows[i]
+	if final && h.at == now || h.touched == k.touched && now >= h.at && now < h.until {
+		return h
+	}
+	if s, some := k.sum(w, now, ws); some {
+		s.show(h, ws)
+		h.until = s.until
+	} else {
+		*h = shown{until: math.MaxInt64}
+		if k.firstFed > now*int64(time.Second) {
+			h.until = k.firstFed / int64(time.Second)
 		}
 	}
-	return &k.shown[i]
+	h.at, h.touched = now, k.touched
+	return h
 }
 
 // idle reports whether nothing in k's slots is of use any more.
@@ -120,7 +133,7 @@ var quantilesShown = []float64{0.50, 0.95, 0.99}
 // reports false when no point came in it: no data is not zero requests.
 func (k *key) sum(w, now int64, ws *work) (s sum, some bool) {
 	fed := k.lastFed / int64(time.Second)
-	if fed <= now-w-fineStep {
+	if fed <= now-w-fineStep || k.firstFed > now*int64(time.Second) {
 		return s, false
 	}
 	ws.sum.reset()
@@ -133,11 +146,10 @@ func (k *key) sum(w, now int64, ws *work) (s sum, some bool) {
 	return s, true
 }
 
-func (s *sum) show(ws *work) shown {
-	out := shown{n: s.n, some: true}
+func (s *sum) show(out *shown, ws *work) {
+	*out = shown{n: s.n, some: true}
 	if s.h.lo <= s.h.hi || s.h.zero > 0 {
 		s.h.quantiles(quantilesShown, ws.q[:])
 		out.latency, out.timed = api.Latency{P50: ws.q[0], P95: ws.q[1], P99: ws.q[2]}, true
 	}
-	return out
 }

@@ -76,7 +76,7 @@ func (a *Aggregator) Groups(w time.Duration) map[binnacle.Group]*api.Activity {
 }
 
 // NodeBackends returns the node x backend matrix, ordered by backend, then
-// node.
+// node. Its longer windows move on in steps of their own, see matrixSteps.
 func (a *Aggregator) NodeBackends(w time.Duration) []api.ActivityRow {
 	if i := windowOf(w); i >= 0 {
 		return a.matrixOf(i).rows
@@ -154,7 +154,8 @@ func (a *Aggregator) Step() (*api.Activity, time.Time) {
 		s.n = step.n
 		s.h.addPacked(step.h)
 	}
-	show := s.show(ws)
+	var show shown
+	s.show(&show, ws)
 	return new(row).show(&show, fineStep, fineStep, k.total, at.UnixNano()), at
 }
 

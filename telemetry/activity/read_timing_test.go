@@ -70,6 +70,7 @@ func BenchmarkStep(b *testing.B) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	a, step := hourOfFleet(b)
+	a.warmAt(step())
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	b.Run("unread", func(b *testing.B) {
