@@ -60,10 +60,12 @@ type ActivityRow struct {
 
 // ActivityList answers GET /v1/activity.
 type ActivityList struct {
-	By     ActivityBy    `json:"by"`
-	Window float64       `json:"window"`
-	Time   time.Time     `json:"time"`
-	Rows   []ActivityRow `json:"rows"`
+	By     ActivityBy `json:"by"`
+	Window float64    `json:"window"`
+	// Time is where the window ends. It moves on every two seconds; by node and
+	// backend every ten over five minutes, and every minute over an hour.
+	Time time.Time     `json:"time"`
+	Rows []ActivityRow `json:"rows"`
 }
 
 // Overview is one event of GET /v1/activity/stream: all that the overview page

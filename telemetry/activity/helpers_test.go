@@ -428,5 +428,5 @@ func (k *key) activity(w, now int64, ws *work) (act *api.Activity, until int64) 
 	_, seconds := cut(now, w)
 	var show shown
 	s.show(&show, ws)
-	return new(row).show(&show, w, seconds, k.total, k.lastFed), s.until
+	return new(row).show(&show, w, seconds, k.total, k.lastFed), s.until(w)
 }

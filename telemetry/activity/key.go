@@ -97,12 +97,25 @@ func (k *key) touch(t int64) {
 // points have come.
 func (k *key) refresh(i int, w, now int64, final bool, ws *work) *shown {
 	h := &k.windows[i]
-	if final && h.at == now || h.touched == k.touched && now >= h.at && now < h.until {
-		return h
+	if !k.good(i, now, final) {
+		s, some := k.sum(w, now, ws)
+		k.show(i, w, now, &s, some, ws)
 	}
-	if s, some := k.sum(w, now, ws); some {
+	return h
+}
+
+// good reports whether what is shown of Windows[i] is of now.
+func (k *key) good(i int, now int64, final bool) bool {
+	h := &k.windows[i]
+	return final && h.at == now || h.touched == k.touched && now >= h.at && now < h.until
+}
+
+// show notes what is shown of Windows[i], by its sum.
+func (k *key) show(i int, w, now int64, s *sum, some bool, ws *work) {
+	h := &k.windows[i]
+	if some {
 		s.show(h, ws)
-		h.until = s.until
+		h.until = min(s.until(w), k.lastFed/int64(time.Second)+w+fineStep)
 	} else {
 		*h = shown{until: math.MaxInt64}
 		if k.firstFed > now*int64(time.Second) {
@@ -110,7 +123,27 @@ func (k *key) refresh(i int, w, now int64, final bool, ws *work) *shown {
 		}
 	}
 	h.at, h.touched = now, k.touched
-	return h
+}
+
+// refreshShort is refresh for the two shortest windows, of which the second is the
+// first and as many slots before it.
+func (k *key) refreshShort(now int64, ws *work) {
+	const short, long = 30, 60
+	if k.good(0, now, false) && k.good(1, now, false) {
+		return
+	}
+	s, some := k.sum(short, now, ws)
+	k.show(0, short, now, &s, some, ws)
+	if !some {
+		k.refresh(1, long, now, false, ws)
+		return
+	}
+	before := span{int32((now - long) / fineStep), int32((now - short) / fineStep)}
+	ahead := s.ahead
+	s.add(k.rings[0], 0, before)
+	s.addOpen(&k.open, 0, before)
+	s.ahead = ahead // to what is before, the first window is ahead
+	k.show(1, long, now, &s, true, ws)
 }
 
 // idle reports whether nothing in k's slots is of use any more.
@@ -137,11 +170,11 @@ func (k *key) sum(w, now int64, ws *work) (s sum, some bool) {
 		return s, false
 	}
 	ws.sum.reset()
-	s = sum{h: &ws.sum, until: fed + w + fineStep}
+	s = sum{h: &ws.sum, oldest: math.MaxInt64, ahead: math.MaxInt64}
 	parts, _ := cut(now, w)
 	for tier := range topTier(w) + 1 {
-		s.add(k.rings[tier], tier, parts[tier], w)
-		s.addOpen(&k.open, tier, parts[tier], w)
+		s.add(k.rings[tier], tier, parts[tier])
+		s.addOpen(&k.open, tier, parts[tier])
 	}
 	return s, true
 }

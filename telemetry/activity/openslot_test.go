@@ -69,6 +69,16 @@ func TestWindowsHoldWhatWasBooked(t *testing.T) {
 					if s := k.refresh(i, w, later, false, &wk); s.some {
 						got = new(row).show(s, w, seconds, k.total, k.lastFed)
 					}
+					if i == 1 {
+						k.refreshShort(later, &wk)
+						for i, w := range Windows[:2] {
+							short, w := k.windows[i], int64(w/time.Second)
+							k.touched++
+							if anew := k.refresh(i, w, later, false, &wk); short.n != anew.n || short.latency != anew.latency || short.some != anew.some || short.until != anew.until {
+								t.Fatalf("window %d at +%d, both at once: got %+v; want %+v", w, later-start, short, *anew)
+							}
+						}
+					}
 					if !reflect.DeepEqual(got, want) {
 						t.Fatalf("window %d at +%d, read before: got %+v; want %+v", w, later-start, got, want)
 					}

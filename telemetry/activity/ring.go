@@ -95,8 +95,8 @@ func (r *ring) book(at, oldest int32, b *openSlot, work *dense) {
 	*r = append(s[:i].appendSlot(at, &n, work), younger...)
 }
 
-// add adds the slots of one tier in p and lowers s.until.
-func (s *sum) add(r ring, tier int, p span, w int64) {
+// add adds the slots of one tier in p.
+func (s *sum) add(r ring, tier int, p span) {
 	step := tiers[tier].step
 	for ; len(r) > 0; r = r[r.end():] {
 		at := r.at()
@@ -106,12 +106,12 @@ func (s *sum) add(r ring, tier int, p span, w int64) {
 		end := int64(at) * step
 		if at > p.to {
 			if tier == 0 {
-				s.until = min(s.until, end) // ahead of now, as are all that follow
+				s.ahead = min(s.ahead, end) // as are all that follow
 			}
 			return
 		}
 		s.h.addPacked(r.first(&s.n))
-		s.until = min(s.until, leaves(end, w))
+		s.oldest = min(s.oldest, end)
 	}
 }
 

@@ -65,7 +65,12 @@ func (a *Aggregator) refresh(windows []int, now int64) {
 		for part := range slices.Chunk(keys, matrixPart) {
 			a.mu.Lock()
 			for _, k := range part {
-				for _, i := range these {
+				rest := these
+				if len(these) > 1 && these[0] == 0 && these[1] == 1 {
+					k.refreshShort(now, &a.reading)
+					rest = these[2:]
+				}
+				for _, i := range rest {
 					at, w := now, int64(Windows[i]/time.Second)
 					if pairs {
 						at = matrixEnd(i, now)

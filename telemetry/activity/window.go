@@ -1,6 +1,10 @@
 package activity
 
-import "github.com/binnacle-project/binnacle"
+import (
+	"math"
+
+	"github.com/binnacle-project/binnacle"
+)
 
 // A window is made of slots: aligned steps of time with the increases that were
 // booked in them. Each increase is booked in three tiers of coarser and
@@ -62,23 +66,30 @@ func cut(now, w int64) (parts [numTiers]span, seconds int64) {
 type sum struct {
 	n [binnacle.NumOutcomes]uint64
 	h *dense
-	// until is when (Unix seconds) the same window, moved on, may give another
-	// sum although nothing was booked: when its oldest slot leaves it, or one
-	// that is ahead of now enters. That whole slots of a finer tier become one of
-	// a coarser changes nothing, but for what came too late for the finer.
-	until int64
+	// oldest is where its oldest slot ends, and ahead where the first does that
+	// begins after the window, Unix seconds.
+	oldest, ahead int64
 }
+
+// until is when (Unix seconds) the same window of w seconds, moved on, may give
+// another sum although nothing was booked: when its oldest slot leaves it, or one
+// that is ahead of it enters. That whole slots of a finer tier become one of a
+// coarser changes nothing, but for what came too late for the finer.
+func (s *sum) until(w int64) int64 { return min(s.ahead, leaves(s.oldest, w)) }
 
 // leaves is when a slot that ends at end, in whatever tier it is now, leaves a
 // window of w seconds, or up to one coarse slot earlier.
 func leaves(end, w int64) int64 {
+	if end == math.MaxInt64 { // there is none
+		return end
+	}
 	step := tiers[topTier(w)].step
 	return end - step + fineStep + w
 }
 
 // addOpen adds the open slot if it lies in p, a part of a tier. Coarser tiers do
 // not hold it yet.
-func (s *sum) addOpen(o *openSlot, tier int, p span, w int64) {
+func (s *sum) addOpen(o *openSlot, tier int, p span) {
 	if o.at == 0 {
 		return
 	}
@@ -88,13 +99,13 @@ func (s *sum) addOpen(o *openSlot, tier int, p span, w int64) {
 	case at <= p.from:
 	case at > p.to:
 		if tier == 0 {
-			s.until = min(s.until, end)
+			s.ahead = min(s.ahead, end)
 		}
 	default:
 		for i, n := range o.n {
 			s.n[i] += n
 		}
 		s.h.addCounts(&o.h)
-		s.until = min(s.until, leaves(end, w))
+		s.oldest = min(s.oldest, end)
 	}
 }
