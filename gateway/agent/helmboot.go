@@ -18,7 +18,7 @@ func (h *helm) boot(ctx context.Context) error {
 	if h.program != nil {
 		h.worker = h.program.leftBehind()
 	} else {
-		orphans = leftBehind(ctx, h.a.state, h.log)
+		orphans = leftBehind(ctx, h.a.state, h.a.relay, h.log)
 		if err := h.openListener(ctx, orphans); err != nil {
 			return err
 		}

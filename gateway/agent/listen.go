@@ -30,8 +30,10 @@ func listen(s engine.ServerSettings, file string) (net.Listener, error) {
 }
 
 // leftBehind finds the workers that an agent before this one left in the state
-// folder, still serving. Sockets of dead ones are removed.
-func leftBehind(ctx context.Context, s *stateDir, log *slog.Logger) []*process {
+// folder, still serving, and takes their telemetry again where they send it: their
+// counts are cumulative, so that nothing of the time without an agent is missing.
+// Sockets of dead ones are removed.
+func leftBehind(ctx context.Context, s *stateDir, r *relay, log *slog.Logger) []*process {
 	paths, err := filepath.Glob(filepath.Join(s.dir, "worker-*.sock"))
 	if err != nil {
 		return nil
@@ -57,8 +59,16 @@ func leftBehind(ctx context.Context, s *stateDir, log *slog.Logger) []*process {
 		}
 		p := &process{instance: strings.TrimSuffix(strings.TrimPrefix(name, "worker-"), ".sock"),
 			pid: st.PID, conductor: workerConductor{c}, exited: make(chan struct{}), started: st.Started}
+		if addr, ok := strings.CutPrefix(st.Relay, "http://"); ok {
+			if p.relay, err = r.open(addr, nil); err != nil {
+				log.Warn("the telemetry of a worker of an earlier agent is lost, as another program has its port", "worker_pid", p.pid, "err", err)
+			}
+		}
 		go func() {
 			<-c.Gone()
+			if p.relay != nil {
+				p.relay.close()
+			}
 			close(p.exited)
 		}()
 		found = append(found, p)

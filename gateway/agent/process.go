@@ -86,7 +86,7 @@ type process struct {
 	pid      int
 	group    bool       // it leads a process group of its own
 	cmd      *exec.Cmd  // nil for one left behind
-	relay    *relayPort // nil for one left behind
+	relay    *relayPort // nil for one left behind that sends elsewhere
 	started  time.Time
 
 	// exited is closed when it has ended; cause is then set.

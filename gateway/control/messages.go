@@ -65,6 +65,8 @@ type WorkerStatus struct {
 	QuietSeconds float64 `json:"quiet_seconds,omitempty"`
 	// Listeners are the addresses of the inherited sockets.
 	Listeners []string `json:"listeners"`
+	// Relay is where it sends its telemetry, as its Launch says.
+	Relay string `json:"relay,omitempty"`
 }
 
 // Interval sets how often telemetry is exported.

@@ -197,7 +197,7 @@ func (w *worker) askStop(limit time.Duration) {
 
 func (w *worker) status() control.WorkerStatus {
 	s := w.traffic.Status()
-	s.PID, s.Started, s.Goroutines = os.Getpid(), w.started, runtime.NumGoroutine()
+	s.PID, s.Started, s.Goroutines, s.Relay = os.Getpid(), w.started, runtime.NumGoroutine(), w.launch.Relay
 	return s
 }
 
