@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,8 +68,11 @@ func (n *leaseNode) start() {
 		now := time.Now()
 		return licensing.Clocks{Wall: now.Add(n.skew), Boot: "a", Up: now.Sub(n.up)}
 	}
+	var mu sync.Mutex // a lease can be given while the box looks by itself
 	member := false
 	n.box.changed = func() {
+		mu.Lock()
+		defer mu.Unlock()
 		was := member
 		if member = n.box.member(); was && !member {
 			n.falls = append(n.falls, time.Since(n.begun))

@@ -68,7 +68,7 @@ var namespaces = []namespace{
 	// Quality of service.
 	{name: "qos/ratelimit/router", module: limitrouter.Namespace, aliases: []string{"github.com/devopsfaith/krakend-ratelimit/juju/router"},
 		levels: atEndpoint, shape: routerLimitShape{}, exact: true,
-		note: "`client_capacity` defaults to `client_max_rate`, as KrakenD's documentation says. Buckets start anew at a swap"},
+		note: "`client_capacity` defaults to `client_max_rate`, as KrakenD's documentation says. Buckets start anew at a swap. A bucket is filled again when it is empty, as in KrakenD: after a pause a client gets up to twice its capacity at once"},
 	{name: "qos/ratelimit/proxy", module: limitproxy.Namespace, aliases: []string{"github.com/devopsfaith/krakend-ratelimit/juju/proxy"},
 		levels: atBackend, shape: proxyLimitShape{}, exact: true, note: "buckets start anew at a swap"},
 	{name: "qos/circuit-breaker", module: gobreaker.Namespace, levels: atBackend, shape: breakerShape{}, exact: true,
