@@ -141,9 +141,24 @@ func (c *cumulative) since(o *cumulative) increase {
 }
 
 func (c *cumulative) clone() *cumulative {
-	d := *c
-	d.n = append([]uint64(nil), c.n...)
-	return &d
+	d := &cumulative{}
+	d.set(c)
+	return d
+}
+
+// set makes c a copy of o, in its own memory.
+func (c *cumulative) set(o *cumulative) {
+	mine := c.n
+	*c = *o
+	c.n = append(mine[:0], o.n...)
+}
+
+// sample is a histogram with room for the spans and buckets of most, in one
+// allocation.
+type sample struct {
+	histogram.Histogram
+	spans   [2]histogram.Span
+	buckets [24]int64
 }
 
 // native returns c as a Prometheus native histogram. The zero bucket has no
@@ -157,7 +172,9 @@ func (c *cumulative) native(like *cumulative) *histogram.Histogram {
 		c, like = c.alike(like)
 	}
 	octave := like.octave()
-	h := &histogram.Histogram{Schema: scale - int32(like.coarser), Count: c.count, Sum: c.sum, ZeroCount: c.zero}
+	mem := &sample{}
+	h := &mem.Histogram
+	h.Schema, h.Count, h.Sum, h.ZeroCount = scale-int32(like.coarser), c.count, c.sum, c.zero
 	filled := 0
 	for j := 0; j < len(like.n); j += octave {
 		if anyCount(like.n[j : j+octave]) {
@@ -167,7 +184,10 @@ func (c *cumulative) native(like *cumulative) *histogram.Histogram {
 	if filled == 0 {
 		return h
 	}
-	h.PositiveBuckets = make([]int64, 0, filled)
+	h.PositiveSpans, h.PositiveBuckets = mem.spans[:0], mem.buckets[:0]
+	if filled > len(mem.buckets) {
+		h.PositiveBuckets = make([]int64, 0, filled)
+	}
 	var prev int64
 	next := 0 // index after the last bucket written
 	for j := 0; j < len(like.n); j += octave {

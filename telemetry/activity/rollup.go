@@ -130,6 +130,7 @@ type rollup struct {
 	// before is the value at the last tick, kept while dirty is set; sending is
 	// the same of the tick that is being written.
 	before, sending *cumulative
+	spare           *cumulative // memory for the next before
 	dirty           bool
 	fed             int64 // Unix ns, when a stream last fed the series, changed or not
 	life            int64 // ns; without food for so long the series ends
@@ -145,7 +146,11 @@ type rollup struct {
 // settling that what the store holds is not known yet.
 func (r *rollup) add(inc *increase, fresh, settling bool) {
 	if !r.dirty {
-		r.dirty, r.before = true, r.cum.clone()
+		if r.spare == nil {
+			r.spare = &cumulative{}
+		}
+		r.spare.set(&r.cum)
+		r.dirty, r.before, r.spare = true, r.spare, nil
 	}
 	r.cum.add(inc)
 	if fresh && (settling || r.floor != nil) {
@@ -201,7 +206,9 @@ func (r *rollup) sent() { r.dirty, r.before, r.sending = false, nil, r.before }
 
 // stored notes that they are in the store; stale says that the last was a
 // stale marker.
-func (r *rollup) stored(at int64, stale bool) { r.wrote, r.ended, r.sending = at, stale, nil }
+func (r *rollup) stored(at int64, stale bool) {
+	r.wrote, r.ended, r.spare, r.sending = at, stale, r.sending, nil
+}
 
 // refused notes that they are not: the next tick tries again.
 func (r *rollup) refused() {

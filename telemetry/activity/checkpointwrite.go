@@ -1,0 +1,130 @@
+package activity
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"math"
+	"slices"
+)
+
+// writer appends the parts of a checkpoint.
+type writer struct{ b []byte }
+
+func (w *writer) uint(v uint64) { w.b = binary.AppendUvarint(w.b, v) }
+func (w *writer) int(v int64)   { w.b = binary.AppendVarint(w.b, v) }
+func (w *writer) float(v float64) {
+	w.b = binary.LittleEndian.AppendUint64(w.b, math.Float64bits(v))
+}
+func (w *writer) str(s string) {
+	w.uint(uint64(len(s)))
+	w.b = append(w.b, s...)
+}
+func (w *writer) bool(v bool) {
+	if v {
+		w.b = append(w.b, 1)
+	} else {
+		w.b = append(w.b, 0)
+	}
+}
+func (w *writer) counts(n []uint64) {
+	w.uint(uint64(len(n)))
+	for _, c := range n {
+		w.uint(c)
+	}
+}
+
+// encodeLocked writes the checkpoint of the moment at (Unix ns) in b's memory.
+func (a *Aggregator) encodeLocked(at int64, b []byte) []byte {
+	w := &writer{append(b[:0], checkpointMagic...)}
+	w.int(at)
+	numbers := map[*bounds]uint64{}
+	var used []*bounds
+	for _, s := range a.senders {
+		for _, st := range s.streams {
+			if st.bounds != nil && numbers[st.bounds] == 0 {
+				used = append(used, st.bounds)
+				numbers[st.bounds] = uint64(len(used))
+			}
+		}
+	}
+	w.uint(uint64(len(used)))
+	for _, b := range used {
+		w.uint(uint64(len(b.upper)))
+		for _, u := range b.upper {
+			w.float(u)
+		}
+	}
+	w.uint(uint64(len(a.senders)))
+	for _, s := range a.senders {
+		w.sender(s, numbers)
+	}
+	w.uint(uint64(len(a.keys.byID)))
+	for id, k := range a.keys.byID {
+		w.b = append(w.b, byte(id.kind))
+		w.str(string(id.node))
+		w.str(string(id.backend))
+		w.str(string(id.group))
+		w.str(id.method)
+		w.str(id.route)
+		w.uint(uint64(id.revision))
+		w.uint(k.total)
+		w.int(k.lastFed)
+	}
+	w.uint(uint64(len(a.rollups)))
+	for id, r := range a.rollups {
+		w.b = append(w.b, byte(id.kind), byte(id.outcome))
+		w.bool(id.managed)
+		w.str(string(id.group))
+		w.uint(uint64(id.revision))
+		w.str(string(id.node))
+		w.str(id.method)
+		w.str(id.route)
+		w.str(id.address)
+		w.uint(uint64(id.port))
+		w.uint(r.cum.count)
+		w.float(r.cum.sum)
+		w.uint(r.cum.zero)
+		w.b = append(w.b, r.cum.coarser)
+		w.int(int64(r.cum.base))
+		w.counts(r.cum.n)
+		w.int(r.wrote)
+		w.int(r.fed)
+		w.int(r.life)
+		w.bool(r.ended)
+	}
+	return binary.LittleEndian.AppendUint32(w.b, crc32.Checksum(w.b, castagnoli))
+}
+
+func (w *writer) sender(s *sender, layouts map[*bounds]uint64) {
+	w.str(string(s.id))
+	w.bool(s.managed)
+	w.str(string(s.group))
+	w.str(s.info.Service)
+	w.str(s.info.Version)
+	w.str(s.info.Peer)
+	w.bool(s.info.Gateway)
+	w.int(s.info.LastSeen.UnixNano())
+	w.uint(uint64(len(s.processes)))
+	for id, p := range s.processes {
+		w.str(id)
+		w.int(p.last)
+		for _, g := range p.gaps {
+			w.int(g)
+		}
+	}
+	w.uint(uint64(len(s.streams)))
+	for hash, st := range s.streams {
+		w.b = appendUint64(w.b, hash)
+		w.int(st.start)
+		w.int(st.t)
+		w.float(st.sum)
+		w.uint(st.zero)
+		w.uint(layouts[st.bounds]) // 0 for exponential
+		if st.bounds == nil {
+			w.int(int64(st.exp))
+			w.int(int64(st.offset))
+		}
+		w.counts(st.n)
+		w.int(slices.Max(st.seen[:]))
+	}
+}
