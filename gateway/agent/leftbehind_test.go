@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,4 +72,46 @@ func TestTelemetryOfAWorkerLeftBehind(t *testing.T) {
 		t.Errorf("the next agent got %v %q of revision %q, %d bytes; want the metrics of revision 7", ok, e.path, e.revision, len(e.body))
 	}
 	<-p.exited
+}
+
+// TestChildrenOfADeadProgram: when a program and its agent die together, children
+// of the program that hold its port must not be in the way of the next one; what
+// else is in a group of that number stays.
+func TestChildrenOfADeadProgram(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sleep 600 & echo $!; tail -f /dev/null >/dev/null & echo $!")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	group := cmd.Process.Pid
+	t.Cleanup(func() { syscall.Kill(-group, syscall.SIGKILL) })
+	var child, other int
+	if _, err := fmt.Fscan(out, &child, &other); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	runs := func(pid int) bool {
+		_, err := startTime(pid)
+		return err == nil
+	}
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the child to be what it is to be", func() bool {
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", child))
+		return err == nil && filepath.Base(exe) == filepath.Base(sleep)
+	})
+	pr := &program{Program: Program{Command: []string{"sleep"}}, log: testLog(t)}
+	pr.clearGroup(group)
+	waitFor(t, "the child to end", func() bool { return !runs(child) })
+	if !runs(other) {
+		t.Error("another program in the group was ended as well")
+	}
 }

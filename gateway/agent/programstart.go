@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -106,6 +107,9 @@ func (pr *program) leftBehind() *process {
 		return nil
 	}
 	if start, err := startTime(s.PID); err != nil || start != s.Start {
+		if err != nil {
+			pr.clearGroup(s.PID)
+		}
 		return nil
 	}
 	p := &process{instance: s.Instance, pid: s.PID, group: true, exited: make(chan struct{}), started: time.Now()}
@@ -137,6 +141,39 @@ func (pr *program) leftBehind() *process {
 		close(p.exited)
 	}()
 	return p
+}
+
+// clearGroup ends what a program that died along with its agent has left in its
+// group: children that hold the port which the next one needs. Only those that run
+// the program's own file: the group's number may be somebody else's by now.
+func (pr *program) clearGroup(group int) {
+	path, err := exec.LookPath(pr.Command[0])
+	if err != nil {
+		return
+	}
+	own, err := os.Stat(path)
+	if err != nil {
+		return
+	}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			continue
+		}
+		if g, err := syscall.Getpgid(pid); err != nil || g != group {
+			continue
+		}
+		exe, err := os.Stat(filepath.Join(dir, "exe"))
+		if err != nil || !os.SameFile(own, exe) {
+			continue
+		}
+		pr.log.Warn("ending a process that the program of an earlier agent has left behind", "process_pid", pid)
+		syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it has ended, then
+	}
 }
 
 // startTime tells a process from a later one with its pid. A process that has
