@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -33,7 +34,7 @@ func writeRollups(dir string, end time.Time) (err error) {
 	var all []*rollup
 	add := func(name string, pairs ...string) {
 		for _, outcome := range []string{"ok", "client_error", "error"} {
-			l := append([]string{labels.MetricName, name, binnacle.LabelGroup, "default", binnacle.LabelRevision, "7", binnacle.LabelOutcome, outcome}, pairs...)
+			l := append([]string{model.MetricNameLabel, name, binnacle.LabelGroup, "default", binnacle.LabelRevision, "7", binnacle.LabelOutcome, outcome}, pairs...)
 			all = append(all, newRollup(s.Series(labels.FromStrings(l...)), rng))
 		}
 	}

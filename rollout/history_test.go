@@ -7,6 +7,7 @@ import (
 	"time"
 
 	vm "github.com/VictoriaMetrics/metrics"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -35,7 +36,7 @@ func TestHistory(t *testing.T) {
 		add := func(name, node, revision, outcome string, n uint64) {
 			key := name + node + revision + outcome
 			if series[key] == nil {
-				l := []string{labels.MetricName, name, binnacle.LabelGroup, "edge", binnacle.LabelRevision, revision, binnacle.LabelOutcome, outcome}
+				l := []string{model.MetricNameLabel, name, binnacle.LabelGroup, "edge", binnacle.LabelRevision, revision, binnacle.LabelOutcome, outcome}
 				if node != "" {
 					l = append(l, binnacle.LabelInstance, node)
 				}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -305,7 +306,7 @@ func (m *memRollups) one(l labels.Labels) memSeries {
 
 func (m *memRollups) Select(_ context.Context, name string, from, to int64, f func(labels.Labels, int64, *histogram.Histogram) bool) error {
 	for _, s := range m.series {
-		if s.labels.Get(labels.MetricName) != name {
+		if s.labels.Get(model.MetricNameLabel) != name {
 			continue
 		}
 		for _, x := range s.samples {
@@ -325,7 +326,7 @@ func (m *memRollups) increase(name string, match map[string]string) (count uint6
 	defer m.mu.Unlock()
 series:
 	for _, s := range m.series {
-		if s.labels.Get(labels.MetricName) != name {
+		if s.labels.Get(model.MetricNameLabel) != name {
 			continue
 		}
 		for k, v := range match {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -82,7 +83,7 @@ func (o *onStore) Select(ctx context.Context, metric string, from, to int64, f f
 		return fmt.Errorf("read roll-up %s: %w", metric, err)
 	}
 	defer q.Close()
-	set := q.Select(ctx, false, &storage.SelectHints{Start: from, End: to}, labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, metric))
+	set := q.Select(ctx, false, &storage.SelectHints{Start: from, End: to}, labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, metric))
 	var it chunkenc.Iterator
 	var h *histogram.Histogram
 	for set.Next() {

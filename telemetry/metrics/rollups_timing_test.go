@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 )
@@ -30,7 +31,7 @@ func BenchmarkRollups(b *testing.B) {
 	var all []*rollup
 	add := func(name string, pairs ...string) {
 		for _, outcome := range []string{"ok", "client_error", "error"} {
-			l := append([]string{labels.MetricName, name, "group", "default", "outcome", outcome}, pairs...)
+			l := append([]string{model.MetricNameLabel, name, "group", "default", "outcome", outcome}, pairs...)
 			all = append(all, &rollup{s.Series(labels.FromStrings(l...)), histogram.Histogram{
 				Schema:          3,
 				PositiveSpans:   []histogram.Span{{Offset: int32(-60 + rng.IntN(20)), Length: 24}},

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
@@ -39,7 +40,7 @@ func replace(e parser.Expr, parts *[]part) parser.Expr {
 		*parts = append(*parts, p)
 		return &parser.VectorSelector{
 			Name:          p.name,
-			LabelMatchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, p.name)},
+			LabelMatchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, p.name)},
 		}
 	}
 	// Not into subqueries, which have steps of their own.
@@ -85,7 +86,7 @@ func partOf(e parser.Expr) (p part, ok bool) {
 	}
 	p.by = sum.Grouping
 	for _, l := range p.by {
-		if l == labels.MetricName || l == labels.BucketLabel {
+		if l == model.MetricNameLabel || l == labels.BucketLabel {
 			return p, false
 		}
 	}
@@ -105,7 +106,7 @@ func partOf(e parser.Expr) (p part, ok bool) {
 	p.window, p.matchers = m.Range, v.LabelMatchers
 	// Of one name only: the engine complains where two series differ in that.
 	for _, m := range p.matchers {
-		if m.Name == labels.MetricName && m.Type == labels.MatchEqual {
+		if m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
 			p.text = e.String()
 			return p, !virtual(m.Value)
 		}
