@@ -32,6 +32,7 @@ export function Act(p: ActProps) {
   const doing = useStore(p.store, (s) => s.doing.get(p.action.key));
   const dialog = useRef<HTMLDialogElement>(null);
   const [asking, setAsking] = useState(false);
+  const opening = useRef(false); // drawn, and about to be shown
   if (!may(me, p.action.role)) return null;
   const go = async (): Promise<void> => {
     dialog.current?.close();
@@ -43,9 +44,13 @@ export function Act(p: ActProps) {
       void go();
       return;
     }
+    opening.current = true;
     setAsking(true);
     // Drawn first, then shown: what is hidden costs nothing.
-    requestAnimationFrame(() => dialog.current?.showModal());
+    requestAnimationFrame(() => {
+      opening.current = false;
+      dialog.current?.showModal();
+    });
   };
   const kind = p.danger ? "danger" : p.primary ? "primary" : "plain";
   return (
@@ -55,7 +60,7 @@ export function Act(p: ActProps) {
       </button>
       {asking && (
         // A close is told late: by then it may have been asked for again.
-        <dialog ref={dialog} class="ask" onClose={() => setAsking(dialog.current?.open ?? false)} aria-label={p.title ?? p.label} data-testid="ask">
+        <dialog ref={dialog} class="ask" onClose={() => setAsking(opening.current || (dialog.current?.open ?? false))} aria-label={p.title ?? p.label} data-testid="ask">
           <h2>{p.title ?? `${p.label}?`}</h2>
           <div class="effect">{p.effect}</div>
           <div class="choices">
