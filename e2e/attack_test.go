@@ -260,8 +260,12 @@ func (c *cluster) rawGRPC(streams int, encoding string, message []byte, hold boo
 			frame = frame[:len(frame)-1]
 		}
 		const conns = 4
+		// Who holds its messages does so until all the others have sent theirs, or
+		// were refused: else the first would make room for the next.
+		var sending sync.WaitGroup
+		sending.Add(conns)
 		return crowd(conns, conns, func() string {
-			said, err := c.oneConnection(t, streams/conns, encoding, frame, hold)
+			said, err := c.oneConnection(t, streams/conns, encoding, frame, hold, &sending)
 			if err != nil {
 				return "cut off: " + err.Error()
 			}
@@ -270,7 +274,9 @@ func (c *cluster) rawGRPC(streams int, encoding string, message []byte, hold boo
 	}
 }
 
-func (c *cluster) oneConnection(t *testing.T, streams int, encoding string, frame []byte, hold bool) (string, error) {
+func (c *cluster) oneConnection(t *testing.T, streams int, encoding string, frame []byte, hold bool, sending *sync.WaitGroup) (string, error) {
+	sent := sync.OnceFunc(sending.Done)
+	defer sent()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.grpc)
@@ -398,7 +404,12 @@ func (c *cluster) oneConnection(t *testing.T, streams int, encoding string, fram
 			room.Wait()
 		}
 		defer mu.Unlock()
-		return "held", ended
+		err := ended
+		mu.Unlock()
+		sent()
+		sending.Wait()
+		mu.Lock()
+		return "held", err
 	}
 	for len(closed) < streams && ended == nil {
 		room.Wait()
