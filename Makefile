@@ -119,7 +119,7 @@ BENCH_ARGS ?=
 bench-ingest: binaries bench-peers ## CPU per OTLP data point beside Prometheus and VictoriaMetrics: known series, explicit and exponential, then new ones.
 	$(GO) run ./bench ingest $(BENCH_ARGS)
 	$(GO) run ./bench ingest -exponential -reps 3 $(BENCH_ARGS)
-	$(GO) run ./bench churn -reps 3 -rounds 2 $(BENCH_ARGS)
+	$(GO) run ./bench churn -reps 3 $(BENCH_ARGS)
 
 .PHONY: bench-pace
 bench-pace: binaries bench-peers ## Share of a core and memory of 1,000 nodes at 15 s.

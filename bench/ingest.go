@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// settle is how long a server may work on after its turn on that turn's account.
-const settle = time.Second
-
 // turns is what one server used in its turns.
 type turns struct {
 	s     *server
@@ -59,13 +56,15 @@ func byTurns(ctx context.Context, o options, what string, before func(*fleet), c
 			}
 		}
 	}
-	fmt.Printf("%s: %d nodes x %d points, %d turns of %d rounds, %d connections; CPU seconds of the process per million data points\n\n",
-		what, o.nodes, pointsPerNode, o.reps, o.rounds, o.conns)
+	fmt.Printf("%s: %d nodes x %d points, %d turns of %d rounds and the %v after them, %d connections; CPU seconds of the process per million data points\n\n",
+		what, o.nodes, pointsPerNode, o.reps, o.rounds, o.settle, o.conns)
 	printTurns(all)
 	return nil
 }
 
-// turn sends the rounds of one turn and returns CPU seconds per million points.
+// turn sends the rounds of one turn and returns CPU seconds per million points,
+// with what the server still does after the last: VictoriaMetrics flushes what
+// it holds in memory every 5 seconds.
 func (t *turns) turn(ctx context.Context, o options, before func(*fleet)) (float64, error) {
 	begin, err := t.s.cpu()
 	if err != nil {
@@ -84,7 +83,7 @@ func (t *turns) turn(ctx context.Context, o options, before func(*fleet)) (float
 			return 0, err
 		}
 	}
-	time.Sleep(settle)
+	time.Sleep(o.settle)
 	end, err := t.s.cpu()
 	points := float64(o.rounds * o.nodes * pointsPerNode)
 	return (end - begin).Seconds() / points * 1e6, err

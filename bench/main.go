@@ -20,6 +20,7 @@ type options struct {
 	conns  int
 	rounds int
 	reps   int
+	settle time.Duration
 	pace   time.Duration
 	length time.Duration
 
@@ -41,7 +42,10 @@ func run(ctx context.Context, args []string) (err error) {
 	if len(args) == 0 || verbs[args[0]] == nil {
 		return fmt.Errorf("want one of ingest, churn, pace, query or rollups")
 	}
-	o := options{}
+	o := options{rounds: 40, settle: 6 * time.Second}
+	if args[0] == "churn" {
+		o.rounds, o.settle = 2, time.Second
+	}
 	var only string
 	f := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
 	f.StringVar(&o.bin, "bin", "bin", "directory of binnacle-manager, prometheus and victoria-metrics")
@@ -49,8 +53,9 @@ func run(ctx context.Context, args []string) (err error) {
 	f.StringVar(&only, "only", "", "regular expression of contenders' names")
 	f.IntVar(&o.nodes, "nodes", 100, "nodes of the fleet")
 	f.IntVar(&o.conns, "conns", 4, "connections to each server")
-	f.IntVar(&o.rounds, "rounds", 8, "exports of the fleet in one turn of a server")
+	f.IntVar(&o.rounds, "rounds", o.rounds, "exports of the fleet in one turn of a server")
 	f.IntVar(&o.reps, "reps", 6, "turns of each server")
+	f.DurationVar(&o.settle, "settle", o.settle, "how long a server may work on after a turn on that turn's account")
 	f.DurationVar(&o.pace, "interval", 15*time.Second, "export interval of pace")
 	f.DurationVar(&o.length, "for", 2*time.Minute, "how long pace measures")
 	f.BoolVar(&o.exponential, "exponential", false, "send exponential histograms (ingest)")
