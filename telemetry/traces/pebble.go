@@ -9,6 +9,16 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 )
 
+const (
+	// memTable is the size of Pebble's memtables, and of the log beside each, of
+	// which two or three files exist.
+	memTable = 16 << 20
+	// memTables is the number of them from which writes wait, Pebble's default.
+	memTables = 2
+	// pageCache is for what Pebble reads: pages of the index, first of all.
+	pageCache = 32 << 20
+)
+
 // pebbleOptions tunes Pebble for few large values that are compressed already
 // and many small keys that are random.
 func pebbleOptions(o Options, log *slog.Logger, c corruptions) *pebble.Options {
@@ -16,12 +26,13 @@ func pebbleOptions(o Options, log *slog.Logger, c corruptions) *pebble.Options {
 		FS:     o.fs,
 		Logger: pebbleLogger{log},
 		// The default ends the process, at each start anew.
-		EventListener:      &pebble.EventListener{DataCorruption: c.found},
-		FormatMajorVersion: pebble.FormatNewest,
-		// A memtable also bounds the log beside it, of which two or three
-		// files of its size exist.
-		MemTableSize: 16 << 20,
-		CacheSize:    32 << 20,
+		EventListener:               &pebble.EventListener{DataCorruption: c.found},
+		FormatMajorVersion:          pebble.FormatNewest,
+		MemTableSize:                memTable,
+		MemTableStopWritesThreshold: memTables,
+		// Pebble takes its memtables out of the size of its cache: where they
+		// are as large, nothing is ever cached.
+		CacheSize:    memTables*memTable + pageCache,
 		MaxOpenFiles: 512,
 		// Blocks are written in order and never again: one compaction at a
 		// time leaves the processor to ingest.
