@@ -157,6 +157,7 @@ var metricWords = map[string]string{
 	"binnacle_traces_blocks_written_total":             "blocks of spans written",
 	"binnacle_traces_corrupt_blocks_total":             "Alert: blocks of spans that could not be read back",
 	"binnacle_traces_disk_bytes":                       "bytes of the trace store; --traces-max-bytes bounds them",
+	"binnacle_traces_gathering_spans":                  "spans of small blocks, on disk and in memory, that wait to be merged into a large one",
 	"binnacle_traces_files_quarantined_total":          "Alert: files of the trace store set aside because they were damaged",
 	"binnacle_traces_memory_spans":                     "spans that wait in memory to become a block",
 	"binnacle_traces_partitions_dropped_total":         "partitions dropped for age or size",

@@ -53,6 +53,7 @@ func TestDamagedFiles(t *testing.T) {
 			now = now.Add(time.Hour)
 		}
 	}
+	write(t, s, make1(spec{service: "a", trace: 7, id: 1})) // waits to be merged
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,9 @@ func (s *Store) Dependencies(ctx context.Context, start, end time.Time) ([]Depen
 	defer s.leave()
 	g := newGraph(newMatcher(Query{Start: clampTime(start), End: clampTime(end)}))
 	s.mu.RLock()
-	g.add(s.open)
+	for _, b := range s.growingLocked() {
+		g.add(b)
+	}
 	frozen := s.frozenLocked()
 	s.mu.RUnlock()
 	for _, b := range frozen {

@@ -84,10 +84,25 @@ func add(b *block, td ptrace.Traces) (invalid int) {
 	return invalid
 }
 
+// flush brings all that was written into blocks on disk.
 func flush(t testing.TB, s *Store) {
 	t.Helper()
 	if err := s.flush(); err != nil {
 		t.Fatal(err)
+	}
+	merge(t, s)
+}
+
+// merge does now what is done once enough is gathered.
+func merge(t testing.TB, s *Store) {
+	t.Helper()
+	s.mu.Lock()
+	if len(s.gathering.spans) > 0 {
+		s.turnGatheringLocked()
+	}
+	s.mu.Unlock()
+	if err := s.flush(); err != nil {
+		t.Error(err)
 	}
 }
 

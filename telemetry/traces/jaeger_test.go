@@ -237,7 +237,8 @@ func FuzzParseQuery(f *testing.F) {
 // TestQueryPlaces: calls beyond those worked on and waiting are refused as
 // retryable, and counted; what waited is answered.
 func TestQueryPlaces(t *testing.T) {
-	s := openStore(t, vfs.NewMem(), nil)
+	now := base
+	s := openStore(t, vfs.NewMem(), &now)
 	p := newPlaces(1)
 	hold, held := make(chan struct{}), make(chan struct{}, 2)
 	h := s.adapt(p, func(*http.Request) (any, int, error) {

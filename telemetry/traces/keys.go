@@ -27,6 +27,10 @@ import (
 //
 //	'u' seq:4            -> block
 //
+// There, too, stand small blocks that wait for others to be merged with:
+//
+//	'p' seq:4            -> block
+//
 // All numbers are big endian. seq numbers the blocks of the store, rising.
 const (
 	kindBlock     = 'b'
@@ -34,13 +38,14 @@ const (
 	kindIndex     = 'i'
 	kindBounds    = 'm'
 	kindOp        = 'o'
+	kindPart      = 'p'
 	kindSummary   = 's'
 	kindTrace     = 't'
 	kindUndecided = 'u'
 	kindAfterAll  = 0xff
 )
 
-// undecidedHour is the partition of blocks that wait for a verdict.
+// undecidedHour is the partition of blocks that wait for a verdict or to be merged.
 const undecidedHour partition = 0
 
 // partition is an hour since 1970.

@@ -129,14 +129,15 @@ func (s *Store) placesOf(ctx context.Context, ids []pcommon.TraceID) (places []b
 }
 
 // fromMemory returns the blocks in memory that want wants: those that no longer
-// change as they are, of the open one, which others go on filling, what pick
-// copies.
+// change as they are, of those that others go on filling what pick copies.
 func (s *Store) fromMemory(want func(*block) bool, pick func(*block) *block) []*block {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var out []*block
-	if want(s.open) {
-		out = append(out, pick(s.open))
+	for _, b := range s.growingLocked() {
+		if want(b) {
+			out = append(out, pick(b))
+		}
 	}
 	for _, b := range s.frozenLocked() {
 		if want(b) {
@@ -145,6 +146,9 @@ func (s *Store) fromMemory(want func(*block) bool, pick func(*block) *block) []*
 	}
 	return out
 }
+
+// growingLocked lists the blocks in memory that change: they are read under the lock.
+func (s *Store) growingLocked() []*block { return []*block{s.open, s.gathering.block} }
 
 // frozenLocked lists the blocks in memory that no longer change: they may be
 // read without the lock.

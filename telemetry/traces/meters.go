@@ -24,6 +24,11 @@ func newMeters(set *metrics.Set, s *Store) meters {
 		}
 		return float64(n)
 	})
+	set.GetOrCreateGauge("binnacle_traces_gathering_spans", func() float64 {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		return float64(len(s.gathering.spans))
+	})
 	set.GetOrCreateGauge("binnacle_traces_undecided_spans", func() float64 {
 		s.mu.RLock()
 		defer s.mu.RUnlock()

@@ -104,7 +104,7 @@ func (s *Store) Operations(ctx context.Context, service string) ([]Operation, er
 	return slices.Compact(all), nil
 }
 
-// memoryOps lists the operations of blocks that are not written yet.
+// memoryOps lists the operations of blocks in memory.
 func (s *Store) memoryOps() map[string][]Operation {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -115,8 +115,7 @@ func (s *Store) memoryOps() map[string][]Operation {
 			out[service] = append(out[service], op)
 		}
 	}
-	add(s.open)
-	for _, b := range s.frozenLocked() {
+	for _, b := range append(s.growingLocked(), s.frozenLocked()...) {
 		add(b)
 	}
 	return out

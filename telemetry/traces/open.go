@@ -30,9 +30,9 @@ func (s *Store) openDB() (*pebble.DB, error) {
 }
 
 // load reads what is kept in memory: the bounds of the partitions, the names
-// of services and operations, the last block's number, the undecided blocks.
+// of services and operations, the last block's number, the blocks that wait.
 func (s *Store) load() error {
-	if err := s.restoreUndecided(); err != nil {
+	if err := errors.Join(s.restoreUndecided(), s.restoreParts()); err != nil {
 		return err
 	}
 	it, err := s.db.NewIter(nil)

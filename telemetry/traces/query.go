@@ -87,7 +87,9 @@ func (s *Store) search(ctx context.Context, q Query) (found []ptrace.Traces, lef
 	best := newNewest(q.Limit)
 
 	s.mu.RLock()
-	m.block(s.open, best.add)
+	for _, b := range s.growingLocked() {
+		m.block(b, best.add)
+	}
 	frozen := s.frozenLocked()
 	s.mu.RUnlock()
 	for _, b := range frozen {

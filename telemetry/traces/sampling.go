@@ -71,11 +71,23 @@ func (s *Store) hold(sb *sealingBlock) (u *undecided, err error) {
 // restoreUndecided reads the blocks that waited when the store was closed, or
 // its process killed. Their window begins anew.
 func (s *Store) restoreUndecided() error {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: key(undecidedHour, kindUndecided), UpperBound: key(undecidedHour, kindUndecided+1)})
+	s.undecided, s.undecidedBytes, s.docket = nil, 0, newDocket(s.o.Sampling.Rules)
+	return s.restore(kindUndecided, func(seq uint32, b *block) {
+		s.nextUndecided = max(s.nextUndecided, seq+1)
+		s.docket.hear(b, 0)
+		u := &undecided{b, seq, s.o.now(), int64(b.size())}
+		s.undecided = append(s.undecided, u)
+		s.undecidedBytes += u.bytes
+	})
+}
+
+// restore reads the blocks of a kind that wait in hour 0. One that cannot be read is
+// given up.
+func (s *Store) restore(kind byte, found func(seq uint32, b *block)) error {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: key(undecidedHour, kind), UpperBound: key(undecidedHour, kind+1)})
 	if err != nil {
 		return err
 	}
-	s.undecided, s.undecidedBytes, s.docket = nil, 0, newDocket(s.o.Sampling.Rules)
 	var bad [][]byte
 	for ok := it.First(); ok; ok = it.Next() {
 		_, _, rest, err := parseKey(it.Key())
@@ -87,19 +99,15 @@ func (s *Store) restoreUndecided() error {
 			return errors.Join(err, it.Close())
 		}
 		seq := binary.BigEndian.Uint32(rest)
-		s.nextUndecided = max(s.nextUndecided, seq+1)
 		b, err := decodeBlock(v)
 		if err != nil {
 			s.meters.corrupt.Inc()
-			s.log.Error("a block of undecided spans cannot be read and is given up", "block", seq, "error", err)
+			s.log.Error("a block that waits cannot be read and is given up", "kind", string(kind), "block", seq, "error", err)
 			bad = append(bad, slices.Clone(it.Key()))
 			continue
 		}
 		b.index()
-		s.docket.hear(b, 0)
-		u := &undecided{b, seq, s.o.now(), int64(b.size())}
-		s.undecided = append(s.undecided, u)
-		s.undecidedBytes += u.bytes
+		found(seq, b)
 	}
 	err = errors.Join(it.Error(), it.Close())
 	for _, k := range bad {
@@ -178,7 +186,8 @@ func (s *Store) decide() error {
 		}
 	}
 	out = slices.DeleteFunc(out, func(b *block) bool { return len(b.spans) == 0 })
-	if err := s.commit(out, ready); err != nil {
+	small, err := s.commit(out, ready)
+	if err != nil {
 		s.meters.failed.Inc()
 		return fmt.Errorf("write what sampling keeps of %d blocks: %w", len(ready), err)
 	}
@@ -190,6 +199,7 @@ func (s *Store) decide() error {
 		}
 		return gone
 	})
+	s.gatherLocked(small)
 	s.mu.Unlock()
 	if len(s.o.Sampling.Rules) > 0 {
 		s.meters.sampling.book(tally, early)

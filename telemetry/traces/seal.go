@@ -13,10 +13,11 @@ import (
 // locks, committed and synced, and only then taken off the list of blocks in
 // memory, so that its spans are readable at every moment. After an error it
 // waits on the list for the next flush. Under sampling it is written to wait for
-// its verdict.
+// its verdict; a small one, to be merged.
 func (s *Store) seal(sb *sealingBlock) (err error) {
 	start := time.Now()
 	var held *undecided
+	var small []part
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -29,11 +30,15 @@ func (s *Store) seal(sb *sealingBlock) (err error) {
 			s.undecided = append(s.undecided, held)
 			s.undecidedBytes += held.bytes
 		}
+		s.gatherLocked(small)
 	}()
-	if len(s.o.Sampling.Rules) > 0 {
+	switch {
+	case sb.merged != nil:
+		err = s.commitMerged(sb.merged)
+	case len(s.o.Sampling.Rules) > 0:
 		held, err = s.hold(sb)
-	} else {
-		err = s.commit([]*block{sb.block}, nil)
+	default:
+		small, err = s.commit([]*block{sb.block}, nil)
 	}
 	if err != nil {
 		s.meters.failed.Inc()
@@ -69,30 +74,74 @@ func (b *block) traceHashes() []uint64 {
 	return out
 }
 
-// commit writes blocks with their indexes, and deletes what they were decided
-// from, in one synced batch.
-func (s *Store) commit(blocks []*block, from []*undecided) (err error) {
-	ready := make([]encoded, len(blocks))
+// commit writes blocks, and deletes what they were decided from, in one synced
+// batch: large ones with their indexes, small ones as parts, which the caller
+// hands to gatherLocked once they are found nowhere else.
+func (s *Store) commit(blocks []*block, from []*undecided) (small []part, err error) {
+	c := commit{partition: partitionOf(s.o.now())}
+	for _, b := range blocks {
+		if len(b.spans) < mergeSpans {
+			c.parts = append(c.parts, part{block: b})
+		} else {
+			c.blocks = append(c.blocks, b)
+		}
+	}
+	for _, u := range from {
+		c.gone = append(c.gone, seqKey(undecidedHour, kindUndecided, u.seq))
+	}
+	return c.parts, s.write(&c)
+}
+
+// commitMerged writes a block that was gathered in place of its parts.
+func (s *Store) commitMerged(g *gathering) error {
+	c := commit{partition: partitionOf(g.since), blocks: []*block{g.block}}
+	for _, seq := range g.parts {
+		c.gone = append(c.gone, seqKey(undecidedHour, kindPart, seq))
+	}
+	return s.write(&c)
+}
+
+// commit is what one synced batch does.
+type commit struct {
+	partition partition
+	blocks    []*block
+	parts     []part // get their numbers when they are written
+	gone      [][]byte
+}
+
+func (s *Store) write(c *commit) (err error) {
+	ready := make([]encoded, len(c.blocks))
 	size := 64
-	for i, b := range blocks {
+	for i, b := range c.blocks {
 		sum := summarize(b)
 		e := encoded{b, encodeBlock(nil, b), sum.encode(), makeIndex(b), b.traceHashes()}
 		ready[i] = e
 		size += len(e.data) + len(e.sum) + e.index.size() + 40*len(b.traces)
 	}
+	small := make([][]byte, len(c.parts))
+	for i, p := range c.parts {
+		small[i] = encodeBlock(nil, p.block)
+		size += len(small[i]) + 32
+	}
 	s.commits.Lock()
 	defer s.commits.Unlock()
 	defer recoverPebble(&err)
-	p := partitionOf(s.o.now())
-	batch := s.db.NewBatchWithSize(size)
+	p := c.partition
+	batch := s.db.NewBatchWithSize(size + 16*len(c.gone))
 	defer batch.Close()
 	for i, e := range ready {
 		if err := s.fill(batch, p, s.nextSeq+uint32(i), e); err != nil {
 			return err
 		}
 	}
-	for _, u := range from {
-		if err := batch.Delete(seqKey(undecidedHour, kindUndecided, u.seq), nil); err != nil {
+	for i, data := range small {
+		c.parts[i].seq = s.nextPart + uint32(i)
+		if err := batch.Set(seqKey(undecidedHour, kindPart, c.parts[i].seq), data, nil); err != nil {
+			return err
+		}
+	}
+	for _, k := range c.gone {
+		if err := batch.Delete(k, nil); err != nil {
 			return err
 		}
 	}
@@ -100,6 +149,7 @@ func (s *Store) commit(blocks []*block, from []*undecided) (err error) {
 		return err
 	}
 	s.nextSeq += uint32(len(ready))
+	s.nextPart += uint32(len(small))
 	for _, e := range ready {
 		s.parts.widen(p, e.minStart, e.maxStart)
 		for k := range e.ops {

@@ -56,6 +56,8 @@ type Store struct {
 	undecided      []*undecided
 	undecidedBytes int64
 	docket         *docket
+	// gathering has the spans of blocks that were too small to stay alone.
+	gathering *gathering
 
 	// deciding lets one round of decisions run at a time; decided is when the
 	// last one began.
@@ -67,6 +69,7 @@ type Store struct {
 	commits       sync.Mutex
 	nextSeq       uint32
 	nextUndecided uint32
+	nextPart      uint32
 	parts         partitions
 }
 
@@ -83,6 +86,7 @@ func Open(o Options) (*Store, error) {
 		names: newNames(),
 		open:  newBlock(),
 
+		gathering:   newGathering(&block{}),
 		closing:     make(chan struct{}),
 		halted:      make(chan struct{}),
 		docket:      newDocket(o.Sampling.Rules),

@@ -32,12 +32,21 @@ func phases(t *testing.T, tds []ptrace.Traces, f func(t *testing.T, s *Store)) {
 		write(t, s, td)
 	}
 	t.Run("in memory", func(t *testing.T) { f(t, s) })
-	flush(t, s)
-	t.Run("written", func(t *testing.T) { f(t, s) })
-	if err := s.Close(); err != nil {
+	if err := s.flush(); err != nil {
 		t.Fatal(err)
 	}
-	s = openStore(t, fs, &now)
+	t.Run("gathered", func(t *testing.T) { f(t, s) })
+	reopen := func() {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openStore(t, fs, &now)
+	}
+	reopen()
+	t.Run("gathered, reopened", func(t *testing.T) { f(t, s) })
+	merge(t, s)
+	t.Run("written", func(t *testing.T) { f(t, s) })
+	reopen()
 	t.Run("reopened", func(t *testing.T) { f(t, s) })
 }
 
@@ -473,16 +482,19 @@ func TestMalformedBlock(t *testing.T) {
 	}
 }
 
-// TestConcurrent writes, flushes and reads at once; every span that was
+// TestConcurrent writes, flushes, merges and reads at once; every span that was
 // acknowledged is readable from then on.
 func TestConcurrent(t *testing.T) {
 	s, _ := newStore(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg, flusher sync.WaitGroup
 	flusher.Go(func() {
-		for ctx.Err() == nil {
+		for i := 0; ctx.Err() == nil; i++ {
 			if err := s.flush(); err != nil {
 				t.Error(err)
+			}
+			if i%3 == 0 {
+				merge(t, s)
 			}
 		}
 	})

@@ -12,7 +12,7 @@ import (
 
 // Limits of the block that is being filled. Larger blocks compress better and
 // are read slower; at less than 30,000 spans a second the flush every half
-// second closes them first.
+// second closes them first, and those of less than mergeSpans are merged.
 const (
 	maxBlockSpans = 16 << 10
 	maxBlockBytes = 8 << 20
@@ -25,7 +25,8 @@ const maxSealing = 8
 // sealingBlock is a block on its way to the disk.
 type sealingBlock struct {
 	*block
-	busy bool // someone is writing it; guarded by Store.mu
+	busy   bool       // someone is writing it; guarded by Store.mu
+	merged *gathering // of which it is the block; nil where spans came into it
 }
 
 // WriteTraces keeps the spans of t, which are readable at once and durable
@@ -120,10 +121,14 @@ func (s *Store) turnLocked() *sealingBlock {
 	return sb
 }
 
-// flush writes all blocks in memory that nobody else is writing.
+// flush writes all blocks in memory that nobody else is writing, and what has been
+// gathered for long enough.
 func (s *Store) flush() error {
 	s.mu.Lock()
 	s.turnLocked()
+	if s.gathering.due(s.o.now()) {
+		s.turnGatheringLocked()
+	}
 	var mine []*sealingBlock
 	for _, sb := range s.sealing {
 		if !sb.busy {
