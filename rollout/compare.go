@@ -19,6 +19,9 @@ const (
 	whatSlow99    = "slower_than_p99"
 )
 
+// ofStatus reports whether a kind of comparison is of one status of client errors.
+func ofStatus(what string) bool { return strings.HasPrefix(what, whatAnyClient+"_4") }
+
 // tally is what one side served, counted from the begin of the window on.
 // Requests refused by the fallback rate are in none of the numbers.
 type tally struct {

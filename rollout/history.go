@@ -11,10 +11,6 @@ import (
 	"github.com/binnacle-project/binnacle"
 )
 
-// ownZ is the deviation that bounds what the canary's nodes had before from below.
-// Nodes that are as good as the others are then hardly ever held for worse.
-const ownZ = 2.33
-
 // servedQuery is PromQL for the requests of a window, by outcome.
 func servedQuery(selector string, window time.Duration) string {
 	return fmt.Sprintf(`sum by (%s) (histogram_count(increase(%s,%s!=%q}[%s])))`, binnacle.LabelOutcome,
@@ -49,10 +45,6 @@ func (r *reader) history(ctx context.Context, s side, to time.Time) (*history, e
 	}
 	return h, nil
 }
-
-// ownParts is in how many parts the hours before are cut to see whether the canary's
-// own nodes were worse than the group all the time.
-const ownParts = 3
 
 // parts reads what a side served in the hours before, part by part.
 func (r *reader) parts(ctx context.Context, s side, to time.Time) ([]counts, error) {
@@ -90,20 +82,4 @@ func (r *reader) own(ctx context.Context, s side, to time.Time) (float64, error)
 	s.nodes = nil
 	group, err := r.parts(ctx, s, to)
 	return ownShare(own, group), err
-}
-
-// ownShare is what the canary's own nodes had of errors in every part of the hours
-// before, bounded from below, and 0 if that is not more than the group had. Nodes may
-// differ: in their zone, in what is sent to them. One that always had more errors than
-// the rest is no worse for its revision.
-func ownShare(own, group []counts) float64 {
-	least := 1.0
-	for i, c := range own {
-		lower, _ := wilson(c, ownZ)
-		if lower <= group[i].share() {
-			return 0
-		}
-		least = min(least, lower)
-	}
-	return least
 }

@@ -80,7 +80,7 @@ func (s side) query(c *api.Comparison, from, to time.Time) string {
 	case c.Endpoint != "":
 		method, route, _ := strings.Cut(c.Endpoint, " ")
 		selector = s.endpoints(fmt.Sprintf(`,%s=%q,%s=%q`, labelMethod, method, labelRoute, route))
-	case strings.HasPrefix(c.What, whatAnyClient+"_4") && len(s.nodes) > 0:
+	case ofStatus(c.What) && len(s.nodes) > 0:
 		return fixed(increaseQuery(labelStatus, s.statuses(), from), s.statuses(), to)
 	}
 	return fixed(increaseQuery(binnacle.LabelOutcome, selector, from), selector, to)

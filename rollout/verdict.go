@@ -40,7 +40,7 @@ func conclude(all []api.Comparison, s sides, before bool) (api.VerdictResult, st
 	case len(failed) > 0:
 		reason := describe(strongest(failed))
 		if len(failed) > 1 {
-			reason += "; worse by " + count(len(failed)-1, "more comparison")
+			reason += "; worse by " + comparisons(len(failed)-1, "more ")
 		}
 		return api.VerdictFail, reason
 	case s.Canary.Requests < enoughRequests || control < enoughRequests:
@@ -48,7 +48,15 @@ func conclude(all []api.Comparison, s sides, before bool) (api.VerdictResult, st
 	case len(open) > 0:
 		return api.VerdictInconclusive, "not shown to be as good: " + describe(strongest(open))
 	}
-	return api.VerdictPass, fmt.Sprintf("%s over %.0f requests on the canary and %.0f on %s found nothing worse", count(len(all), "comparison"), s.Canary.Requests, control, name)
+	return api.VerdictPass, fmt.Sprintf("%s over %.0f requests on the canary and %.0f on %s found nothing worse", comparisons(len(all), ""), s.Canary.Requests, control, name)
+}
+
+// comparisons says how many there are, such as "1 more comparison".
+func comparisons(n int, more string) string {
+	if n == 1 {
+		return "1 " + more + "comparison"
+	}
+	return fmt.Sprintf("%d %scomparisons", n, more)
 }
 
 // describe says one comparison in words.
