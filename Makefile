@@ -140,8 +140,8 @@ bench-gc: ## CPU per request and memory of a whole gateway process by GOGC.
 
 .PHONY: bench-gates
 bench-gates: ## Play 260,000 gates with fresh seeds: false failures, and what is caught (half an hour and more).
-	@scripts/load ./rollout '(TestExactPower|TestKnownPower|TestFalseFailures|TestPower)'
-	@scripts/load ./rollout TestScenarios
+	@scripts/load ./rollout/gate '(TestExactPower|TestKnownPower|TestFalseFailures|TestPower)'
+	@scripts/load ./rollout/gate TestScenarios
 
 .PHONY: bench-rollback
 bench-rollback: ## Time from the first bad point to the order to roll back, at 500 requests/s a side.

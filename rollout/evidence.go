@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 )
@@ -32,15 +34,15 @@ type question struct {
 // baseline is what the group served before the step. It is read once and
 // stored.
 type baseline struct {
-	All       tally            `json:"all"`
-	Endpoints map[string]tally `json:"endpoints,omitempty"`
+	All       gate.Tally            `json:"all"`
+	Endpoints map[string]gate.Tally `json:"endpoints,omitempty"`
 	// Spells are the worst ones, the shortest first; only where the baseline is
 	// the control.
-	Spells []spell `json:"spells,omitempty"`
+	Spells []gate.Spell `json:"spells,omitempty"`
 	// History is of the hours before, and Own the share of errors that the canary's
 	// own nodes had all the time; only where other nodes are the control.
-	History *history `json:"history,omitempty"`
-	Own     float64  `json:"own,omitempty"`
+	History *gate.History `json:"history,omitempty"`
+	Own     float64       `json:"own,omitempty"`
 }
 
 // readBaseline reads what served before the step, and the thresholds of latency
@@ -67,11 +69,11 @@ func readBaseline(ctx context.Context, r *reader, q question) (baseline, map[str
 		own.nodes = q.Canary.nodes
 		b.Own, err = r.own(ctx, own, q.BaselineTo)
 	}
-	if b.All.Requests < enoughRequests {
+	if b.All.Requests < gate.EnoughRequests {
 		delete(slow, "") // a quantile of a handful says little
 	}
 	for name := range slow {
-		if name != "" && b.Endpoints[name].Requests < enoughRequests {
+		if name != "" && b.Endpoints[name].Requests < gate.EnoughRequests {
 			delete(slow, name)
 		}
 	}
@@ -79,10 +81,10 @@ func readBaseline(ctx context.Context, r *reader, q question) (baseline, map[str
 }
 
 // readLook reads both sides as of q.At.
-func readLook(ctx context.Context, r *reader, q question, b baseline, slow map[string][2]float64) (look, error) {
-	l := look{At: q.At, Endpoints: make(map[string]sides)}
+func readLook(ctx context.Context, r *reader, q question, b baseline, slow map[string][2]float64) (gate.Look, error) {
+	l := gate.Look{At: q.At, Endpoints: make(map[string]gate.Sides)}
 	var errs []error
-	read := func(s side, all func(*sides) *tally) {
+	read := func(s side, all func(*gate.Sides) *gate.Tally) {
 		t, err := r.all(ctx, s, q.From, q.At, slow[""])
 		errs = append(errs, err)
 		*all(&l.All) = t
@@ -97,20 +99,20 @@ func readLook(ctx context.Context, r *reader, q question, b baseline, slow map[s
 			l.Endpoints[name] = e
 		}
 	}
-	read(q.Canary, func(s *sides) *tally { return &s.Canary })
+	read(q.Canary, func(s *gate.Sides) *gate.Tally { return &s.Canary })
 	if !q.Before {
-		read(q.Control, func(s *sides) *tally { return &s.Control })
+		read(q.Control, func(s *gate.Sides) *gate.Tally { return &s.Control })
 	}
 	bake := q.At.Sub(q.From)
 	l.History = b.History
 	l.All.Baseline, l.All.Spell = b.All, b.Own
 	if q.Before {
-		l.All.Spell = worstSpell(b.Spells, "", bake)
+		l.All.Spell = gate.WorstSpell(b.Spells, "", bake)
 	}
 	for name, e := range l.Endpoints {
 		e.Baseline, e.Spell = b.Endpoints[name], b.Own
 		if q.Before {
-			e.Spell = worstSpell(b.Spells, name, bake)
+			e.Spell = gate.WorstSpell(b.Spells, name, bake)
 		}
 		l.Endpoints[name] = e
 	}

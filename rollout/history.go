@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	"github.com/binnacle-project/binnacle"
 )
 
@@ -20,14 +22,14 @@ func servedQuery(selector string, window time.Duration) string {
 // history reads the hours before a rollout, which began at the moment to: what the
 // whole group served with the revision of a side. Revisions that others had by then
 // are not in it, such as one that was rolled back.
-func (r *reader) history(ctx context.Context, s side, to time.Time) (*history, error) {
+func (r *reader) history(ctx context.Context, s side, to time.Time) (*gate.History, error) {
 	s.nodes = nil
-	h := &history{From: to.Add(-historyFor), To: to, Query: servedQuery(s.all(), spellFor)}
-	m, err := r.t.QueryRange(ctx, h.Query, h.From.Add(spellFor), to, spellFor)
+	h := &gate.History{From: to.Add(-gate.HistoryFor), To: to, Query: servedQuery(s.all(), gate.SpellFor)}
+	m, err := r.t.QueryRange(ctx, h.Query, h.From.Add(gate.SpellFor), to, gate.SpellFor)
 	if err != nil {
 		return nil, err
 	}
-	spells := make(map[int64]counts)
+	spells := make(map[int64]gate.Counts)
 	for _, series := range m {
 		bad := series.Metric.Get(binnacle.LabelOutcome) == binnacle.Error.String()
 		for _, p := range series.Floats {
@@ -47,18 +49,18 @@ func (r *reader) history(ctx context.Context, s side, to time.Time) (*history, e
 }
 
 // parts reads what a side served in the hours before, part by part.
-func (r *reader) parts(ctx context.Context, s side, to time.Time) ([]counts, error) {
-	const part = historyFor / ownParts
-	m, err := r.t.QueryRange(ctx, servedQuery(s.all(), part), to.Add(part-historyFor), to, part)
+func (r *reader) parts(ctx context.Context, s side, to time.Time) ([]gate.Counts, error) {
+	const part = gate.HistoryFor / gate.OwnParts
+	m, err := r.t.QueryRange(ctx, servedQuery(s.all(), part), to.Add(part-gate.HistoryFor), to, part)
 	if err != nil {
 		return nil, err
 	}
-	parts := make([]counts, ownParts)
+	parts := make([]gate.Counts, gate.OwnParts)
 	for _, series := range m {
 		bad := series.Metric.Get(binnacle.LabelOutcome) == binnacle.Error.String()
 		for _, p := range series.Floats {
-			i := ownParts - 1 - int(to.Sub(time.UnixMilli(p.T))/part)
-			if i < 0 || i >= ownParts {
+			i := gate.OwnParts - 1 - int(to.Sub(time.UnixMilli(p.T))/part)
+			if i < 0 || i >= gate.OwnParts {
 				continue
 			}
 			if parts[i].Requests += p.F; bad {
@@ -81,5 +83,5 @@ func (r *reader) own(ctx context.Context, s side, to time.Time) (float64, error)
 	}
 	s.nodes = nil
 	group, err := r.parts(ctx, s, to)
-	return ownShare(own, group), err
+	return gate.OwnShare(own, group), err
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	vm "github.com/VictoriaMetrics/metrics"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -75,16 +77,16 @@ func TestHistory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(h.Spells); n < 118 || n > 122 || !h.enough() {
-		t.Errorf("%d spells, enough %t; want four hours of two minutes each, and enough", n, h.enough())
+	if n := len(h.Spells); n < 118 || n > 122 || !h.Enough() {
+		t.Errorf("%d spells, enough %t; want four hours of two minutes each, and enough", n, h.Enough())
 	}
 	for i, c := range h.Spells {
-		if math.Abs(c.share()-0.005) > 0.006 || c.Requests > 4900 {
+		if math.Abs(c.Share()-0.005) > 0.006 || c.Requests > 4900 {
 			t.Errorf("spell %d: %.0f bad of %.0f; want 24 of 4800, or 24 of 2400 while the other node had revision 4", i, c.Bad, c.Requests)
 		}
 	}
-	if all := h.sum(); math.Abs(all.share()-0.005) > 0.0004 {
-		t.Errorf("share of errors %.4f; want 0.005: another revision is no part of it, nor what was limited", all.share())
+	if all := h.Sum(); math.Abs(all.Share()-0.005) > 0.0004 {
+		t.Errorf("share of errors %.4f; want 0.005: another revision is no part of it, nor what was limited", all.Share())
 	}
 	for node, want := range map[binnacle.NodeID][2]float64{"n1": {0.008, 0.01}, "n2": {0, 0}} {
 		got, err := r.own(t.Context(), side{group: "edge", revision: 3, nodes: []binnacle.NodeID{node}}, to)
@@ -102,7 +104,7 @@ func TestHistory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e := h.evidence(counts{}); len(h.Spells) != 0 || e.Used || e.Note == "" || e.Worst != 0 {
+		if e := h.Evidence(gate.Counts{}); len(h.Spells) != 0 || e.Used || e.Note == "" || e.Worst != 0 {
 			t.Errorf("%+v: got %+v; want no spells, unused, and a note", of, e)
 		}
 	}

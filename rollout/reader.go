@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 
@@ -85,7 +87,7 @@ func requestsOf(s promql.Sample) float64 {
 }
 
 // book adds a roll-up series to a tally.
-func (t *tally) book(g *gained, slow [2]float64) {
+func book(t *gate.Tally, g *gained, slow [2]float64) {
 	outcome := g.labels.Get(binnacle.LabelOutcome)
 	if outcome == binnacle.Limited.String() {
 		return
@@ -105,14 +107,14 @@ func (t *tally) book(g *gained, slow [2]float64) {
 }
 
 // all reads the tally of a side.
-func (r *reader) all(ctx context.Context, s side, from, at time.Time, slow [2]float64) (tally, error) {
-	t := tally{}
+func (r *reader) all(ctx context.Context, s side, from, at time.Time, slow [2]float64) (gate.Tally, error) {
+	t := gate.Tally{}
 	series, err := r.since(ctx, s.all(), from, at)
 	if err != nil {
 		return t, err
 	}
 	for _, g := range series {
-		t.book(g, slow)
+		book(&t, g, slow)
 	}
 	if len(s.nodes) == 0 {
 		return t, nil
@@ -129,19 +131,19 @@ func (r *reader) all(ctx context.Context, s side, from, at time.Time, slow [2]fl
 }
 
 // endpoints reads the tallies of a side by endpoint.
-func (r *reader) endpoints(ctx context.Context, s side, from, at time.Time, slow map[string][2]float64) (map[string]tally, error) {
+func (r *reader) endpoints(ctx context.Context, s side, from, at time.Time, slow map[string][2]float64) (map[string]gate.Tally, error) {
 	series, err := r.since(ctx, s.endpoints(""), from, at)
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[string]tally)
+	out := make(map[string]gate.Tally)
 	for _, g := range series {
 		name := endpointName(g.labels)
 		if name == "" {
 			continue
 		}
 		t := out[name]
-		t.book(g, slow[name])
+		book(&t, g, slow[name])
 		out[name] = t
 	}
 	return out, nil

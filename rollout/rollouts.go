@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 )
@@ -59,8 +61,8 @@ type rolloutRecord struct {
 	Lost    map[binnacle.NodeID]string `json:"lost,omitempty"`
 	// Gate is what the gate of the step remembers, Baseline what served before
 	// it. Neither is changed, only replaced.
-	Gate     *gateState `json:"gate,omitempty"`
-	Baseline *baseline  `json:"baseline,omitempty"`
+	Gate     *gate.State `json:"gate,omitempty"`
+	Baseline *baseline   `json:"baseline,omitempty"`
 	// Turn is the restart under way, of strategy "restart", and Restarted those
 	// that were.
 	Turn      *turn       `json:"turn,omitempty"`

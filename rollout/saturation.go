@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 )
@@ -86,7 +88,7 @@ func (s side) strainQuery(what, fold string, over time.Duration) string {
 
 // saturation reads and judges both measures, once the bake is long enough. Nodes
 // that export none, such as other programs, are left out.
-func (r *reader) saturation(ctx context.Context, q question, l look) ([]api.Saturation, error) {
+func (r *reader) saturation(ctx context.Context, q question, l gate.Look) ([]api.Saturation, error) {
 	if q.At.Sub(q.From) < saturatedFor+cpuOver {
 		return nil, nil
 	}

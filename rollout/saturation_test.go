@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	"github.com/prometheus/prometheus/promql"
 
 	"github.com/binnacle-project/binnacle"
@@ -70,7 +72,7 @@ func TestSaturationFailsAGate(t *testing.T) {
 		Control: side{group: "default", revision: 1, nodes: []binnacle.NodeID{"n-2", "n-3"}},
 		From:    began,
 	}
-	look := look{All: sides{Canary: tally{Requests: 1000}, Control: tally{Requests: 2000}}}
+	look := gate.Look{All: gate.Sides{Canary: gate.Tally{Requests: 1000}, Control: gate.Tally{Requests: 2000}}}
 	tel := &strained{canary: map[string]float64{whatCPU: 1.5, whatMemory: 90 << 20}, control: map[string]float64{whatCPU: 0.3, whatMemory: 80 << 20}}
 	judge := func(after time.Duration) api.Verdict {
 		q.At = began.Add(after)
@@ -107,7 +109,7 @@ func TestSaturationFailsAGate(t *testing.T) {
 	// The same nodes before the step.
 	q.Before, q.Baseline = true, side{group: "default", revision: 1, nodes: q.Canary.nodes}
 	q.BaselineTo, q.BaselineFrom = began.Add(-10*time.Second), began.Add(-610*time.Second)
-	look.All.Baseline = tally{Requests: 10_000}
+	look.All.Baseline = gate.Tally{Requests: 10_000}
 	tel.control = map[string]float64{whatMemory: 30 << 20}
 	tel.canary[whatMemory] = 900 << 20
 	if v := judge(time.Minute); v.Result != api.VerdictFail || !strings.Contains(v.Reason, "900 MiB") || !v.Saturation[0].ControlAt.Equal(q.BaselineTo) {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 )
@@ -80,7 +82,7 @@ func (s side) query(c *api.Comparison, from, to time.Time) string {
 	case c.Endpoint != "":
 		method, route, _ := strings.Cut(c.Endpoint, " ")
 		selector = s.endpoints(fmt.Sprintf(`,%s=%q,%s=%q`, labelMethod, method, labelRoute, route))
-	case ofStatus(c.What) && len(s.nodes) > 0:
+	case gate.OfStatus(c.What) && len(s.nodes) > 0:
 		return fixed(increaseQuery(labelStatus, s.statuses(), from), s.statuses(), to)
 	}
 	return fixed(increaseQuery(binnacle.LabelOutcome, selector, from), selector, to)

@@ -6,6 +6,8 @@ import (
 	"math"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	"github.com/binnacle-project/binnacle"
 )
 
@@ -26,13 +28,13 @@ func spellQuery(by, selector string, length, over time.Duration) string {
 
 // spells reads the worst spells of a side over a window that ends at the moment
 // at.
-func (r *reader) spells(ctx context.Context, s side, window time.Duration, at time.Time) ([]spell, error) {
-	var out []spell
+func (r *reader) spells(ctx context.Context, s side, window time.Duration, at time.Time) ([]gate.Spell, error) {
+	var out []gate.Spell
 	for _, length := range spellLengths {
 		if length > window {
 			break
 		}
-		w := spell{Seconds: length.Seconds(), Endpoints: map[string]float64{}}
+		w := gate.Spell{Seconds: length.Seconds(), Endpoints: map[string]float64{}}
 		for _, expr := range []string{
 			spellQuery("", s.all(), length, window),
 			spellQuery(fmt.Sprintf("by (%s, %s) ", labelMethod, labelRoute), s.endpoints(""), length, window),

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/events"
@@ -172,7 +174,7 @@ func (s *Service) bake(ctx context.Context, r *rollout, alive []candidate, at ti
 	s.mu.Unlock()
 	out, err := s.change(ctx, r, func(rec *rolloutRecord) {
 		rec.Steps[rec.Step].State, rec.Steps[rec.Step].BakeStarted = api.StepBaking, at
-		rec.Gate, rec.Baseline, rec.Reason = &gateState{Before: before}, nil, ""
+		rec.Gate, rec.Baseline, rec.Reason = &gate.State{Before: before}, nil, ""
 	})
 	if err != nil {
 		return err

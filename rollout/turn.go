@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	"github.com/binnacle-project/binnacle"
 )
 
@@ -120,7 +122,7 @@ func (s *Service) takeTurn(ctx context.Context, r *rollout, t turn, at time.Time
 		_, err := s.change(ctx, r, func(rec *rolloutRecord) {
 			rec.Confirmed = insertSorted(rec.Confirmed, t.Node)
 			rec.Pending, rec.Turn, rec.Reason = []binnacle.NodeID{}, nil, ""
-			rec.Gate, rec.Baseline = &gateState{}, &baseline{}
+			rec.Gate, rec.Baseline = &gate.State{}, &baseline{}
 			rec.Restarted = append(slices.Clone(rec.Restarted), restarted{t.Node, at})
 		})
 		s.wakeRun()

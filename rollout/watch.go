@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/gate"
+
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 )
@@ -103,7 +105,7 @@ func (w *watcher) look(ctx context.Context, r *rollout) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
-	g, base := rec.Gate.clone(), rec.Baseline
+	g, base := rec.Gate.Clone(), rec.Baseline
 	v, err := known.judge(ctx, q, g, &base)
 	if err != nil {
 		if ctx.Err() == nil && !known.warned {
@@ -146,7 +148,7 @@ func (w *watcher) look(ctx context.Context, r *rollout) {
 }
 
 // judge reads the evidence and has the gate judge it.
-func (r *reader) judge(ctx context.Context, q question, g *gateState, base **baseline) (api.Verdict, error) {
+func (r *reader) judge(ctx context.Context, q question, g *gate.State, base **baseline) (api.Verdict, error) {
 	if *base == nil {
 		b, slow, err := readBaseline(ctx, r, q)
 		if err != nil {
@@ -158,7 +160,7 @@ func (r *reader) judge(ctx context.Context, q question, g *gateState, base **bas
 	if err != nil {
 		return api.Verdict{}, err
 	}
-	if _, ok := g.Slow[""]; !ok && !q.Before && l.All.Control.Requests >= enoughRequests {
+	if _, ok := g.Slow[""]; !ok && !q.Before && l.All.Control.Requests >= gate.EnoughRequests {
 		// Nothing was served before: what slow means is taken from the control
 		// so far, and latency compared from here on.
 		slow, err := r.thresholds(ctx, q.Control, q.At.Sub(q.From), q.At)
@@ -169,7 +171,7 @@ func (r *reader) judge(ctx context.Context, q question, g *gateState, base **bas
 			g.Slow = map[string][2]float64{"": s}
 		}
 	}
-	v := g.judge(l)
+	v := g.Judge(l)
 	q.sign(&v)
 	found, err := r.saturation(ctx, q, l)
 	if err != nil {
@@ -217,18 +219,6 @@ func questionOf(rec rolloutRecord, alive []binnacle.NodeID, ahead map[binnacle.N
 	}
 	q.BaselineFrom = q.BaselineTo.Add(-baselineFor)
 	return q, true
-}
-
-// clone returns a copy that can be changed.
-func (g *gateState) clone() *gateState {
-	c := *g
-	c.Endpoints = slices.Clone(g.Endpoints)
-	c.Runs = make([]*run, len(g.Runs))
-	for i, r := range g.Runs {
-		cp := *r
-		c.Runs[i] = &cp
-	}
-	return &c
 }
 
 // tellBakes says which groups are in a bake, when that changed.

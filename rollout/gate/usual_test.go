@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import (
 	"math"
@@ -11,11 +11,11 @@ import (
 
 // steady is a history of spells with equal requests, whose shares of errors are as
 // given, one after the other.
-func steady(rnd *rand.Rand, spells int, requests float64, share func(spell int) float64) *history {
-	h := &history{}
+func steady(rnd *rand.Rand, spells int, requests float64, share func(spell int) float64) *History {
+	h := &History{}
 	g := simGate{rnd: rnd}
 	for i := range spells {
-		h.Spells = append(h.Spells, counts{requests, g.binomial(int(requests), share(i))})
+		h.Spells = append(h.Spells, Counts{requests, g.binomial(int(requests), share(i))})
 	}
 	return h
 }
@@ -31,7 +31,7 @@ func TestKnownPower(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, p := range shares {
 		h := steady(rnd, 180, 1200, func(int) float64 { return p })
-		k := &known{h, counts{6000, math.Round(6000 * p)}}
+		k := &known{h, Counts{6000, math.Round(6000 * p)}}
 		alpha := milestones[0].alpha(k.share())
 		for _, m := range []int{500, 2000} {
 			got, without := bestTest(500, m, alpha, expected{share: k.share(), known: k}), mostPowerful(500, m, []float64{p}, promise{alpha: alpha})
@@ -72,11 +72,11 @@ func TestUsual(t *testing.T) {
 			}
 			return base * (1 + trend*float64(spell)/30)
 		})
-		k := &known{h, counts{5000, math.Round(5000 * base)}}
-		if size := h.size(); !(size > 0) || size > h.sum().Requests+1e-6 {
-			t.Errorf("history %d: worth %g requests; want at most the %g there were", i, size, h.sum().Requests)
+		k := &known{h, Counts{5000, math.Round(5000 * base)}}
+		if size := h.size(); !(size > 0) || size > h.Sum().Requests+1e-6 {
+			t.Errorf("history %d: worth %g requests; want at most the %g there were", i, size, h.Sum().Requests)
 		}
-		if e := h.evidence(k.recent); e.Used && e.Note != "" || !e.Used && e.Note == "" || e.Worst < h.sum().share() {
+		if e := h.Evidence(k.recent); e.Used && e.Note != "" || !e.Used && e.Note == "" || e.Worst < h.Sum().Share() {
 			t.Errorf("history %d: evidence %+v", i, e)
 		}
 		share := k.share()
@@ -122,16 +122,16 @@ func TestDispersion(t *testing.T) {
 		t.Errorf("spells apart are worth %.0f requests; want some 242", size)
 	}
 	for _, tc := range []struct {
-		h      *history
-		recent counts
+		h      *History
+		recent Counts
 		want   bool
-	}{{same, counts{6000, 60}, false}, {same, counts{6000, 95}, true}, {apart, counts{6000, 95}, false}, {same, counts{}, false}} {
+	}{{same, Counts{6000, 60}, false}, {same, Counts{6000, 95}, true}, {apart, Counts{6000, 95}, false}, {same, Counts{}, false}} {
 		if got := (&known{tc.h, tc.recent}).departed(); got != tc.want {
 			t.Errorf("departed(worth %.0f, %v) = %t; want %t", tc.h.size(), tc.recent, got, tc.want)
 		}
 	}
-	if one := (&history{Spells: []counts{{10, 10}}}); one.enough() || one.worst() != 1 {
-		t.Errorf("one spell of ten requests is enough: %t, worst %g", one.enough(), one.worst())
+	if one := (&History{Spells: []Counts{{10, 10}}}); one.Enough() || one.worst() != 1 {
+		t.Errorf("one spell of ten requests is enough: %t, worst %g", one.Enough(), one.worst())
 	}
 }
 
@@ -144,12 +144,12 @@ func TestMilestoneWaits(t *testing.T) {
 		later float64 // errors of the control at the next look
 		want  api.VerdictResult
 	}{{"both", 18, api.VerdictInconclusive}, {"the canary alone", 0, api.VerdictFail}} {
-		g := gateState{}
-		all := sides{Baseline: tally{Requests: 5000, Errors: 5}}
+		g := State{}
+		all := Sides{Baseline: Tally{Requests: 5000, Errors: 5}}
 		look1 := func(canary, canaryBad, control, controlBad float64) api.Verdict {
 			all.Canary.Requests, all.Canary.Errors = canary, canaryBad
 			all.Control.Requests, all.Control.Errors = control, controlBad
-			return g.judge(look{All: all})
+			return g.Judge(Look{All: all})
 		}
 		look1(480, 0, 480, 0)
 		if v := look1(500, 18, 500, 0); v.Result == api.VerdictFail {

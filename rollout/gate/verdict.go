@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import (
 	"cmp"
@@ -19,7 +19,7 @@ const (
 )
 
 // conclude sums the comparisons up.
-func conclude(all []api.Comparison, s sides, before bool) (api.VerdictResult, string) {
+func conclude(all []api.Comparison, s Sides, before bool) (api.VerdictResult, string) {
 	control, name := s.Control.Requests, "control"
 	if before {
 		control, name = s.Baseline.Requests, "the minutes before the step"
@@ -43,8 +43,8 @@ func conclude(all []api.Comparison, s sides, before bool) (api.VerdictResult, st
 			reason += "; worse by " + comparisons(len(failed)-1, "more ")
 		}
 		return api.VerdictFail, reason
-	case s.Canary.Requests < enoughRequests || control < enoughRequests:
-		return api.VerdictInconclusive, fmt.Sprintf("too few requests: %.0f on the canary, %.0f on %s; %d on each side are the least", s.Canary.Requests, control, name, enoughRequests)
+	case s.Canary.Requests < EnoughRequests || control < EnoughRequests:
+		return api.VerdictInconclusive, fmt.Sprintf("too few requests: %.0f on the canary, %.0f on %s; %d on each side are the least", s.Canary.Requests, control, name, EnoughRequests)
 	case len(open) > 0:
 		return api.VerdictInconclusive, "not shown to be as good: " + describe(strongest(open))
 	}
@@ -74,10 +74,10 @@ func describe(c api.Comparison) string {
 		where = " on " + c.Endpoint
 	}
 	return fmt.Sprintf("%s%s: %s of %.0f on the canary, %s of %.0f on the control", what, where,
-		percent(counts(c.Canary)), c.Canary.Requests, percent(counts(c.Control)), c.Control.Requests)
+		percent(Counts(c.Canary)), c.Canary.Requests, percent(Counts(c.Control)), c.Control.Requests)
 }
 
-func percent(c counts) string { return fmt.Sprintf("%.3g %%", 100*c.share()) }
+func percent(c Counts) string { return fmt.Sprintf("%.3g %%", 100*c.Share()) }
 
 // keep returns the comparisons of all traffic and, of those of endpoints, the
 // ones with the strongest evidence.

@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import (
 	"fmt"
@@ -27,10 +27,10 @@ import (
 // likelihood estimation of a mixing distribution" (1978), for mixtures of posteriors.
 
 const (
-	// historyFor is how far back the hours before a rollout reach, spellFor how
+	// HistoryFor is how far back the hours before a rollout reach, SpellFor how
 	// long a spell is: as long as a bake is by default.
-	historyFor = 6 * time.Hour
-	spellFor   = 2 * time.Minute
+	HistoryFor = 6 * time.Hour
+	SpellFor   = 2 * time.Minute
 	// fewSpells and fewBefore are the least spells and requests that say what is
 	// usual: an hour of them, and ten times what a first milestone has.
 	fewSpells = 30
@@ -46,18 +46,19 @@ const (
 	departedZ    = 2.33
 )
 
-// history is what a group served in the hours before a rollout. It is read once and
+// History is what a group served in the hours before a rollout. It is read once and
 // stored.
-type history struct {
+type History struct {
 	From  time.Time `json:"from"`
 	To    time.Time `json:"to"`
 	Query string    `json:"query"`
 	// Spells are those with requests, in their order; spellFor each.
-	Spells []counts `json:"spells,omitempty"`
+	Spells []Counts `json:"spells,omitempty"`
 }
 
-func (h *history) sum() counts {
-	var all counts
+// Sum adds all spells up; nil is a history without any.
+func (h *History) Sum() Counts {
+	var all Counts
 	if h != nil {
 		for _, s := range h.Spells {
 			all.Requests, all.Bad = all.Requests+s.Requests, all.Bad+s.Bad
@@ -66,22 +67,22 @@ func (h *history) sum() counts {
 	return all
 }
 
-// enough reports whether the history says what is usual.
-func (h *history) enough() bool {
-	return h != nil && len(h.Spells) >= fewSpells && h.sum().Requests >= fewBefore
+// Enough reports whether the history says what is usual.
+func (h *History) Enough() bool {
+	return h != nil && len(h.Spells) >= fewSpells && h.Sum().Requests >= fewBefore
 }
 
 // lacks says why a history is not enough.
-func (h *history) lacks() string {
+func (h *History) lacks() string {
 	return fmt.Sprintf("the revision before served %.0f requests in %d spells of two minutes: at least %d in %d are needed, so only the requests of the bake count",
-		h.sum().Requests, len(h.Spells), fewBefore, fewSpells)
+		h.Sum().Requests, len(h.Spells), fewBefore, fewSpells)
 }
 
 // worst is the highest share of errors of a spell.
-func (h *history) worst() float64 {
+func (h *History) worst() float64 {
 	most := 0.0
 	for _, s := range h.Spells {
-		most = max(most, s.share())
+		most = max(most, s.Share())
 	}
 	return most
 }
@@ -89,9 +90,9 @@ func (h *history) worst() float64 {
 // size is how many requests the scatter between spells is worth: the share of errors
 // of the next one is as uncertain as that found by so many. It never exceeds all the
 // requests there were.
-func (h *history) size() float64 {
-	all := h.sum()
-	mean := all.share()
+func (h *History) size() float64 {
+	all := h.Sum()
+	mean := all.Share()
 	if mean <= 0 || mean >= 1 {
 		return all.Requests
 	}
@@ -108,27 +109,27 @@ func (h *history) size() float64 {
 // known is what is known of the share of errors before a gate looks: by the hours
 // before, and just before.
 type known struct {
-	history *history
-	recent  counts
+	history *History
+	recent  Counts
 }
 
 // drawnIn is a sample together with the hours before, which count for as much as their
 // scatter is worth: much in a fleet that is always the same, and hardly anything in
 // one that drifts.
-func (k *known) drawnIn(c counts) counts {
-	all, size := k.history.sum(), k.history.size()
-	return counts{size + c.Requests, all.share()*size + c.Bad}
+func (k *known) drawnIn(c Counts) Counts {
+	all, size := k.history.Sum(), k.history.size()
+	return Counts{size + c.Requests, all.Share()*size + c.Bad}
 }
 
 // newest are the spells just before the rollout.
-func (h *history) newest() []counts { return h.Spells[max(0, len(h.Spells)-newestSpells):] }
+func (h *History) newest() []Counts { return h.Spells[max(0, len(h.Spells)-newestSpells):] }
 
-// share is the share of errors to expect: that of the newest spells, but for a burst
+// Share is the share of errors to expect: that of the newest spells, but for a burst
 // in some of them.
 func (k *known) share() float64 {
 	var shares []float64
 	for _, s := range k.history.newest() {
-		shares = append(shares, k.drawnIn(s).share())
+		shares = append(shares, k.drawnIn(s).Share())
 	}
 	slices.Sort(shares)
 	return shares[len(shares)/2]
@@ -137,17 +138,17 @@ func (k *known) share() float64 {
 // departed reports whether the minutes just before a rollout are unlike the hours
 // before: what is going on then was not usual.
 func (k *known) departed() bool {
-	all, size := k.history.sum(), k.history.size()
+	all, size := k.history.Sum(), k.history.size()
 	lower, _ := wilson(k.recent, departedZ)
-	_, upper := wilson(counts{size, all.share() * size}, departedZ)
+	_, upper := wilson(Counts{size, all.Share() * size}, departedZ)
 	return lower > upper
 }
 
 // spread returns weights of the shares, which add up to 1, and the highest share that
 // is usual. The shares are even in the arcsine of the root.
 func (k *known) spread(shares []float64) (weights []float64, high float64) {
-	all, size := k.history.sum(), k.history.size()
-	mean := all.share()
+	all, size := k.history.Sum(), k.history.size()
+	mean := all.Share()
 	// No narrower than the shares are apart, which is on the safe side.
 	narrowest := math.Inf(1)
 	if n := len(shares); n > 1 {
@@ -195,18 +196,18 @@ func (k *known) spread(shares []float64) (weights []float64, high float64) {
 	return weights, high
 }
 
-// evidence is the history as it is told of; recent is what was served just before the
+// Evidence is the history as it is told of; recent is what was served just before the
 // rollout.
-func (h *history) evidence(recent counts) *api.History {
+func (h *History) Evidence(recent Counts) *api.History {
 	if h == nil {
 		return nil
 	}
 	k := &known{h, recent}
-	e := &api.History{From: h.From, To: h.To, Query: h.Query, Spells: len(h.Spells), SpellSeconds: spellFor.Seconds(),
-		Sum: api.Sample(h.sum()), Worst: h.worst(), Used: h.enough() && !k.departed()}
+	e := &api.History{From: h.From, To: h.To, Query: h.Query, Spells: len(h.Spells), SpellSeconds: SpellFor.Seconds(),
+		Sum: api.Sample(h.Sum()), Worst: h.worst(), Used: h.Enough() && !k.departed()}
 	switch {
 	case e.Used:
-	case !h.enough():
+	case !h.Enough():
 		e.Note = h.lacks()
 	default:
 		e.Note = fmt.Sprintf("the ten minutes before the rollout had %s of errors, more than was usual, so only the requests of the bake count", percent(recent))

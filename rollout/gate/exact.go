@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import (
 	"fmt"
@@ -80,8 +80,8 @@ func milestoneAt(requests float64) int {
 
 // exactResult is the outcome of the test at one milestone, kept as evidence.
 type exactResult struct {
-	Canary  counts  `json:"canary"`
-	Control counts  `json:"control"`
+	Canary  Counts  `json:"canary"`
+	Control Counts  `json:"control"`
 	Alpha   float64 `json:"alpha"`
 	// Ceiling is the largest share of equally good canaries that the test fails,
 	// whatever happens to both sides.
@@ -110,7 +110,7 @@ type expected struct {
 }
 
 // exactly tests both sides at a milestone.
-func exactly(canary, control counts, alpha float64, e expected) exactResult {
+func exactly(canary, control Counts, alpha float64, e expected) exactResult {
 	r := exactResult{Canary: canary, Control: control, Alpha: alpha, Ceiling: alpha}
 	n, m, y := int(math.Round(canary.Requests)), int(math.Round(control.Requests)), int(math.Round(control.Bad))
 	most, bound := max(float64(m)*max(e.share, 0), float64(n)*(max(e.share, 0)+exactEffect)), float64(maxExactBad)
@@ -124,7 +124,7 @@ func exactly(canary, control counts, alpha float64, e expected) exactResult {
 		r.From, r.Power, r.Usual = thresholdAt(t.from, y, n), t.power, max(e.share, 0)
 		r.Ceiling = max(alpha, t.worst)
 	}
-	r.Failed = int(math.Round(canary.Bad)) >= r.From && canary.share()-control.share() >= limitsOf(whatErrors).effect
+	r.Failed = int(math.Round(canary.Bad)) >= r.From && canary.Share()-control.Share() >= limitsOf(whatErrors).effect
 	return r
 }
 

@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import (
 	"fmt"
@@ -11,19 +11,19 @@ import (
 // nothing of ten seconds. So a canary without a control must be worse than the
 // worst spell before the step that was as long as its bake is by now.
 
-// spell is the worst that happened before a step within one length of time: the
+// Spell is the worst that happened before a step within one length of time: the
 // highest share of errors, of all traffic and by endpoint. What is missing is 0.
-type spell struct {
+type Spell struct {
 	Seconds   float64            `json:"seconds"`
 	All       float64            `json:"all,omitempty"`
 	Endpoints map[string]float64 `json:"endpoints,omitempty"`
 }
 
-// worstSpell returns the highest share of errors of a spell as long as a bake, of
+// WorstSpell returns the highest share of errors of a spell as long as a bake, of
 // all traffic for the endpoint "". It takes the longest that is no longer than the
 // bake. A bake that is shorter than all of them may have met all the errors of the
 // shortest.
-func worstSpell(all []spell, endpoint string, bake time.Duration) float64 {
+func WorstSpell(all []Spell, endpoint string, bake time.Duration) float64 {
 	share := 0.0
 	for i, s := range all {
 		if s.Seconds > bake.Seconds() && i > 0 {
@@ -41,16 +41,16 @@ func worstSpell(all []spell, endpoint string, bake time.Duration) float64 {
 }
 
 // spelled is a control with the share of errors of its worst spell.
-func spelled(control counts, share float64) counts {
+func spelled(control Counts, share float64) Counts {
 	control.Bad = max(control.Bad, share*control.Requests)
 	return control
 }
 
 // spellNote says why a comparison does not fail.
-func spellNote(share float64, control counts, before bool) string {
+func spellNote(share float64, control Counts, before bool) string {
 	if !before {
-		return fmt.Sprintf("in the hours before the canary's own nodes had %s of errors, too, more than the control has", percent(counts{1, share}))
+		return fmt.Sprintf("in the hours before the canary's own nodes had %s of errors, too, more than the control has", percent(Counts{1, share}))
 	}
 	return fmt.Sprintf("before the step a spell as long as the bake had up to %s of errors, too: the %s of ten minutes says little of it",
-		percent(counts{1, share}), percent(control))
+		percent(Counts{1, share}), percent(control))
 }

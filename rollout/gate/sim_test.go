@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import (
 	"fmt"
@@ -26,28 +26,28 @@ var endpointShare = []float64{0.6, 0.25, 0.1, 0.05}
 // each side between two looks.
 type simGate struct {
 	rnd     *rand.Rand
-	state   gateState
-	all     sides
-	ends    map[string]*sides
-	history *history
+	state   State
+	all     Sides
+	ends    map[string]*Sides
+	history *History
 }
 
 func newSimGate(seed uint64, base quality, baseline float64, before bool) *simGate {
-	g := &simGate{rnd: rand.New(rand.NewPCG(seed, 7)), ends: map[string]*sides{}}
+	g := &simGate{rnd: rand.New(rand.NewPCG(seed, 7)), ends: map[string]*Sides{}}
 	g.state.Before = before
 	g.state.Slow = map[string][2]float64{"": {0.1, 1}}
 	for _, n := range endpointNames {
-		g.ends[n] = &sides{}
+		g.ends[n] = &Sides{}
 		g.state.Slow[n] = [2]float64{0.1, 1}
 	}
 	if baseline > 0 {
-		g.add(base, baseline, func(s *sides) *tally { return &s.Baseline })
+		g.add(base, baseline, func(s *Sides) *Tally { return &s.Baseline })
 	}
 	return g
 }
 
 // add serves n requests of a quality on one side.
-func (g *simGate) add(q quality, n float64, side func(*sides) *tally) {
+func (g *simGate) add(q quality, n float64, side func(*Sides) *Tally) {
 	left, share := int(n), 1.0
 	for i, name := range endpointNames {
 		requests := left
@@ -55,12 +55,12 @@ func (g *simGate) add(q quality, n float64, side func(*sides) *tally) {
 			requests = int(g.binomial(left, endpointShare[i]/share))
 		}
 		left, share = left-requests, share-endpointShare[i]
-		t := tally{Requests: float64(requests)}
+		t := Tally{Requests: float64(requests)}
 		t.Errors = g.binomial(requests, q.errors)
 		t.Status = map[string]float64{"401": g.binomial(requests, q.s401), "404": g.binomial(requests, q.s404)}
 		t.Client = g.binomial(requests, q.client) + t.Status["401"] + t.Status["404"]
 		t.Slow50, t.Slow99 = g.binomial(requests, q.slow50), g.binomial(requests, q.slow99)
-		for _, to := range []*tally{side(&g.all), side(g.ends[name])} {
+		for _, to := range []*Tally{side(&g.all), side(g.ends[name])} {
 			to.Requests += t.Requests
 			to.Errors += t.Errors
 			to.Client += t.Client
@@ -98,17 +98,17 @@ func skip(r *rand.Rand, p float64) int {
 	return int(math.Log(1-r.Float64()) / math.Log1p(-p))
 }
 
-// look serves n requests on each side and has the gate look.
+// Look serves n requests on each side and has the gate look.
 func (g *simGate) look(canary, control quality, n float64) api.Verdict {
-	g.add(canary, n, func(s *sides) *tally { return &s.Canary })
+	g.add(canary, n, func(s *Sides) *Tally { return &s.Canary })
 	if !g.state.Before {
-		g.add(control, n, func(s *sides) *tally { return &s.Control })
+		g.add(control, n, func(s *Sides) *Tally { return &s.Control })
 	}
-	ends := make(map[string]sides, len(g.ends))
+	ends := make(map[string]Sides, len(g.ends))
 	for name, s := range g.ends {
 		ends[name] = *s
 	}
-	return g.state.judge(look{At: time.Unix(0, 0), All: g.all, Endpoints: ends, History: g.history})
+	return g.state.Judge(Look{At: time.Unix(0, 0), All: g.all, Endpoints: ends, History: g.history})
 }
 
 // usual is traffic as a fleet has it, with errors as given.

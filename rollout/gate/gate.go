@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import (
 	"cmp"
@@ -9,20 +9,8 @@ import (
 	"github.com/binnacle-project/binnacle/api"
 )
 
-// A gate fails when one of its comparisons finds the canary worse, passes when
-// there are enough requests and the canary is shown to be no worse by much, and
-// is inconclusive otherwise. Failing and passing are tests of their own:
-//
-//   - Each comparison fails when its e-value (sequential.go) exceeds 1/alpha, at
-//     any look. The errors of all traffic fail also by the exact test (exact.go),
-//     which is made once at each milestone of requests. All alphas add up to
-//     gateBudget, so that a gate whose canary is as good as its control fails with
-//     at most that probability in minutes like the hours before, and with at most
-//     maxCeiling times that whatever happens to both. Where those hours are not
-//     known, it is gateBudget whatever happens to both.
-//   - A pass needs, beside enough requests, that the upper bound of the
-//     difference is under a margin: a canary that is worse by the margin passes
-//     in 2.5 % of looks, whatever the traffic. Thin traffic is not good health.
+// gateBudget is with which probability a gate fails a canary that is as good as its
+// control.
 const gateBudget = 0.01
 
 // Shares of the budget. The exact tests have most of it (exact.go), for only
@@ -36,9 +24,9 @@ const (
 )
 
 const (
-	// enoughRequests on each side are the least for a pass: without a single
+	// EnoughRequests on each side are the least for a pass: without a single
 	// error, 190 show that a share is under 2 %.
-	enoughRequests = 200
+	EnoughRequests = 200
 	// fewRequests are the least that a comparison looks at.
 	fewRequests = 20
 	// suspicion keeps a gate from passing: a tenth of what a failure needs.
@@ -54,29 +42,29 @@ const (
 	maxGateEndpoints = 100
 )
 
-// sides are both sides of a comparison. Baseline is what the group served
+// Sides are both sides of a comparison. Baseline is what the group served
 // before the step. Spell is a share of errors that the canary must be worse than,
 // whatever the control has: where the baseline is the control, that of the worst spell
 // as long as the bake; else what the canary's own nodes had in the hours before.
-type sides struct {
-	Canary, Control, Baseline tally
+type Sides struct {
+	Canary, Control, Baseline Tally
 	Spell                     float64
 }
 
-// look is one look at the evidence.
-type look struct {
+// Look is one look at the evidence.
+type Look struct {
 	At  time.Time
-	All sides
+	All Sides
 	// Endpoints by "GET /users/{id}".
-	Endpoints map[string]sides
+	Endpoints map[string]Sides
 	// History is of the hours before the rollout, nil if it was not read.
-	History *history
+	History *History
 }
 
-// gateState is what a gate remembers between looks. It is stored with the
+// State is what a gate remembers between looks. It is stored with the
 // rollout, so that a manager that starts anew goes on where it was; a look that
 // was lost then only makes the next one wider.
-type gateState struct {
+type State struct {
 	Looks int `json:"looks"`
 	// Before is true when the minutes before the step are the control.
 	Before bool `json:"before,omitempty"`
@@ -99,34 +87,24 @@ type gateState struct {
 // due is a test to be made at the next look, on what the canary had at this one.
 type due struct {
 	Milestone int    `json:"milestone"`
-	Canary    counts `json:"canary"`
+	Canary    Counts `json:"canary"`
 }
 
-// run is one comparison through all looks.
-type run struct {
-	What     string  `json:"what"`
-	Endpoint string  `json:"endpoint,omitempty"`
-	Alpha    float64 `json:"alpha"`
-	Ratios   ratios  `json:"ratios"`
-	// Begin is what had come when the comparison began, Canary and Control what
-	// had come at its last look that counted.
-	Begin   [2]counts `json:"begin"`
-	Canary  counts    `json:"canary"`
-	Control counts    `json:"control"`
-	// Worst are the looks with the most evidence against the canary, the worst
-	// first (calm).
-	Worst [forgivenLooks]pair `json:"worst,omitzero"`
+// Clone returns a copy that can be changed.
+func (g *State) Clone() *State {
+	c := *g
+	c.Endpoints = slices.Clone(g.Endpoints)
+	c.Runs = make([]*run, len(g.Runs))
+	for i, r := range g.Runs {
+		cp := *r
+		c.Runs[i] = &cp
+	}
+	return &c
 }
 
-// pair is what one look added on both sides.
-type pair struct {
-	Canary  counts `json:"canary"`
-	Control counts `json:"control"`
-}
-
-// judge takes one look into the state and gives the verdict on all so far. It is
+// Judge takes one look into the state and gives the verdict on all so far. It is
 // a function of its arguments alone; it changes g.
-func (g *gateState) judge(l look) api.Verdict {
+func (g *State) Judge(l Look) api.Verdict {
 	g.Looks++
 	for _, what := range []string{whatErrors, what401, what403, what404, whatClient} {
 		g.take(what, "", l.All)
@@ -156,33 +134,33 @@ func (g *gateState) judge(l look) api.Verdict {
 	if g.Due != nil && v.Result == api.VerdictPass {
 		v.Result, v.Reason = api.VerdictInconclusive, "a test is due at the next look"
 	}
-	v.History = l.History.evidence(l.All.Baseline.of(whatErrors))
+	v.History = l.History.Evidence(l.All.Baseline.of(whatErrors))
 	v.Comparisons, v.LeftOut = keep(all)
 	return v
 }
 
 // take adds a look to one comparison, which begins with the first.
-func (g *gateState) take(what, endpoint string, s sides) {
-	g.takeFrom(what, endpoint, s, [2]counts{})
+func (g *State) take(what, endpoint string, s Sides) {
+	g.takeFrom(what, endpoint, s, [2]Counts{})
 }
 
 // takeSlow compares latency, once there is a threshold. A threshold that was
 // found during the bake was chosen by what had come until then, so that only
 // what comes later counts.
-func (g *gateState) takeSlow(endpoint string, s sides) {
+func (g *State) takeSlow(endpoint string, s Sides) {
 	if _, ok := g.Slow[endpoint]; !ok {
 		return
 	}
 	for _, what := range []string{whatSlow50, whatSlow99} {
-		var begin [2]counts
-		if g.find(what, endpoint) == nil && s.Baseline.Requests < enoughRequests {
-			begin = [2]counts{s.Canary.of(what), s.Control.of(what)}
+		var begin [2]Counts
+		if g.find(what, endpoint) == nil && s.Baseline.Requests < EnoughRequests {
+			begin = [2]Counts{s.Canary.of(what), s.Control.of(what)}
 		}
 		g.takeFrom(what, endpoint, s, begin)
 	}
 }
 
-func (g *gateState) takeFrom(what, endpoint string, s sides, begin [2]counts) {
+func (g *State) takeFrom(what, endpoint string, s Sides, begin [2]Counts) {
 	r := g.find(what, endpoint)
 	if r == nil {
 		r = &run{What: what, Endpoint: endpoint, Alpha: g.alpha(what, endpoint), Begin: begin, Canary: begin[0], Control: begin[1]}
@@ -204,67 +182,19 @@ func (g *gateState) takeFrom(what, endpoint string, s sides, begin [2]counts) {
 	r.Canary, r.Control = canary, control
 }
 
-// note keeps a look if it is among the worst.
-func (r *run) note(p pair) {
-	for i := range r.Worst {
-		if p.weight() > r.Worst[i].weight() {
-			p, r.Worst[i] = r.Worst[i], p
-		}
-	}
-}
-
-// weight is the evidence of a look against the canary; without a control, the
-// number of bad requests.
-func (p pair) weight() float64 {
-	if p.Control.Requests <= 0 {
-		return p.Canary.Bad
-	}
-	most := 0.0
-	if p.Canary.Bad == 0 {
-		return most // nothing speaks against it
-	}
-	for _, f := range risks {
-		most = max(most, logRatio(f, p.Canary, p.Control))
-	}
-	return most
-}
-
-// calm is the evidence without the worst looks: never more than with
-// them, so that it is an e-value still.
-func (r *run) calm() float64 {
-	ratios := r.Ratios
-	for _, w := range r.Worst {
-		if w.Canary.Requests <= 0 || w.Control.Requests <= 0 {
-			continue
-		}
-		for i, f := range risks {
-			ratios[i] -= max(0, logRatio(f, w.Canary, w.Control))
-		}
-	}
-	return ratios.log()
-}
-
-// calmly is the canary's counts without the worst looks.
-func (r *run) calmly(canary counts) counts {
-	for _, w := range r.Worst {
-		canary = counts{canary.Requests - w.Canary.Requests, canary.Bad - w.Canary.Bad}
-	}
-	return canary
-}
-
 // takeExact makes the exact test. It is due when a look reaches a new milestone;
 // one that was jumped over is not made up for. Nodes export by clocks of their own, so
 // the control has a look more: what began to fail on both sides just then shows there
 // by then.
-func (g *gateState) takeExact(l look) {
+func (g *State) takeExact(l Look) {
 	s := l.All
 	if d := g.Due; d != nil {
 		g.Due = nil
 		e := expected{share: -1}
-		if b := s.Baseline; b.Requests >= enoughRequests {
+		if b := s.Baseline; b.Requests >= EnoughRequests {
 			e.share = b.Errors / b.Requests
 		}
-		if k := (&known{l.History, s.Baseline.of(whatErrors)}); l.History.enough() && !k.departed() {
+		if k := (&known{l.History, s.Baseline.of(whatErrors)}); l.History.Enough() && !k.departed() {
 			e.known, e.share = k, k.share()
 		}
 		if e.best = g.best; e.best == nil {
@@ -288,7 +218,7 @@ func (g *gateState) takeExact(l look) {
 	g.Due = &due{at, s.Canary.of(whatErrors)}
 }
 
-func (g *gateState) find(what, endpoint string) *run {
+func (g *State) find(what, endpoint string) *run {
 	for _, r := range g.Runs {
 		if r.What == what && r.Endpoint == endpoint {
 			return r
@@ -300,7 +230,7 @@ func (g *gateState) find(what, endpoint string) *run {
 // alpha is a comparison's share of the budget. The i-th endpoint to be compared
 // has 1/(i(i+1)) of what is for endpoints, which adds up to all of it however
 // many there are.
-func (g *gateState) alpha(what, endpoint string) float64 {
+func (g *State) alpha(what, endpoint string) float64 {
 	if endpoint != "" {
 		i := float64(slices.Index(g.Endpoints, endpoint) + 1)
 		share := budgetEndpoints / (i * (i + 1))
@@ -320,7 +250,7 @@ func (g *gateState) alpha(what, endpoint string) float64 {
 
 // admit returns the endpoints to compare, in their order. The busiest of those
 // that have enough requests by now come next; who is in stays in.
-func (g *gateState) admit(all map[string]sides) []string {
+func (g *State) admit(all map[string]Sides) []string {
 	var fresh []string
 	for name, s := range all {
 		control := s.Control.Requests

@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import (
 	"math"
@@ -9,14 +9,14 @@ import (
 )
 
 func TestWorstSpell(t *testing.T) {
-	all := []spell{
+	all := []Spell{
 		{Seconds: 30, All: 0.3, Endpoints: map[string]float64{"GET /a": 0.6}},
 		{Seconds: 60, All: 0.2},
 		{Seconds: 120, All: 0.1},
 	}
-	f := func(all []spell, endpoint string, bake time.Duration, want float64) {
+	f := func(all []Spell, endpoint string, bake time.Duration, want float64) {
 		t.Helper()
-		if got := worstSpell(all, endpoint, bake); math.Abs(got-want) > 1e-9 {
+		if got := WorstSpell(all, endpoint, bake); math.Abs(got-want) > 1e-9 {
 			t.Errorf("worstSpell(%q, %v): got %g; want %g", endpoint, bake, got, want)
 		}
 	}
@@ -37,7 +37,7 @@ func TestWorstSpell(t *testing.T) {
 // The nodes are looked at every two seconds.
 func TestClumps(t *testing.T) {
 	away := func(second int) bool { return second%60 < 10 }
-	spells := []spell{{Seconds: 30, All: 0.05}, {Seconds: 60, All: 0.03}, {Seconds: 120, All: 0.027}}
+	spells := []Spell{{Seconds: 30, All: 0.05}, {Seconds: 60, All: 0.03}, {Seconds: 120, All: 0.027}}
 	for i := range spells {
 		spells[i].Endpoints = map[string]float64{"GET /stock": min(1, 10*spells[i].All)}
 	}
@@ -58,14 +58,14 @@ func TestClumps(t *testing.T) {
 		{"bad, no control", true, 0, 0, 2.5, 1, api.VerdictFail},
 		{"bad", false, 20, 2, 2.5, 1, api.VerdictFail},
 	} {
-		g := gateState{Before: tc.before}
-		var all, stock sides
+		g := State{Before: tc.before}
+		var all, stock Sides
 		if tc.before {
-			all.Baseline = tally{Requests: 30_000, Errors: 600}
-			stock.Baseline = tally{Requests: 3000, Errors: 500}
+			all.Baseline = Tally{Requests: 30_000, Errors: 600}
+			stock.Baseline = Tally{Requests: 3000, Errors: 500}
 		}
 		// Ten nodes, one of them the canary; a tenth of all goes to /stock.
-		serve := func(t *tally, e *tally, nodes, second int, broken float64) {
+		serve := func(t *Tally, e *Tally, nodes, second int, broken float64) {
 			n := tc.rate * float64(nodes)
 			bad := n * broken
 			if away(second) {
@@ -83,9 +83,9 @@ func TestClumps(t *testing.T) {
 			if second%2 == 0 {
 				bake := time.Duration(second) * time.Second
 				if tc.before {
-					all.Spell, stock.Spell = worstSpell(spells, "", bake), worstSpell(spells, "GET /stock", bake)
+					all.Spell, stock.Spell = WorstSpell(spells, "", bake), WorstSpell(spells, "GET /stock", bake)
 				}
-				last = g.judge(look{All: all, Endpoints: map[string]sides{"GET /stock": stock}})
+				last = g.Judge(Look{All: all, Endpoints: map[string]Sides{"GET /stock": stock}})
 			}
 		}
 		if last.Result != tc.want {

@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import "math"
 
@@ -34,7 +34,7 @@ type ratios [len(risks)]float64
 
 // add takes one look's increase on both sides. An increase with an empty side
 // says nothing.
-func (r *ratios) add(canary, control counts) {
+func (r *ratios) add(canary, control Counts) {
 	if canary.Requests <= 0 || control.Requests <= 0 {
 		return
 	}
@@ -44,7 +44,7 @@ func (r *ratios) add(canary, control counts) {
 }
 
 // logRatio is the logarithm of the likelihood ratio of f to 1.
-func logRatio(f float64, canary, control counts) float64 {
+func logRatio(f float64, canary, control Counts) float64 {
 	if canary.Bad == 0 && control.Bad == 0 {
 		return 0
 	}
@@ -69,7 +69,7 @@ func (r *ratios) log() float64 {
 // once is the logarithm of the e-value of two samples that are looked at as one:
 // it holds at a look, and not over all looks together. It is for a control that
 // does not grow, such as the minutes before a step.
-func once(canary, control counts) float64 {
+func once(canary, control Counts) float64 {
 	var r ratios
 	r.add(canary, control)
 	return r.log()
@@ -84,8 +84,8 @@ const upperZ = 1.96
 //
 // Source: Newcombe, "Interval estimation for the difference between independent
 // proportions" (1998).
-func upperDifference(canary, control counts) float64 {
-	pc, pt := canary.share(), control.share()
+func upperDifference(canary, control Counts) float64 {
+	pc, pt := canary.Share(), control.Share()
 	_, uc := wilson(canary, upperZ)
 	lt, _ := wilson(control, upperZ)
 	return pc - pt + math.Hypot(uc-pc, pt-lt)
@@ -93,24 +93,25 @@ func upperDifference(canary, control counts) float64 {
 
 // wilson returns the score interval of a share, z deviations to each side. No
 // requests bound nothing.
-func wilson(c counts, z float64) (lower, upper float64) {
+func wilson(c Counts, z float64) (lower, upper float64) {
 	n := c.Requests
 	if n <= 0 {
 		return 0, 1
 	}
-	p, z2 := c.share(), z*z
+	p, z2 := c.Share(), z*z
 	mid := (p + z2/(2*n)) / (1 + z2/n)
 	half := z / (1 + z2/n) * math.Sqrt(p*(1-p)/n+z2/(4*n*n))
 	return max(0, mid-half), min(1, mid+half)
 }
 
-// counts are requests and how many of them were bad.
-type counts struct {
+// Counts are requests and how many of them were bad.
+type Counts struct {
 	Requests float64 `json:"n"`
 	Bad      float64 `json:"x"`
 }
 
-func (c counts) share() float64 {
+// Share is the share of requests that were bad, 0 of none.
+func (c Counts) Share() float64 {
 	if c.Requests <= 0 {
 		return 0
 	}
@@ -118,10 +119,10 @@ func (c counts) share() float64 {
 }
 
 // since returns what came since an earlier count. A count that fell began anew.
-func (c counts) since(before counts) counts {
-	d := counts{c.Requests - before.Requests, c.Bad - before.Bad}
+func (c Counts) since(before Counts) Counts {
+	d := Counts{c.Requests - before.Requests, c.Bad - before.Bad}
 	if d.Requests < 0 || d.Bad < 0 {
-		return counts{}
+		return Counts{}
 	}
 	d.Bad = min(d.Bad, d.Requests)
 	return d

@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import (
 	"math"
@@ -65,28 +65,28 @@ const nodesPlayed = 4
 
 // played is what a simulated group served before: 10 requests/s of each node.
 type played struct {
-	history *history
-	recent  tally
-	own     [2][]counts // of the canary and of all, part by part
+	history *History
+	recent  Tally
+	own     [2][]Counts // of the canary and of all, part by part
 	share   func(node int, second float64, bake uint64) float64
 	found   map[[4]float64]test
 	mu      sync.Mutex
 }
 
 func (f fleet) past(rnd *rand.Rand, spells int) *played {
-	p := &played{share: f(rnd.Uint64()), history: &history{}, found: map[[4]float64]test{}}
-	p.own = [2][]counts{make([]counts, ownParts), make([]counts, ownParts)}
+	p := &played{share: f(rnd.Uint64()), history: &History{}, found: map[[4]float64]test{}}
+	p.own = [2][]Counts{make([]Counts, OwnParts), make([]Counts, OwnParts)}
 	g := simGate{rnd: rnd}
 	for spell := -spells; spell < 0; spell++ {
-		var all counts
+		var all Counts
 		for node := range nodesPlayed {
 			for tens := range 12 {
 				bad := g.binomial(100, p.share(node, float64(120*spell+10*tens), 0))
-				all = counts{all.Requests + 100, all.Bad + bad}
-				if i := ownParts - 1 - (-spell-1)*120/int((historyFor/ownParts).Seconds()); i >= 0 {
-					p.own[1][i] = counts{p.own[1][i].Requests + 100, p.own[1][i].Bad + bad}
+				all = Counts{all.Requests + 100, all.Bad + bad}
+				if i := OwnParts - 1 - (-spell-1)*120/int((HistoryFor/OwnParts).Seconds()); i >= 0 {
+					p.own[1][i] = Counts{p.own[1][i].Requests + 100, p.own[1][i].Bad + bad}
 					if node == 0 {
-						p.own[0][i] = counts{p.own[0][i].Requests + 100, p.own[0][i].Bad + bad}
+						p.own[0][i] = Counts{p.own[0][i].Requests + 100, p.own[0][i].Bad + bad}
 					}
 				}
 			}
@@ -118,7 +118,7 @@ func (p *played) play(seed uint64, extra float64, looks int, blind bool) (outcom
 	g := newSimGate(seed, quality{}, 0, false)
 	g.all.Baseline = p.recent
 	if !blind {
-		g.history, g.all.Spell = p.history, ownShare(p.own[0], p.own[1])
+		g.history, g.all.Spell = p.history, OwnShare(p.own[0], p.own[1])
 		for _, e := range g.ends {
 			e.Spell = g.all.Spell
 		}

@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import (
 	"fmt"
@@ -208,15 +208,15 @@ func TestStallsAreNoFailure(t *testing.T) {
 		{"slow for good", false, func(int) float64 { return 0.9 }, true},
 		{"slow for good, no control", true, func(int) float64 { return 0.9 }, true},
 	} {
-		g := gateState{Before: tc.before, Slow: map[string][2]float64{"": {0.1, 1}}}
-		s := sides{Baseline: tally{Requests: 5000, Slow50: 20, Slow99: 20}}
+		g := State{Before: tc.before, Slow: map[string][2]float64{"": {0.1, 1}}}
+		s := Sides{Baseline: Tally{Requests: 5000, Slow50: 20, Slow99: 20}}
 		failed := 0
 		for i := 1; i <= 30 && failed == 0; i++ {
 			n := math.Round(80 * tc.slow(i))
 			s.Canary.Requests, s.Canary.Slow50, s.Canary.Slow99 = s.Canary.Requests+80, s.Canary.Slow50+n, s.Canary.Slow99+n
 			s.Control.Requests += 320
 			s.Control.Slow50, s.Control.Slow99 = s.Control.Slow50+1, s.Control.Slow99+1
-			if g.judge(look{All: s}).Result == api.VerdictFail {
+			if g.Judge(Look{All: s}).Result == api.VerdictFail {
 				failed = i
 			}
 		}

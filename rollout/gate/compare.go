@@ -1,4 +1,4 @@
-package rollout
+package gate
 
 import (
 	"math"
@@ -19,12 +19,12 @@ const (
 	whatSlow99    = "slower_than_p99"
 )
 
-// ofStatus reports whether a kind of comparison is of one status of client errors.
-func ofStatus(what string) bool { return strings.HasPrefix(what, whatAnyClient+"_4") }
+// OfStatus reports whether a kind of comparison is of one status of client errors.
+func OfStatus(what string) bool { return strings.HasPrefix(what, whatAnyClient+"_4") }
 
-// tally is what one side served, counted from the begin of the window on.
+// Tally is what one side served, counted from the begin of the window on.
 // Requests refused by the fallback rate are in none of the numbers.
-type tally struct {
+type Tally struct {
 	Requests, Errors, Client float64
 	// Status has client errors by status: 401, 403, 404.
 	Status map[string]float64
@@ -32,8 +32,8 @@ type tally struct {
 	Slow50, Slow99 float64
 }
 
-func (t tally) of(what string) counts {
-	c := counts{Requests: t.Requests}
+func (t Tally) of(what string) Counts {
+	c := Counts{Requests: t.Requests}
 	switch what {
 	case whatErrors:
 		c.Bad = t.Errors
@@ -73,7 +73,7 @@ func limitsOf(what string) limits {
 }
 
 // compare is the state of one comparison.
-func (g *gateState) compare(r *run, s sides) api.Comparison {
+func (g *State) compare(r *run, s Sides) api.Comparison {
 	canary := r.Canary.since(r.Begin[0])
 	control := r.Control.since(r.Begin[1])
 	baseline := s.Baseline.of(r.What)
@@ -104,7 +104,7 @@ func (g *gateState) compare(r *run, s sides) api.Comparison {
 	c.Canary, c.Control = api.Sample(canary), api.Sample(control)
 	lim := limitsOf(r.What)
 	enough := canary.Requests >= fewRequests && control.Requests >= fewRequests
-	worse := enough && canary.share()-against.share() >= lim.effect
+	worse := enough && canary.Share()-against.Share() >= lim.effect
 	failed := worse && e >= math.Log(c.Needed)
 	if !failed && against.Bad > control.Bad && once(canary, control) >= math.Log(c.Needed) {
 		c.Note = spellNote(s.Spell, control, g.Before)
@@ -125,12 +125,12 @@ func (g *gateState) compare(r *run, s sides) api.Comparison {
 	switch {
 	case failed:
 		c.Result = api.VerdictFail
-	case r.Endpoint == "" && (canary.Requests < enoughRequests || control.Requests < enoughRequests):
+	case r.Endpoint == "" && (canary.Requests < EnoughRequests || control.Requests < EnoughRequests):
 		c.Result = api.VerdictInconclusive
 	case worse && c.Evidence*suspicion >= c.Needed:
 		c.Result = api.VerdictInconclusive
 		c.Note = strings.TrimPrefix(c.Note+"; it looks worse, but not for certain", "; ")
-	case canary.Requests >= enoughRequests && control.Requests >= enoughRequests && c.Upper > margin(lim, r.Endpoint, control.share()):
+	case canary.Requests >= EnoughRequests && control.Requests >= EnoughRequests && c.Upper > margin(lim, r.Endpoint, control.Share()):
 		c.Result = api.VerdictInconclusive
 	}
 	return c
