@@ -71,7 +71,7 @@ var apiWords = map[string][2]string{
 	"DELETE /v1/tokens/{id}":   {"revoke one", "token revoke ID"},
 	"POST /v1/login-codes":     {"a one-time code for `/login?code=`, with the caller's role", "login"},
 
-	"GET /jaeger/api/":         {"the Jaeger query API", "traces"},
+	"GET /jaeger/api/":         {"the Jaeger query API: `/api/…` as Grafana asks for it, `/api/v3/…` as the newest page of Jaeger does", "traces"},
 	"GET /api/traces":          {"searches of Grafana versions that drop the path of their data source's URL", "–"},
 	"GET /prometheus/api/v1/":  {"the Prometheus HTTP API", "query PROMQL"},
 	"POST /prometheus/api/v1/": {"the same, with the parameters as a form", "query PROMQL"},

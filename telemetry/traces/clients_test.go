@@ -61,25 +61,35 @@ type grafanaTag struct {
 	Value any    `json:"value"`
 }
 
-// ask makes a request and decodes the answer strictly enough for a client in
-// Go; it returns the status.
-func ask(t *testing.T, address string, into any) int {
+// fetch makes a request, whose answer must be JSON.
+func fetch(t *testing.T, address string) (status int, body []byte) {
 	t.Helper()
 	resp, err := http.Get(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
+	body, err = io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if ct := resp.Header.Get("Content-Type"); ct != "application/json" {
+		t.Errorf("%s: Content-Type is %q", address, ct)
+	}
+	return resp.StatusCode, body
+}
+
+// ask makes a request and decodes the answer strictly enough for a client in
+// Go; it returns the status.
+func ask(t *testing.T, address string, into any) int {
+	t.Helper()
+	status, body := fetch(t, address)
 	if into != nil {
-		if err := json.Unmarshal(b, into); err != nil {
-			t.Fatalf("%s: %v: %s", address, err, b)
+		if err := json.Unmarshal(body, into); err != nil {
+			t.Fatalf("%s: %v: %s", address, err, body)
 		}
 	}
-	return resp.StatusCode
+	return status
 }
 
 // join builds an address as Grafana does.
@@ -135,6 +145,10 @@ func TestGrafanaCalls(t *testing.T) {
 	address := join(t, api, "/api/traces", url.QueryEscape(id)) + fmt.Sprintf("?start=%d&end=%d", base.UnixMilli(), base.Add(time.Hour).UnixMilli())
 	if status := ask(t, address, &one); status != 200 || len(one.Data) != 1 || len(one.Data[0].Spans) != 3 {
 		t.Errorf("trace: got %d %+v", status, one)
+	}
+	address = join(t, api, "/api/traces", url.QueryEscape(id)) + fmt.Sprintf("?start=%d&end=%d", base.Add(24*time.Hour).UnixMilli(), base.Add(25*time.Hour).UnixMilli())
+	if status := ask(t, address, nil); status != 404 {
+		t.Errorf("trace of the day before: got %d; want 404", status)
 	}
 	// It takes data[0] of every answer below 300: none may be empty.
 	if status := ask(t, join(t, api, "/api/traces", "4711"), nil); status != 404 {

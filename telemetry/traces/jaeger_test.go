@@ -3,7 +3,6 @@ package traces
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -22,18 +21,7 @@ import (
 // get calls the API and decodes the data into v; it returns status and body.
 func get(t *testing.T, base, path string, v any) (int, string) {
 	t.Helper()
-	resp, err := http.Get(base + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ct := resp.Header.Get("Content-Type"); ct != "application/json" {
-		t.Errorf("%s: Content-Type is %q", path, ct)
-	}
+	status, body := fetch(t, base+path)
 	wrapped := struct {
 		Data   any           `json:"data"`
 		Errors []jaegerError `json:"errors"`
@@ -41,10 +29,10 @@ func get(t *testing.T, base, path string, v any) (int, string) {
 	if err := json.Unmarshal(body, &wrapped); err != nil {
 		t.Fatalf("%s: %v: %s", path, err, body)
 	}
-	if (resp.StatusCode != http.StatusOK) != (len(wrapped.Errors) > 0) {
-		t.Errorf("%s: status %d with errors %v", path, resp.StatusCode, wrapped.Errors)
+	if (status != http.StatusOK) != (len(wrapped.Errors) > 0) {
+		t.Errorf("%s: status %d with errors %v", path, status, wrapped.Errors)
 	}
-	return resp.StatusCode, string(body)
+	return status, string(body)
 }
 
 // jaegerAPI serves a store with a gateway's trace 1, of which a backend's span
@@ -241,10 +229,10 @@ func TestQueryPlaces(t *testing.T) {
 	s := openStore(t, vfs.NewMem(), &now)
 	p := newPlaces(1)
 	hold, held := make(chan struct{}), make(chan struct{}, 2)
-	h := s.adapt(p, func(*http.Request) (any, int, error) {
+	h := s.adapt(p, jaegerFailure, func(*http.Request) (any, error) {
 		held <- struct{}{}
 		<-hold
-		return []string{}, 0, nil
+		return []string{}, nil
 	})
 	answers := make(chan int, 2)
 	ask := func() *httptest.ResponseRecorder {

@@ -102,15 +102,21 @@ func toJaeger(td ptrace.Traces) jaegerTrace {
 }
 
 func toJaegerProcess(r pcommon.Resource) jaegerProcess {
-	p := jaegerProcess{ServiceName: "unknown_service", Tags: []jaegerTag{}}
+	p := jaegerProcess{ServiceName: serviceName(r), Tags: []jaegerTag{}}
 	for k, v := range r.Attributes().All() {
-		if k == "service.name" {
-			p.ServiceName = v.AsString()
-			continue
+		if k != "service.name" {
+			p.Tags = append(p.Tags, toJaegerTag(k, v))
 		}
-		p.Tags = append(p.Tags, toJaegerTag(k, v))
 	}
 	return p
+}
+
+// serviceName is what Jaeger calls the process of a resource.
+func serviceName(r pcommon.Resource) string {
+	if v, ok := r.Attributes().Get("service.name"); ok {
+		return v.AsString()
+	}
+	return "unknown_service"
 }
 
 func toJaegerSpan(sp ptrace.Span, scope pcommon.InstrumentationScope, known map[pcommon.SpanID]bool) jaegerSpan {

@@ -18,16 +18,21 @@ import (
 // Trace returns all spans of one trace, from all processes and batches, by
 // start time, each once. ErrNotFound says that there are none.
 func (s *Store) Trace(ctx context.Context, id pcommon.TraceID) (ptrace.Traces, error) {
+	return s.traceWithin(ctx, id, always)
+}
+
+// traceWithin is Trace with a hint of when it was.
+func (s *Store) traceWithin(ctx context.Context, id pcommon.TraceID, w window) (ptrace.Traces, error) {
 	if err := s.enter(); err != nil {
 		return ptrace.Traces{}, err
 	}
 	defer s.leave()
 	defer s.meters.query.UpdateDuration(time.Now())
-	return s.trace(ctx, id)
+	return s.trace(ctx, id, w)
 }
 
-func (s *Store) trace(ctx context.Context, id pcommon.TraceID) (ptrace.Traces, error) {
-	blocks, _, err := s.blocksOf(ctx, []pcommon.TraceID{id}, math.MaxInt)
+func (s *Store) trace(ctx context.Context, id pcommon.TraceID, w window) (ptrace.Traces, error) {
+	blocks, _, err := s.blocksOf(ctx, []pcommon.TraceID{id}, w, math.MaxInt)
 	if err != nil {
 		return ptrace.Traces{}, err
 	}
@@ -51,14 +56,14 @@ func (s *Store) leave() { s.life.RUnlock() }
 // blocksOf returns for each of some traces every block that has spans of it: all
 // blocks are read once, side by side. Blocks may have spans of the other traces,
 // too. It gives up where there are more than maxSpans on disk.
-func (s *Store) blocksOf(ctx context.Context, ids []pcommon.TraceID, maxSpans int) (blocks [][]*block, ok bool, err error) {
+func (s *Store) blocksOf(ctx context.Context, ids []pcommon.TraceID, w window, maxSpans int) (blocks [][]*block, ok bool, err error) {
 	// Memory first: a block that is being written is then found in memory or,
 	// later, on disk, or in both.
 	blocks = make([][]*block, len(ids))
 	for i, id := range ids {
-		blocks[i] = s.fromMemory(func(b *block) bool { return b.hasTrace(id) }, func(b *block) *block { return b.pick(id) })
+		blocks[i] = s.fromMemory(func(b *block) bool { return w.meets(b.minStart, b.maxStart) && b.hasTrace(id) }, func(b *block) *block { return b.pick(id) })
 	}
-	places, err := s.placesOf(ctx, ids)
+	places, err := s.placesOf(ctx, ids, w)
 	if err != nil {
 		return nil, false, err
 	}
@@ -102,9 +107,9 @@ type blockPlace struct {
 	of []int
 }
 
-func (s *Store) placesOf(ctx context.Context, ids []pcommon.TraceID) (places []blockPlace, err error) {
+func (s *Store) placesOf(ctx context.Context, ids []pcommon.TraceID, w window) (places []blockPlace, err error) {
 	at := map[blockID]int{}
-	for _, p := range s.parts.newestFirst(0, math.MaxUint64) {
+	for _, p := range s.parts.newestFirst(w.from, w.to) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}

@@ -102,7 +102,7 @@ func (s *Store) search(ctx context.Context, q Query) (found []ptrace.Traces, lef
 	if err != nil {
 		return nil, left, fmt.Errorf("search traces: %w", err)
 	}
-	found, left.spans, err = s.traceAll(ctx, best.ids())
+	found, left.spans, err = s.traceAll(ctx, best.ids(), always)
 	if left != (cut{}) {
 		s.meters.truncated.Inc()
 	}
@@ -111,10 +111,10 @@ func (s *Store) search(ctx context.Context, q Query) (found []ptrace.Traces, lef
 
 // traceAll returns those of the traces that are in the store, until the answer
 // is full; the first is always whole.
-func (s *Store) traceAll(ctx context.Context, ids []pcommon.TraceID) (found []ptrace.Traces, full bool, err error) {
+func (s *Store) traceAll(ctx context.Context, ids []pcommon.TraceID, w window) (found []ptrace.Traces, full bool, err error) {
 	spans := 0
 	for ids := range slices.Chunk(ids, tracesAtOnce) {
-		blocks, ok, err := s.blocksOf(ctx, ids, s.o.maxAnswerSpans)
+		blocks, ok, err := s.blocksOf(ctx, ids, w, s.o.maxAnswerSpans)
 		if err != nil {
 			return nil, false, err
 		}
@@ -123,7 +123,7 @@ func (s *Store) traceAll(ctx context.Context, ids []pcommon.TraceID) (found []pt
 			if ok {
 				td, err = assemble(blocks[i], id)
 			} else { // there are long ones among them
-				td, err = s.trace(ctx, id)
+				td, err = s.trace(ctx, id, w)
 			}
 			if errors.Is(err, ErrNotFound) {
 				continue
