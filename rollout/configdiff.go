@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/validate"
+
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 )
@@ -201,7 +203,7 @@ func diffValues(pointer string, before, after any, out []api.FieldDiff) []api.Fi
 		for _, k := range sortedKeys(keys) {
 			was, had := b[k]
 			is, has := a[k]
-			below := pointer + "/" + escapePointer(k)
+			below := pointer + "/" + validate.EscapePointer(k)
 			switch {
 			case !had:
 				out = append(out, api.FieldDiff{Path: below, After: valueText(is)})

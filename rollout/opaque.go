@@ -3,6 +3,8 @@ package rollout
 import (
 	"bytes"
 
+	"github.com/binnacle-project/binnacle/rollout/validate"
+
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 )
@@ -38,7 +40,7 @@ func (s *Service) formatFor(g binnacle.Group, asked string) (string, error) {
 // of each node.
 func checkOpaque(raw []byte) (faults, warnings []api.Fault) {
 	if len(bytes.TrimSpace(raw)) == 0 {
-		return []api.Fault{{Stage: stageParse, Message: "the configuration is empty"}}, nil
+		return []api.Fault{{Stage: validate.StageParse, Message: "the configuration is empty"}}, nil
 	}
-	return nil, []api.Fault{{Stage: stageBuild, Message: "the group is of format opaque: only the nodes' own check commands judge this configuration"}}
+	return nil, []api.Fault{{Stage: validate.StageBuild, Message: "the group is of format opaque: only the nodes' own check commands judge this configuration"}}
 }

@@ -49,7 +49,7 @@ func (s *Service) CreateRevision(ctx context.Context, g binnacle.Group, r api.Ne
 	if format == formatOpaque {
 		faults, warnings = checkOpaque(r.Config)
 	} else {
-		faults, warnings, err = s.validate(ctx, r.Config)
+		faults, warnings, err = s.validator.Check(ctx, r.Config)
 	}
 	s.m.validation.UpdateDuration(start)
 	if err != nil {

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/binnacle-project/binnacle/rollout/validate"
+
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/binnacle-project/binnacle"
@@ -84,11 +86,11 @@ var ErrForgotten error = problem(http.StatusUnauthorized, "Unknown node", "the n
 // Service is safe for concurrent use. Revisions, rollouts and orders are kept in
 // the state and in memory: reads and polls never touch the state.
 type Service struct {
-	o      Options
-	log    *slog.Logger
-	m      serviceMetrics
-	blobs  *blobs
-	builds chan struct{} // held during a dry build
+	o         Options
+	log       *slog.Logger
+	m         serviceMetrics
+	blobs     *blobs
+	validator *validate.Validator
 
 	// changes orders all writes of groups, revisions and rollouts. It is held
 	// over writes to the state, so no poll and no report ever takes it.
@@ -164,15 +166,15 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		o.KeepRevisions = 200
 	}
 	s := &Service{
-		o:      o,
-		log:    o.Log.With("component", "rollout"),
-		blobs:  newBlobs(o.Store, o.Metrics),
-		builds: make(chan struct{}, 1),
-		lines:  make(map[binnacle.Group]*line),
-		nodes:  make(map[binnacle.NodeID]*node),
-		baking: make(map[binnacle.Group]bool),
-		kick:   make(chan struct{}, 1),
-		gossip: make(chan struct{}, 1),
+		o:         o,
+		log:       o.Log.With("component", "rollout"),
+		blobs:     newBlobs(o.Store, o.Metrics),
+		validator: validate.New(o.GatewayBinary),
+		lines:     make(map[binnacle.Group]*line),
+		nodes:     make(map[binnacle.NodeID]*node),
+		baking:    make(map[binnacle.Group]bool),
+		kick:      make(chan struct{}, 1),
+		gossip:    make(chan struct{}, 1),
 		m: serviceMetrics{
 			created:      o.Metrics.NewCounter(`binnacle_revisions_created_total`),
 			refused:      o.Metrics.NewCounter(`binnacle_revisions_refused_total`),

@@ -1,10 +1,12 @@
-package rollout
+package validate
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/binnacle-project/binnacle"
@@ -78,10 +80,10 @@ func checkShape(raw []byte) (faults, warnings []api.Fault) {
 	}
 
 	// Lura matches keys whatever their case.
-	for _, key := range sortedKeys(top) {
+	for _, key := range slices.Sorted(maps.Keys(top)) {
 		for _, owned := range nodeOwned {
 			if strings.EqualFold(key, owned) {
-				warnings = append(warnings, ownedWarning("/"+escapePointer(key), key))
+				warnings = append(warnings, ownedWarning("/"+EscapePointer(key), key))
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package rollout
+package validate
 
 import (
 	"bytes"
@@ -65,7 +65,7 @@ func dryBuild(ctx context.Context, binary string, raw []byte) (faults, warnings 
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		return []api.Fault{{Stage: stageBuild, Message: fmt.Sprintf("the build did not end within %v", buildWithin)}}, nil, nil
+		return []api.Fault{{Stage: StageBuild, Message: fmt.Sprintf("the build did not end within %v", buildWithin)}}, nil, nil
 	case ctx.Err() != nil:
 		return nil, nil, ctx.Err()
 	case waitErr != nil && !errors.As(waitErr, &exit):
@@ -86,7 +86,7 @@ func dryBuild(ctx context.Context, binary string, raw []byte) (faults, warnings 
 	case parseErr == nil && code == 1 && len(said) > 0:
 		return said, nil, nil
 	}
-	return []api.Fault{{Stage: stageBuild, Message: fmt.Sprintf("the build ended with %s: %s", cmd.ProcessState, stderr.text())}}, nil, nil
+	return []api.Fault{{Stage: StageBuild, Message: fmt.Sprintf("the build ended with %s: %s", cmd.ProcessState, stderr.text())}}, nil, nil
 }
 
 // withoutNodeKeys takes out what belongs to one node: its plugins and key files
@@ -110,14 +110,14 @@ func withoutNodeKeys(raw []byte) (built []byte, changed bool) {
 		var extra map[string]json.RawMessage
 		if json.Unmarshal(top[key], &extra) == nil && extra[binnacle.ConfigBlock] != nil {
 			delete(extra, binnacle.ConfigBlock)
-			top[key] = encode(extra)
+			top[key] = marshal(extra)
 			changed = true
 		}
 	}
 	if !changed {
 		return raw, false
 	}
-	return encode(top), true
+	return marshal(top), true
 }
 
 // headBuffer keeps the first max bytes.

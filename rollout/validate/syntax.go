@@ -1,4 +1,4 @@
-package rollout
+package validate
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ const maxDepth = 200
 // two equal keys the last wins, without a word.
 func checkSyntax(raw []byte) []api.Fault {
 	if bytes.HasPrefix(raw, []byte("\xef\xbb\xbf")) {
-		return []api.Fault{{Stage: stageParse, Line: 1, Column: 1, Message: "the file begins with a byte order mark: save it as UTF-8 without one"}}
+		return []api.Fault{{Stage: StageParse, Line: 1, Column: 1, Message: "the file begins with a byte order mark: save it as UTF-8 without one"}}
 	}
 	if i := invalidUTF8(raw); i >= 0 {
 		return []api.Fault{faultAt(raw, i, "", "the bytes here are not UTF-8")}
@@ -34,7 +34,7 @@ func checkSyntax(raw []byte) []api.Fault {
 	w.dec.UseNumber()
 	w.value("", 0)
 	if len(w.faults) == 0 && bytes.TrimLeft(raw, " \t\r\n")[0] != '{' {
-		w.faults = append(w.faults, api.Fault{Stage: stageParse, Line: 1, Column: 1, Message: "a configuration is a JSON object: it begins with {"})
+		w.faults = append(w.faults, api.Fault{Stage: StageParse, Line: 1, Column: 1, Message: "a configuration is a JSON object: it begins with {"})
 	}
 	return w.faults
 }
@@ -43,7 +43,7 @@ func checkSyntax(raw []byte) []api.Fault {
 func syntaxFault(raw []byte, err error) api.Fault {
 	var syntax *json.SyntaxError
 	if !errors.As(err, &syntax) {
-		return api.Fault{Stage: stageParse, Message: err.Error()}
+		return api.Fault{Stage: StageParse, Message: err.Error()}
 	}
 	at := max(0, int(syntax.Offset)-1) // it counts the offending byte, too
 	message := syntax.Error()
@@ -125,7 +125,7 @@ func (w *walker) object(pointer string, depth int) bool {
 			return false
 		}
 		key, _ := tok.(string)
-		below := pointer + "/" + escapePointer(key)
+		below := pointer + "/" + EscapePointer(key)
 		if seen[key] {
 			w.faults = append(w.faults, faultAt(w.raw, at, below, fmt.Sprintf("the key %q stands twice in one object", key)))
 		}
@@ -149,7 +149,8 @@ func (w *walker) begin() int {
 
 var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
 
-func escapePointer(key string) string {
+// EscapePointer is a key as a part of a JSON pointer (RFC 6901).
+func EscapePointer(key string) string {
 	return pointerEscapes.Replace(key)
 }
 
@@ -158,7 +159,7 @@ func faultAt(raw []byte, at int, pointer, message string) api.Fault {
 	at = min(max(at, 0), len(raw))
 	start := bytes.LastIndexByte(raw[:at], '\n') + 1
 	return api.Fault{
-		Stage:   stageParse,
+		Stage:   StageParse,
 		Line:    bytes.Count(raw[:start], []byte{'\n'}) + 1,
 		Column:  utf8.RuneCount(raw[start:at]) + 1,
 		Path:    pointer,

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package rollout
+package validate
 
 import "os/exec"
 

@@ -1,4 +1,4 @@
-package rollout
+package validate
 
 import (
 	"encoding/json"
@@ -72,8 +72,8 @@ func checkEndpoints(raw []byte) []api.Fault {
 		return nil
 	}
 	try := func(list []json.RawMessage) error {
-		top["endpoints"] = encode(list)
-		return luraInit(encode(top))
+		top["endpoints"] = marshal(list)
+		return luraInit(marshal(top))
 	}
 	if try([]json.RawMessage{}) != nil {
 		return nil
@@ -101,7 +101,7 @@ func endpointFaults(raw []byte, known []api.Fault) []api.Fault {
 		return nil
 	}
 	top["version"] = json.RawMessage(fmt.Sprint(wantVersion)) // its fault is told
-	faults := slices.DeleteFunc(checkEndpoints(encode(top)), func(f api.Fault) bool {
+	faults := slices.DeleteFunc(checkEndpoints(marshal(top)), func(f api.Fault) bool {
 		return slices.ContainsFunc(known, func(k api.Fault) bool {
 			return k.Path == f.Path || strings.HasPrefix(k.Path, f.Path+"/")
 		})

@@ -1,4 +1,4 @@
-package rollout
+package validate
 
 import (
 	"os/exec"

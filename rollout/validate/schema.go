@@ -1,4 +1,4 @@
-package rollout
+package validate
 
 import (
 	"bytes"
@@ -55,7 +55,7 @@ func checkSchema(raw, filled []byte) []api.Fault {
 		}
 		path := ""
 		for _, part := range e.InstanceLocation {
-			path += "/" + escapePointer(part)
+			path += "/" + EscapePointer(part)
 		}
 		faults = append(faults, api.Fault{Stage: stageSchema, Path: path, Message: clip(e.ErrorKind.LocalizedString(p), 300)})
 	}
