@@ -30,20 +30,16 @@ type spanReader struct {
 }
 
 func (r *spanReader) request(b []byte) error {
-	for i := 0; i < len(b); {
-		if b[i] != 1<<3|bytesType {
+	w := walk{b: b}
+	for w.next() {
+		if w.tag != 1<<3|bytesType {
 			return ErrOdd
 		}
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return ErrOdd
-		}
-		i = next
-		if err := r.resourceSpans(v); err != nil {
+		if err := r.resourceSpans(w.v); err != nil {
 			return err
 		}
 	}
-	return nil
+	return w.err()
 }
 
 func (r *spanReader) resourceSpans(b []byte) error {
@@ -57,31 +53,30 @@ func (r *spanReader) resourceSpans(b []byte) error {
 	res := ResourceSpans{raw: b}
 	from := len(t.scopes)
 	described := false
-	for i := 0; i < len(b); {
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return ErrOdd
-		}
+	w := walk{b: b}
+	for w.next() {
 		var err error
-		switch b[i] {
+		switch w.tag {
 		case 1<<3 | bytesType:
 			if described {
 				return ErrOdd
 			}
 			described = true
-			res.desc = v
-			res.Attrs, res.Dropped, err = r.resource(&t.attrs, v)
+			res.desc = w.v
+			res.Attrs, res.Dropped, err = r.resource(&t.attrs, w.v)
 		case 2<<3 | bytesType:
-			err = r.scopeSpans(v)
+			err = r.scopeSpans(w.v)
 		case 3<<3 | bytesType:
-			res.Schema = view(v)
+			res.Schema = view(w.v)
 		default:
 			return ErrOdd
 		}
 		if err != nil {
 			return err
 		}
-		i = next
+	}
+	if err := w.err(); err != nil {
+		return err
 	}
 	if !described { // the receiver may add attributes all the same
 		var err error
@@ -137,35 +132,25 @@ func (r *spanReader) scopeSpans(b []byte) error {
 
 func (r *spanReader) scope(sc *ScopeSpans, b []byte) error {
 	var attrs attrRun
-	for i := 0; i < len(b); {
-		if b[i] == 4<<3|varintType {
-			n, next := varint(b, i+1)
-			if next < 0 {
-				return ErrOdd
-			}
-			sc.Dropped, i = uint32(n), next
-			continue
-		}
-		v, next := bytesAt(b, i+1)
-		if next < 0 {
-			return ErrOdd
-		}
-		switch b[i] {
+	w := walk{b: b}
+	for w.next() {
+		switch w.tag {
 		case 1<<3 | bytesType:
-			sc.Name = view(v)
+			sc.Name = view(w.v)
 		case 2<<3 | bytesType:
-			sc.Version = view(v)
+			sc.Version = view(w.v)
 		case 3<<3 | bytesType:
-			if _, err := attrs.take(&r.checker, "scope", v, i, next); err != nil {
+			if _, err := attrs.take(&r.checker, "scope", w.v, w.from, w.at); err != nil {
 				return err
 			}
+		case 4<<3 | varintType:
+			sc.Dropped = uint32(w.n)
 		default:
 			return ErrOdd
 		}
-		i = next
 	}
 	sc.Attrs = attrs.of(b)
-	return nil
+	return w.err()
 }
 
 func (r *spanReader) span(b []byte) error {
@@ -298,25 +283,18 @@ func id(dst, v []byte) bool {
 
 // status reads a Status message.
 func (s *Span) status(b []byte) bool {
-	for i := 0; i < len(b); {
-		switch b[i] {
+	w := walk{b: b}
+	for w.next() {
+		switch w.tag {
 		case 2<<3 | bytesType:
-			v, next := bytesAt(b, i+1)
-			if next < 0 {
-				return false
-			}
-			s.Message, i = view(v), next
+			s.Message = view(w.v)
 		case 3<<3 | varintType:
-			n, next := varint(b, i+1)
-			if next < 0 {
-				return false
-			}
-			s.Status, i = int32(n), next
+			s.Status = int32(w.n)
 		default:
 			return false
 		}
 	}
-	return true
+	return w.err() == nil
 }
 
 func (r *spanReader) event(b []byte) error {
@@ -328,35 +306,26 @@ func (r *spanReader) event(b []byte) error {
 	}
 	var e Event
 	var attrs attrRun
-	for i := 0; i < len(b); {
-		next := -1
-		switch b[i] {
+	w := walk{b: b}
+	for w.next() {
+		switch w.tag {
 		case 1<<3 | fixed64Type:
-			e.Time, next = fixed64At(b, i+1)
-		case 4<<3 | varintType:
-			var n uint64
-			n, next = varint(b, i+1)
-			e.Dropped = uint32(n)
+			e.Time = w.n
 		case 2<<3 | bytesType:
-			var v []byte
-			v, next = bytesAt(b, i+1)
-			e.Name = view(v)
+			e.Name = view(w.v)
 		case 3<<3 | bytesType:
-			var v []byte
-			if v, next = bytesAt(b, i+1); next >= 0 {
-				if _, err := attrs.take(&r.checker, "event", v, i, next); err != nil {
-					return err
-				}
+			if _, err := attrs.take(&r.checker, "event", w.v, w.from, w.at); err != nil {
+				return err
 			}
-		}
-		if next < 0 {
+		case 4<<3 | varintType:
+			e.Dropped = uint32(w.n)
+		default:
 			return ErrOdd
 		}
-		i = next
 	}
 	e.Attrs = attrs.of(b)
 	r.t.events = append(r.t.events, e)
-	return nil
+	return w.err()
 }
 
 func (r *spanReader) link(b []byte) error {
@@ -368,43 +337,32 @@ func (r *spanReader) link(b []byte) error {
 	}
 	var l Link
 	var attrs attrRun
-	for i := 0; i < len(b); {
-		var v []byte
-		next := -1
-		switch b[i] {
-		case 1<<3 | bytesType, 2<<3 | bytesType, 3<<3 | bytesType, 4<<3 | bytesType:
-			if v, next = bytesAt(b, i+1); next < 0 {
-				return ErrOdd
-			}
-			ok := true
-			switch b[i] >> 3 {
-			case 1:
-				ok = id(l.TraceID[:], v)
-			case 2:
-				ok = id(l.ID[:], v)
-			case 3:
-				l.State = view(v)
-			case 4:
-				if _, err := attrs.take(&r.checker, "link", v, i, next); err != nil {
-					return err
-				}
-			}
-			if !ok {
-				return ErrOdd
+	w := walk{b: b}
+	for w.next() {
+		ok := true
+		switch w.tag {
+		case 1<<3 | bytesType:
+			ok = id(l.TraceID[:], w.v)
+		case 2<<3 | bytesType:
+			ok = id(l.ID[:], w.v)
+		case 3<<3 | bytesType:
+			l.State = view(w.v)
+		case 4<<3 | bytesType:
+			if _, err := attrs.take(&r.checker, "link", w.v, w.from, w.at); err != nil {
+				return err
 			}
 		case 5<<3 | varintType:
-			var n uint64
-			n, next = varint(b, i+1)
-			l.Dropped = uint32(n)
+			l.Dropped = uint32(w.n)
 		case 6<<3 | fixed32Type:
-			l.Flags, next = fixed32At(b, i+1)
+			l.Flags = uint32(w.n)
+		default:
+			ok = false
 		}
-		if next < 0 {
+		if !ok {
 			return ErrOdd
 		}
-		i = next
 	}
 	l.Attrs = attrs.of(b)
 	r.t.links = append(r.t.links, l)
-	return nil
+	return w.err()
 }
