@@ -1,6 +1,9 @@
 package traces
 
-import "time"
+import (
+	"encoding/binary"
+	"time"
+)
 
 // A block that a slow stream has filled in half a second is small: dear in bytes for
 // each span, and one more for each search to read. So it goes to disk as a part, which
@@ -19,47 +22,49 @@ const (
 // gathering is what parts are gathered in. Its owner guards it.
 type gathering struct {
 	*block
-	parts []uint32  // their numbers
-	since time.Time // when the first of them was written
+	parts [][]byte  // their keys
+	hour  partition // in which all of them came
+	since time.Time // when the first of them was added
 }
 
 // newGathering has room for as much as the block before.
 func newGathering(before *block) *gathering { return &gathering{block: newBlockAfter(before)} }
 
-// part is a small block on disk under its number.
+// part is a small block on disk.
 type part struct {
 	*block
-	seq uint32
+	key  []byte
+	hour partition // in which it came
 }
 
-// due reports whether it is large or old. It is old at the end of an hour, too: what
-// is gathered goes into the hour in which it came.
+// due reports whether it is large or old. It is old at the end of its hour, too: what
+// is gathered goes into the hour in which it came, and with that.
 func (g *gathering) due(now time.Time) bool {
 	if len(g.spans) == 0 {
 		return false
 	}
 	return len(g.spans) >= maxBlockSpans || g.size() >= maxBlockBytes ||
-		now.Sub(g.since) >= gatherFor || partitionOf(now) != partitionOf(g.since)
+		now.Sub(g.since) >= gatherFor || partitionOf(now) != g.hour
 }
 
 // add copies the spans of a part.
 func (g *gathering) add(p part, now time.Time) {
 	if len(g.parts) == 0 {
-		g.since = now
+		g.hour, g.since = p.hour, now
 	}
 	keep := make([]bool, len(p.traces))
 	for t := range keep {
 		keep[t] = true
 	}
 	g.copyTraces(p.block, keep)
-	g.parts = append(g.parts, p.seq)
+	g.parts = append(g.parts, p.key)
 }
 
 // gatherLocked takes in parts that are on disk.
 func (s *Store) gatherLocked(parts []part) {
-	now := s.o.now()
 	for _, p := range parts {
-		if s.gathering.due(now) {
+		now := s.o.now()
+		if g := s.gathering; g.due(now) || len(g.parts) > 0 && g.hour != p.hour {
 			s.turnGatheringLocked()
 		}
 		s.gathering.add(p, now)
@@ -74,12 +79,12 @@ func (s *Store) turnGatheringLocked() {
 }
 
 // restoreParts reads the parts that were on disk when the store was closed, or its
-// process killed.
+// process killed. Those of hours before wait to be written, and go when their hour does.
 func (s *Store) restoreParts() error {
-	s.gathering = newGathering(&block{})
-	now := s.o.now()
-	return s.restore(kindPart, func(seq uint32, b *block) {
-		s.nextPart = max(s.nextPart, seq+1)
-		s.gathering.add(part{b, seq}, now)
+	s.gathering, s.sealing = newGathering(&block{}), nil
+	return s.restore(kindPart, 8, func(number []byte, b *block) {
+		s.nextPart = max(s.nextPart, binary.BigEndian.Uint32(number)+1)
+		hour := partition(binary.BigEndian.Uint32(number[4:]))
+		s.gatherLocked([]part{{b, partKey(s.nextPart-1, hour), hour}})
 	})
 }

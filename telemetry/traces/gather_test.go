@@ -152,6 +152,43 @@ func TestGatheringEnds(t *testing.T) {
 	}
 }
 
+// TestGatheredGoWithTheirHour: parts of a manager that was away for longer than spans are
+// kept do not begin a second life.
+func TestGatheredGoWithTheirHour(t *testing.T) {
+	fs, now := vfs.NewMem(), base
+	s := openStore(t, fs, &now)
+	for i := range byte(2) { // two hours, neither of them written
+		write(t, s, make1(spec{service: "a", name: "b", trace: i + 1, id: 1}))
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Hour)
+		s = openStore(t, fs, &now)
+	}
+	for i := range byte(2) {
+		if _, err := s.Trace(t.Context(), traceID(i+1)); err != nil {
+			t.Errorf("trace %d after two starts: %v", i+1, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	now = base.Add(7*24*time.Hour + time.Hour + time.Minute)
+	s = openStore(t, fs, &now)
+	if err := s.flush(); err != nil {
+		t.Fatal(err)
+	}
+	s.retain()
+	for i, kept := range []bool{false, true} {
+		if _, err := s.Trace(t.Context(), traceID(byte(i+1))); (err == nil) != kept {
+			t.Errorf("trace of hour %d, seven days and an hour later: %v; want kept: %v", i, err, kept)
+		}
+	}
+	if n, _ := keysOf(t, s, kindPart); n != 0 {
+		t.Errorf("%d parts are left", n)
+	}
+}
+
 // TestGatheringIsBounded: flushes of just under mergeSpans.
 func TestGatheringIsBounded(t *testing.T) {
 	s, _ := newStore(t)
@@ -180,7 +217,7 @@ func TestDamagedPart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.db.Set(seqKey(undecidedHour, kindPart, 1), []byte("nonsense"), pebble.Sync); err != nil {
+	if err := s.db.Set(partKey(1, partitionOf(now)), []byte("nonsense"), pebble.Sync); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second start finds nothing to complain about

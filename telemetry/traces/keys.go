@@ -29,7 +29,7 @@ import (
 //
 // There, too, stand small blocks that wait for others to be merged with:
 //
-//	'p' seq:4            -> block
+//	'p' seq:4 hour:4     -> block, which came in that hour
 //
 // All numbers are big endian. seq numbers the blocks of the store, rising.
 const (
@@ -61,6 +61,10 @@ func seqKey(p partition, kind byte, seq uint32) []byte {
 
 func indexKey(p partition, page byte, seq uint32) []byte {
 	return binary.BigEndian.AppendUint32(append(key(p, kindIndex), page), seq)
+}
+
+func partKey(seq uint32, hour partition) []byte {
+	return binary.BigEndian.AppendUint32(seqKey(undecidedHour, kindPart, seq), uint32(hour))
 }
 
 func traceKey(p partition, hash uint64) []byte {

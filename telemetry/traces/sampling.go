@@ -72,7 +72,8 @@ func (s *Store) hold(sb *sealingBlock) (u *undecided, err error) {
 // its process killed. Their window begins anew.
 func (s *Store) restoreUndecided() error {
 	s.undecided, s.undecidedBytes, s.docket = nil, 0, newDocket(s.o.Sampling.Rules)
-	return s.restore(kindUndecided, func(seq uint32, b *block) {
+	return s.restore(kindUndecided, 4, func(number []byte, b *block) {
+		seq := binary.BigEndian.Uint32(number)
 		s.nextUndecided = max(s.nextUndecided, seq+1)
 		s.docket.hear(b, 0)
 		u := &undecided{b, seq, s.o.now(), int64(b.size())}
@@ -81,9 +82,9 @@ func (s *Store) restoreUndecided() error {
 	})
 }
 
-// restore reads the blocks of a kind that wait in hour 0. One that cannot be read is
-// given up.
-func (s *Store) restore(kind byte, found func(seq uint32, b *block)) error {
+// restore reads the blocks of a kind that wait in hour 0, each with what its key has
+// after the kind, of so many bytes. One that cannot be read is given up.
+func (s *Store) restore(kind byte, size int, found func(number []byte, b *block)) error {
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: key(undecidedHour, kind), UpperBound: key(undecidedHour, kind+1)})
 	if err != nil {
 		return err
@@ -91,23 +92,22 @@ func (s *Store) restore(kind byte, found func(seq uint32, b *block)) error {
 	var bad [][]byte
 	for ok := it.First(); ok; ok = it.Next() {
 		_, _, rest, err := parseKey(it.Key())
-		if err != nil || len(rest) != 4 {
+		if err != nil || len(rest) != size {
 			return errors.Join(errBadKey, err, it.Close())
 		}
 		v, err := it.ValueAndErr()
 		if err != nil {
 			return errors.Join(err, it.Close())
 		}
-		seq := binary.BigEndian.Uint32(rest)
 		b, err := decodeBlock(v)
 		if err != nil {
 			s.meters.corrupt.Inc()
-			s.log.Error("a block that waits cannot be read and is given up", "kind", string(kind), "block", seq, "error", err)
+			s.log.Error("a block that waits cannot be read and is given up", "kind", string(kind), "block", binary.BigEndian.Uint32(rest), "error", err)
 			bad = append(bad, slices.Clone(it.Key()))
 			continue
 		}
 		b.index()
-		found(seq, b)
+		found(rest, b)
 	}
 	err = errors.Join(it.Error(), it.Close())
 	for _, k := range bad {

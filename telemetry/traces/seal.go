@@ -94,18 +94,14 @@ func (s *Store) commit(blocks []*block, from []*undecided) (small []part, err er
 
 // commitMerged writes a block that was gathered in place of its parts.
 func (s *Store) commitMerged(g *gathering) error {
-	c := commit{partition: partitionOf(g.since), blocks: []*block{g.block}}
-	for _, seq := range g.parts {
-		c.gone = append(c.gone, seqKey(undecidedHour, kindPart, seq))
-	}
-	return s.write(&c)
+	return s.write(&commit{partition: g.hour, blocks: []*block{g.block}, gone: g.parts})
 }
 
 // commit is what one synced batch does.
 type commit struct {
 	partition partition
 	blocks    []*block
-	parts     []part // get their numbers when they are written
+	parts     []part // get their keys when they are written
 	gone      [][]byte
 }
 
@@ -135,8 +131,9 @@ func (s *Store) write(c *commit) (err error) {
 		}
 	}
 	for i, data := range small {
-		c.parts[i].seq = s.nextPart + uint32(i)
-		if err := batch.Set(seqKey(undecidedHour, kindPart, c.parts[i].seq), data, nil); err != nil {
+		k := partKey(s.nextPart+uint32(i), p)
+		c.parts[i].key, c.parts[i].hour = k, p
+		if err := batch.Set(k, data, nil); err != nil {
 			return err
 		}
 	}
