@@ -10,10 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/validate"
-
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/rollout/validate"
 )
 
 const (

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/gate"
-
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/rollout/gate"
 )
 
 // baselineFor is how long before a rollout its baseline begins.

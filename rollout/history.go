@@ -8,9 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/gate"
-
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/rollout/gate"
 )
 
 // servedQuery is PromQL for the requests of a window, by outcome.

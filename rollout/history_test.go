@@ -6,14 +6,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/gate"
-
 	vm "github.com/VictoriaMetrics/metrics"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/rollout/gate"
 	"github.com/binnacle-project/binnacle/telemetry/metrics"
 )
 

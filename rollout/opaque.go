@@ -3,10 +3,9 @@ package rollout
 import (
 	"bytes"
 
-	"github.com/binnacle-project/binnacle/rollout/validate"
-
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/rollout/validate"
 )
 
 // formatOpaque is for groups of supervised programs, whose configurations only

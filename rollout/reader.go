@@ -4,12 +4,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/gate"
-
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/rollout/gate"
 )
 
 // Telemetry answers PromQL at one moment, and for every step of a window, both

@@ -8,10 +8,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/gate"
-
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/rollout/gate"
 )
 
 // Strategies of a rollout.

@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/gate"
-
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/rollout/gate"
 )
 
 // Beside what a side answers, a gate looks at what answering costs its nodes: CPU

@@ -7,12 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/gate"
-
 	"github.com/prometheus/prometheus/promql"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/rollout/gate"
 )
 
 func TestStrainLimits(t *testing.T) {

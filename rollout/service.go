@@ -19,13 +19,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/validate"
-
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/events"
+	"github.com/binnacle-project/binnacle/rollout/validate"
 	"github.com/binnacle-project/binnacle/state"
 )
 

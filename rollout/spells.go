@@ -6,9 +6,8 @@ import (
 	"math"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/gate"
-
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/rollout/gate"
 )
 
 // spellLengths are the lengths for which spells are looked up. The shortest spans

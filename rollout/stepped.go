@@ -8,11 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/gate"
-
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/events"
+	"github.com/binnacle-project/binnacle/rollout/gate"
 	"github.com/binnacle-project/binnacle/state"
 )
 

@@ -7,9 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/gate"
-
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/rollout/gate"
 )
 
 const (

@@ -5,10 +5,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/binnacle-project/binnacle/rollout/gate"
-
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/rollout/gate"
 )
 
 const (
