@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/binnacle-project/binnacle"
@@ -252,6 +253,12 @@ func newSerial() *big.Int {
 func fingerprint(spki []byte) string {
 	sum := sha256.Sum256(spki)
 	return hex.EncodeToString(sum[:])
+}
+
+// isFingerprint reports whether s has the form of a fingerprint.
+func isFingerprint(s string) bool {
+	_, err := hex.DecodeString(s)
+	return err == nil && len(s) == 2*sha256.Size && strings.ToLower(s) == s
 }
 
 // clusterOf names the cluster of a key by its fingerprint.

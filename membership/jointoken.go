@@ -59,10 +59,6 @@ func isTokenID(s string) bool {
 	})
 }
 
-func isFingerprint(s string) bool {
-	return len(s) == 64 && only(s, func(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' })
-}
-
 func isBase64URL(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -151,7 +152,7 @@ func connection(t testing.TB, certPEM []byte, key ed25519.PrivateKey) *tls.Conne
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &tls.ConnectionState{PeerCertificates: certs(cert)}
+	return &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert.Leaf}}
 }
 
 func (c *cluster) report(id binnacle.NodeID, change func(*api.Status)) {
