@@ -19,7 +19,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
-	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
@@ -116,11 +116,11 @@ func enrollMany(t *testing.T, m *Manager, n int) []binnacle.NodeID {
 	token := newJoinToken(t, m)
 	ids := make([]binnacle.NodeID, n)
 	for i := range ids {
-		key, err := membership.NewNodeKey()
+		key, err := pki.NewNodeKey()
 		if err != nil {
 			t.Fatal(err)
 		}
-		csr, err := membership.NewCSR(key)
+		csr, err := pki.NewCSR(key)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/binnacle-project/binnacle/manager/backup"
 	"github.com/binnacle-project/binnacle/manager/pagetls"
 	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/otlp"
 	"github.com/binnacle-project/binnacle/otlp/forward"
 	"github.com/binnacle-project/binnacle/rollout"
@@ -44,7 +45,7 @@ type Manager struct {
 
 	store     *state.Store
 	events    *events.Log
-	authority *membership.Authority
+	authority *pki.Authority
 	tokens    *membership.Tokens
 	registry  *membership.Registry
 	keys      *membership.GossipKeys
@@ -134,7 +135,7 @@ func New(o Options) (_ *Manager, err error) {
 	}
 
 	// Identity: the cluster key, join tokens, and who may call the API.
-	if m.authority, err = membership.OpenAuthority(filepath.Join(o.DataDir, "ca")); err != nil {
+	if m.authority, err = pki.OpenAuthority(filepath.Join(o.DataDir, "ca")); err != nil {
 		return nil, fmt.Errorf("open the cluster key: %w", err)
 	}
 	if m.tokens, err = membership.OpenTokens(membership.TokensOptions{Store: m.store, Fingerprint: m.authority.Fingerprint(), Log: o.Log}); err != nil {

@@ -17,7 +17,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
-	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 func TestNodeBounds(t *testing.T) {
@@ -72,25 +72,25 @@ type testNode struct {
 func newTestNode(t *testing.T, m *Manager, name string) *testNode {
 	t.Helper()
 	token := newJoinToken(t, m)
-	key, err := membership.NewNodeKey()
+	key, err := pki.NewNodeKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := membership.NewCSR(key)
+	csr, err := pki.NewCSR(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := api.NewNodeClient(m.NodeAddr(), &http.Transport{TLSClientConfig: membership.EnrollTLS(token.Fingerprint), DisableKeepAlives: true}).Enroll(t.Context(), api.EnrollRequest{
+	got, err := api.NewNodeClient(m.NodeAddr(), &http.Transport{TLSClientConfig: pki.EnrollTLS(token.Fingerprint), DisableKeepAlives: true}).Enroll(t.Context(), api.EnrollRequest{
 		TokenID: token.ID, Secret: token.Secret, Name: name, Version: "test", Address: "127.0.0.1:8080", CSR: string(csr),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := membership.NodeCertificate([]byte(got.Certificate), key)
+	cert, err := pki.NodeCertificate([]byte(got.Certificate), key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf, err := membership.NodeTLS(cert, []byte(got.CA))
+	conf, err := pki.NodeTLS(cert, []byte(got.CA))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // Authenticate says which node a connection belongs to, by its certificate; it
@@ -24,7 +25,7 @@ func (r *Registry) Authenticate(cs *tls.ConnectionState, allowExpired bool) (Rec
 			"the connection shows no client certificate: enroll with POST /v1/enroll and use the certificate it answers")
 	}
 	cert := cs.PeerCertificates[0]
-	fp := fingerprint(cert.RawSubjectPublicKeyInfo)
+	fp := pki.Fingerprint(cert.RawSubjectPublicKeyInfo)
 	r.mu.RLock()
 	n := r.byKey[fp]
 	var rec Record
@@ -32,7 +33,7 @@ func (r *Registry) Authenticate(cs *tls.ConnectionState, allowExpired bool) (Rec
 		rec = n.rec
 	}
 	r.mu.RUnlock()
-	switch id, err := nodeOf(cert, r.o.Authority.Cluster()); {
+	switch id, err := pki.NodeOf(cert, r.o.Authority.Cluster()); {
 	case n == nil || err != nil || id != rec.ID:
 		r.count.refused("unknown").Inc()
 		return Record{}, problem(http.StatusUnauthorized, "The node is not registered",

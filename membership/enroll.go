@@ -17,6 +17,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/events"
+	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/state"
 )
 
@@ -104,7 +105,7 @@ func checkRequest(q api.EnrollRequest) (ed25519.PublicKey, string, error) {
 	if err := checkEnroll(q); err != nil {
 		return nil, "", err
 	}
-	pub, keyFP, err := ParseCSR([]byte(q.CSR))
+	pub, keyFP, err := pki.ParseCSR([]byte(q.CSR))
 	if err != nil {
 		return nil, "", problem(http.StatusBadRequest, "The enrollment is not valid", "csr: %v", err)
 	}
@@ -256,7 +257,7 @@ func (r *Registry) Renew(_ context.Context, cs *tls.ConnectionState, csrPEM []by
 	if err != nil {
 		return Record{}, nil, err
 	}
-	_, keyFP, err := ParseCSR(csrPEM)
+	_, keyFP, err := pki.ParseCSR(csrPEM)
 	if err != nil {
 		return Record{}, nil, problem(http.StatusBadRequest, "The renewal is not valid", "csr: %v", err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // Gossip is one life of one member: it starts, leaves or closes, and is then
@@ -78,7 +79,7 @@ func StartGossip(ctx context.Context, o GossipOptions) (*Gossip, error) {
 	if err := checkGossipKeys(o.Keys); err != nil {
 		return nil, err
 	}
-	if _, _, err := VerifyMembership(o.CAPub, o.Cluster, o.Identity.Cert); err != nil {
+	if _, _, err := pki.VerifyMembership(o.CAPub, o.Cluster, o.Identity.Cert); err != nil {
 		return nil, fmt.Errorf("own identity for gossip: %w", err)
 	}
 	g := &Gossip{

@@ -19,6 +19,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // quick is a profile in which a death is found within a second.
@@ -52,7 +53,7 @@ func (h *heardEvents) has(id binnacle.NodeID, kind GossipKind) bool {
 // gossipTest starts members of one cluster on loopback.
 type gossipTest struct {
 	t    *testing.T
-	a    *Authority
+	a    *pki.Authority
 	keys []api.GossipKey
 }
 
@@ -63,7 +64,7 @@ func newGossipTest(t *testing.T) *gossipTest {
 	return &gossipTest{t: t, a: newAuthority(t), keys: []api.GossipKey{newGossipKey()}}
 }
 
-func (gt *gossipTest) options(id Identity, change func(*GossipOptions)) GossipOptions {
+func (gt *gossipTest) options(id pki.Identity, change func(*GossipOptions)) GossipOptions {
 	o := GossipOptions{
 		Identity: id, Cluster: gt.a.Cluster(), CAPub: gt.a.PublicKey(),
 		Bind: "127.0.0.1:0", Keys: gt.keys, Meta: Metadata{Address: "127.0.0.1:8080", Serving: true},
@@ -76,7 +77,7 @@ func (gt *gossipTest) options(id Identity, change func(*GossipOptions)) GossipOp
 	return o
 }
 
-func (gt *gossipTest) start(id Identity, change func(*GossipOptions)) *Gossip {
+func (gt *gossipTest) start(id pki.Identity, change func(*GossipOptions)) *Gossip {
 	gt.t.Helper()
 	g, err := StartGossip(gt.t.Context(), gt.options(id, change))
 	if err != nil {
@@ -114,7 +115,7 @@ type metaOnly struct {
 func (m *metaOnly) NodeMeta(int) []byte { return m.meta }
 
 // forge joins g with a bare memberlist that follows none of our rules.
-func (gt *gossipTest) forge(g *Gossip, name string, id Identity, portOff int) {
+func (gt *gossipTest) forge(g *Gossip, name string, id pki.Identity, portOff int) {
 	gt.t.Helper()
 	logger := log.New(gt.t.Output(), name+" ", 0)
 	nt, err := listenGossip(netip.MustParseAddrPort("127.0.0.1:0"), logger)

@@ -12,12 +12,13 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // GossipOptions say how a member takes part in the gossip.
 type GossipOptions struct {
 	// Identity is who the member is; its id is the name in gossip.
-	Identity Identity
+	Identity pki.Identity
 	Cluster  binnacle.ClusterID
 	// CAPub is the cluster key, against which all others are checked.
 	CAPub ed25519.PublicKey

@@ -3,11 +3,13 @@ package membership
 import (
 	"path/filepath"
 	"testing"
+
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
-func newAuthority(t testing.TB) *Authority {
+func newAuthority(t testing.TB) *pki.Authority {
 	t.Helper()
-	a, err := OpenAuthority(filepath.Join(t.TempDir(), "ca"))
+	a, err := pki.OpenAuthority(filepath.Join(t.TempDir(), "ca"))
 	if err != nil {
 		t.Fatalf("OpenAuthority: %v", err)
 	}

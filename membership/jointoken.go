@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // JoinToken is what a node shows to enroll: "id.secret.fingerprint".
@@ -45,7 +47,7 @@ func ParseJoinToken(s string) (JoinToken, error) {
 		return JoinToken{}, fmt.Errorf("join token: the id is not valid: %w", errTokenForm)
 	case len(t.Secret) != secretLen || !only(t.Secret, isBase64URL):
 		return JoinToken{}, fmt.Errorf("join token: the secret is not %d characters of base64url, was it cut off?: %w", secretLen, errTokenForm)
-	case !isFingerprint(t.Fingerprint):
+	case !pki.IsFingerprint(t.Fingerprint):
 		return JoinToken{}, fmt.Errorf("join token: the fingerprint is not 64 hex digits, was it cut off?: %w", errTokenForm)
 	}
 	return t, nil

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // Metadata is what a member says of itself in gossip. It stands in every
@@ -71,14 +72,14 @@ type record struct {
 }
 
 // manager reports whether the record is a manager's.
-func (r record) manager() bool { return strings.HasPrefix(string(r.id), managerPrefix) }
+func (r record) manager() bool { return strings.HasPrefix(string(r.id), pki.ManagerPrefix) }
 
 // sealMetadata encodes and signs m.
-func sealMetadata(m Metadata, gossip netip.AddrPort, id Identity) ([]byte, error) {
+func sealMetadata(m Metadata, gossip netip.AddrPort, id pki.Identity) ([]byte, error) {
 	if len(m.Address) > maxAddress {
 		return nil, fmt.Errorf("address %q for gossip has %d bytes; at most %d", m.Address, len(m.Address), maxAddress)
 	}
-	if !gossip.IsValid() || len(id.Cert) > maxMemberCert {
+	if !gossip.IsValid() || len(id.Cert) > pki.MaxMemberCert {
 		return nil, fmt.Errorf("gossip address %v or the membership certificate (%d bytes) is not valid", gossip, len(id.Cert))
 	}
 	var flags byte
@@ -132,7 +133,7 @@ func openMetadata(b []byte, caPub ed25519.PublicKey, cluster binnacle.ClusterID)
 	if !ok || addr.Is4In6() {
 		return record{}, fmt.Errorf("%w: an address of %d bytes", errMetadata, len(ip))
 	}
-	id, key, err := VerifyMembership(caPub, cluster, cert)
+	id, key, err := pki.VerifyMembership(caPub, cluster, cert)
 	if err != nil {
 		return record{}, err
 	}

@@ -9,44 +9,17 @@ import (
 	"testing"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // identity makes a member of a.
-func identity(t testing.TB, a *Authority, id binnacle.NodeID) Identity {
+func identity(t testing.TB, a *pki.Authority, id binnacle.NodeID) pki.Identity {
 	t.Helper()
-	key, err := NewNodeKey()
+	key, err := pki.NewNodeKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Identity{ID: id, Key: key, Cert: a.MembershipCert(id, key.Public().(ed25519.PublicKey))}
-}
-
-func TestMembershipCert(t *testing.T) {
-	a, other := newAuthority(t), newAuthority(t)
-	id := identity(t, a, "n-0123456789ab")
-	got, pub, err := VerifyMembership(a.PublicKey(), a.Cluster(), id.Cert)
-	if err != nil || got != id.ID || !pub.Equal(id.Key.Public()) {
-		t.Fatalf("VerifyMembership: got %s, %v; want %s", got, err, id.ID)
-	}
-	if _, _, err := VerifyMembership(other.PublicKey(), other.Cluster(), id.Cert); !errors.Is(err, ErrNotMember) {
-		t.Errorf("another cluster: got %v; want %v", err, ErrNotMember)
-	}
-	if _, _, err := VerifyMembership(a.PublicKey(), other.Cluster(), id.Cert); !errors.Is(err, ErrNotMember) {
-		t.Errorf("another cluster's name: got %v; want %v", err, ErrNotMember)
-	}
-	for i := range id.Cert {
-		bad := bytes.Clone(id.Cert)
-		bad[i] ^= 1
-		if _, _, err := VerifyMembership(a.PublicKey(), a.Cluster(), bad); err == nil {
-			t.Errorf("with byte %d changed: accepted", i)
-		}
-		if _, _, err := VerifyMembership(a.PublicKey(), a.Cluster(), id.Cert[:i]); err == nil {
-			t.Errorf("cut at %d: accepted", i)
-		}
-	}
-	if m, err := a.ManagerIdentity("host-1"); err != nil || !m.Manager() || id.Manager() {
-		t.Errorf("ManagerIdentity: %s is a manager: %v, %v; %s: %v", m.ID, m.Manager(), err, id.ID, id.Manager())
-	}
+	return pki.Identity{ID: id, Key: key, Cert: a.MembershipCert(id, key.Public().(ed25519.PublicKey))}
 }
 
 func TestMetadata(t *testing.T) {
@@ -83,12 +56,12 @@ func TestMetadata(t *testing.T) {
 		if _, err := openMetadata(append(b, 0), a.PublicKey(), a.Cluster()); err == nil {
 			t.Errorf("%+v with a byte more: accepted", m)
 		}
-		if _, err := openMetadata(b, other.PublicKey(), other.Cluster()); !errors.Is(err, ErrNotMember) {
-			t.Errorf("another cluster: got %v; want %v", err, ErrNotMember)
+		if _, err := openMetadata(b, other.PublicKey(), other.Cluster()); !errors.Is(err, pki.ErrNotMember) {
+			t.Errorf("another cluster: got %v; want %v", err, pki.ErrNotMember)
 		}
 	}
 	// The largest record there can be, with the longest id.
-	big := identity(t, a, binnacle.NodeID(strings.Repeat("n", maxMemberID)))
+	big := identity(t, a, binnacle.NodeID(strings.Repeat("n", pki.MaxMemberID)))
 	if b, err := sealMetadata(metas[2], gossip, big); err != nil || len(b) > maxMetadata {
 		t.Errorf("largest record has %d bytes, %v; at most %d", len(b), err, maxMetadata)
 	} else {
@@ -130,20 +103,20 @@ func TestVerifierRemembers(t *testing.T) {
 	}
 }
 
-// fixedAuthority signs, always with the same key: fuzzing runs in several
+// fixedIdentity is signed by, and has, always the same key: fuzzing runs in several
 // processes.
-func fixedAuthority() *Authority {
-	return &Authority{key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize)), cluster: "c-0123456789ab"}
-}
-
-func fixedIdentity(a *Authority, id binnacle.NodeID) Identity {
+func fixedIdentity(t testing.TB, id binnacle.NodeID) (*pki.Authority, pki.Identity) {
+	t.Helper()
+	a, err := pki.NewAuthority(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, ed25519.SeedSize))
-	return Identity{ID: id, Key: key, Cert: a.MembershipCert(id, key.Public().(ed25519.PublicKey))}
+	return a, pki.Identity{ID: id, Key: key, Cert: a.MembershipCert(id, key.Public().(ed25519.PublicKey))}
 }
 
 func FuzzMetadata(f *testing.F) {
-	a := fixedAuthority()
-	id := fixedIdentity(a, "n-0123456789ab")
+	a, id := fixedIdentity(f, "n-0123456789ab")
 	for _, m := range []Metadata{{}, {Address: "10.0.0.7:8080", Revision: 42, Serving: true}} {
 		b, err := sealMetadata(m, netip.MustParseAddrPort("10.0.0.7:9898"), id)
 		if err != nil {
@@ -160,17 +133,6 @@ func FuzzMetadata(f *testing.F) {
 		again, err := sealMetadata(rec.meta, rec.gossip, id)
 		if err != nil || !bytes.Equal(again, b) {
 			t.Fatalf("round trip of %x: got %x, %v", b, again, err)
-		}
-	})
-}
-
-func FuzzVerifyMembership(f *testing.F) {
-	a := fixedAuthority()
-	f.Add(fixedIdentity(a, "n-1").Cert)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		id, pub, err := VerifyMembership(a.PublicKey(), a.Cluster(), b)
-		if err == nil && !bytes.Equal(a.MembershipCert(id, pub), b) {
-			t.Fatalf("accepted %x, which the authority would not write", b)
 		}
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/state/statetest"
 )
 
@@ -122,16 +123,16 @@ func TestNodeOverTLS(t *testing.T) {
 	ctx := t.Context()
 	c := newCluster(t, statetest.New(t), nil)
 	addr := nodeAPI(t, c)
-	key, err := NewNodeKey()
+	key, err := pki.NewNodeKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	var er api.EnrollResponse
-	if status, err := call(ctx, EnrollTLS(c.token.Fingerprint), addr+"/v1/enroll", c.request(key, "gw-1"), &er); status != 200 {
+	if status, err := call(ctx, pki.EnrollTLS(c.token.Fingerprint), addr+"/v1/enroll", c.request(key, "gw-1"), &er); status != 200 {
 		t.Fatalf("enroll: %d, %v", status, err)
 	}
-	pub, clusterID, err := CAPublicKey([]byte(er.CA))
+	pub, clusterID, err := pki.CAPublicKey([]byte(er.CA))
 	if err != nil || clusterID != c.authority.Cluster() {
 		t.Fatalf("CA of the answer: %s, %v", clusterID, err)
 	}
@@ -139,15 +140,15 @@ func TestNodeOverTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id, memberKey, err := VerifyMembership(pub, clusterID, mc); err != nil || id != er.NodeID || !memberKey.Equal(key.Public()) {
+	if id, memberKey, err := pki.VerifyMembership(pub, clusterID, mc); err != nil || id != er.NodeID || !memberKey.Equal(key.Public()) {
 		t.Errorf("membership certificate: %s, %v", id, err)
 	}
 	client := func(certPEM string, key ed25519.PrivateKey) *tls.Config {
-		cert, err := NodeCertificate([]byte(certPEM), key)
+		cert, err := pki.NodeCertificate([]byte(certPEM), key)
 		if err != nil {
 			t.Fatal(err)
 		}
-		conf, err := NodeTLS(cert, []byte(er.CA))
+		conf, err := pki.NodeTLS(cert, []byte(er.CA))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -164,13 +165,13 @@ func TestNodeOverTLS(t *testing.T) {
 	if got := plan(client(er.Certificate, key)); got != 200 {
 		t.Errorf("with a certificate: %d; want 200", got)
 	}
-	if got := plan(EnrollTLS(c.token.Fingerprint)); got != 401 {
+	if got := plan(pki.EnrollTLS(c.token.Fingerprint)); got != 401 {
 		t.Errorf("without one: %d; want 401", got)
 	}
 
 	// An expired certificate serves to renew, and for nothing else.
 	now := time.Now()
-	der, err := c.authority.issueNode(key.Public().(ed25519.PublicKey), er.NodeID, now.Add(-10*time.Hour), now.Add(-time.Hour))
+	der, err := c.authority.Issue(key.Public().(ed25519.PublicKey), er.NodeID, now.Add(-10*time.Hour), now.Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +179,7 @@ func TestNodeOverTLS(t *testing.T) {
 	if got := plan(expired); got != 401 {
 		t.Errorf("with an expired certificate: %d; want 401", got)
 	}
-	csr, err := NewCSR(key)
+	csr, err := pki.NewCSR(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,11 +190,11 @@ func TestNodeOverTLS(t *testing.T) {
 	if got := plan(client(rr.Certificate, key)); got != 200 {
 		t.Errorf("with the renewed certificate: %d; want 200", got)
 	}
-	otherKey, err := NewNodeKey()
+	otherKey, err := pki.NewNodeKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	otherCSR, err := NewCSR(otherKey)
+	otherCSR, err := pki.NewCSR(otherKey)
 	if err != nil {
 		t.Fatal(err)
 	}

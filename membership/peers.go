@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
 
@@ -83,7 +84,7 @@ func parsePeers(b []byte, now time.Time) ([]peer, error) {
 		return nil, err
 	}
 	f.Peers = slices.DeleteFunc(f.Peers, func(p peer) bool {
-		return p.ID == "" || len(p.ID) > maxMemberID || !p.Addr.IsValid() || p.Addr.Port() == 0 || now.Sub(p.Seen) > peerLife
+		return p.ID == "" || len(p.ID) > pki.MaxMemberID || !p.Addr.IsValid() || p.Addr.Port() == 0 || now.Sub(p.Seen) > peerLife
 	})
 	return f.Peers[:min(len(f.Peers), maxPeers)], nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/state"
 )
 
@@ -33,7 +34,7 @@ type Events interface {
 // required.
 type RegistryOptions struct {
 	Store     *state.Store
-	Authority *Authority
+	Authority *pki.Authority
 	Tokens    *Tokens
 	// Events and Seats may be nil: nothing is told then, and no seat is
 	// refused.

@@ -19,6 +19,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/events"
+	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/state"
 	"github.com/binnacle-project/binnacle/state/statetest"
 )
@@ -64,7 +65,7 @@ func (s seats) Admit(held int) error {
 type cluster struct {
 	t         testing.TB
 	store     *state.Store
-	authority *Authority
+	authority *pki.Authority
 	tokens    *Tokens
 	events    *eventList
 	reg       *Registry
@@ -121,7 +122,7 @@ func (c *cluster) newToken(n api.NewToken) JoinToken {
 // request makes an enrollment for key with the cluster's token.
 func (c *cluster) request(key ed25519.PrivateKey, name string) api.EnrollRequest {
 	c.t.Helper()
-	csr, err := NewCSR(key)
+	csr, err := pki.NewCSR(key)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -134,7 +135,7 @@ func (c *cluster) request(key ed25519.PrivateKey, name string) api.EnrollRequest
 // enroll makes a new key a member, and has it report that it serves.
 func (c *cluster) enroll(name string) (Record, *tls.ConnectionState) {
 	c.t.Helper()
-	key, err := NewNodeKey()
+	key, err := pki.NewNodeKey()
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -148,7 +149,7 @@ func (c *cluster) enroll(name string) (Record, *tls.ConnectionState) {
 
 func connection(t testing.TB, certPEM []byte, key ed25519.PrivateKey) *tls.ConnectionState {
 	t.Helper()
-	cert, err := NodeCertificate(certPEM, key)
+	cert, err := pki.NodeCertificate(certPEM, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +426,7 @@ func TestEnrollRefusals(t *testing.T) {
 		edge := c.newToken(api.NewToken{Kind: KindJoin, Group: "edge"})
 		once := c.newToken(api.NewToken{Kind: KindJoin, UsesMax: 1})
 		enroll := func(change func(*api.EnrollRequest)) (Record, error) {
-			key, err := NewNodeKey()
+			key, err := pki.NewNodeKey()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -518,7 +519,7 @@ func TestEnrollAgain(t *testing.T) {
 		ctx := t.Context()
 		c := newCluster(t, statetest.Memory(t), func(o *RegistryOptions) { o.Seats = seats(1) })
 		c.token = c.newToken(api.NewToken{Kind: KindJoin, UsesMax: 1})
-		key, err := NewNodeKey()
+		key, err := pki.NewNodeKey()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -562,7 +563,7 @@ func TestForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		c := newCluster(t, statetest.Memory(t), nil)
-		key, err := NewNodeKey()
+		key, err := pki.NewNodeKey()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -642,7 +643,7 @@ func TestEnrollRace(t *testing.T) {
 	for i := range 12 {
 		wg.Go(func() {
 			reg := []*Registry{first, c.reg}[i%2]
-			key, err := NewNodeKey()
+			key, err := pki.NewNodeKey()
 			if err != nil {
 				t.Error(err)
 				return

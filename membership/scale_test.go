@@ -18,6 +18,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/state/statetest"
 )
 
@@ -34,9 +35,9 @@ func TestScale(t *testing.T) {
 	}
 	c := newCluster(t, statetest.New(t), func(o *RegistryOptions) { o.Log = nil })
 	requests := make([]api.EnrollRequest, scaleNodes)
-	ids := make([]Identity, scaleNodes)
+	ids := make([]pki.Identity, scaleNodes)
 	for i := range requests {
-		key, err := NewNodeKey()
+		key, err := pki.NewNodeKey()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +162,7 @@ type stubMember struct {
 	auth []byte
 }
 
-func newStub(t *testing.T, n *simNet, id Identity, key api.GossipKey, label string, addr netip.AddrPort) *stubMember {
+func newStub(t *testing.T, n *simNet, id pki.Identity, key api.GossipKey, label string, addr netip.AddrPort) *stubMember {
 	t.Helper()
 	meta, err := sealMetadata(Metadata{Address: netip.AddrPortFrom(addr.Addr(), 8080).String(), Serving: true}, addr, id)
 	if err != nil {

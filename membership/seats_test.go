@@ -9,6 +9,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/events"
+	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/state/statetest"
 )
 
@@ -53,7 +54,7 @@ func TestSeatsOverTime(t *testing.T) {
 		c := newCluster(t, statetest.Memory(t), func(o *RegistryOptions) { o.Seats = seats(limit) })
 		refused := func(name string) {
 			t.Helper()
-			key, err := NewNodeKey()
+			key, err := pki.NewNodeKey()
 			if err != nil {
 				t.Fatal(err)
 			}

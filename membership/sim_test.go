@@ -14,6 +14,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // The simulations: whole members, the manager among them, on a network in
@@ -35,7 +36,7 @@ func heavy(t *testing.T) {
 type sim struct {
 	t       *testing.T
 	net     *simNet
-	a       *Authority
+	a       *pki.Authority
 	keys    []api.GossipKey
 	dir     string
 	dice    *rand.Rand   // of the seed
@@ -45,7 +46,7 @@ type sim struct {
 
 type simMember struct {
 	s       *sim
-	id      Identity
+	id      pki.Identity
 	addr    netip.AddrPort
 	manager bool
 	down    bool
@@ -83,7 +84,7 @@ func simulate(t *testing.T, n int, f func(s *sim)) {
 }
 
 // newSim starts a cluster in network number part and waits until it is whole.
-func newSim(t *testing.T, a *Authority, n *simNet, dir string, size int, part byte) *sim {
+func newSim(t *testing.T, a *pki.Authority, n *simNet, dir string, size int, part byte) *sim {
 	t.Helper()
 	s := &sim{t: t, net: n, a: a, keys: []api.GossipKey{newGossipKey()}, dir: dir}
 	t.Cleanup(s.close)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/state"
 	"github.com/binnacle-project/binnacle/state/atomicfile"
 )
@@ -54,7 +55,7 @@ type storedToken struct {
 
 // OpenTokens returns the tokens of o.Store.
 func OpenTokens(o TokensOptions) (*Tokens, error) {
-	if !isFingerprint(o.Fingerprint) {
+	if !pki.IsFingerprint(o.Fingerprint) {
 		return nil, fmt.Errorf("open join tokens: fingerprint %q is not 64 hex digits", o.Fingerprint)
 	}
 	if o.Log == nil {

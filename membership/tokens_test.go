@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/state"
 	"github.com/binnacle-project/binnacle/state/statetest"
 )
 
-func newTokens(t testing.TB, store *state.Store, a *Authority) *Tokens {
+func newTokens(t testing.TB, store *state.Store, a *pki.Authority) *Tokens {
 	t.Helper()
 	tokens, err := OpenTokens(TokensOptions{Store: store, Fingerprint: a.Fingerprint()})
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/gateway/control"
 	"github.com/binnacle-project/binnacle/gateway/engine"
-	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // Agent is the parent process of one node.
@@ -150,7 +150,7 @@ func (a *Agent) remember() error {
 	// that cannot be read is of no interest to a member.
 	var want binnacle.ClusterID
 	if tok, err := a.token(); err == nil {
-		if c, err := membership.ClusterOf(tok.Fingerprint); err == nil {
+		if c, err := pki.ClusterOf(tok.Fingerprint); err == nil {
 			want = c
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // Pauses between tries to enroll after a refusal, as opposed to a manager that
@@ -82,11 +83,11 @@ func (a *Agent) enrollOnce(ctx context.Context, key ed25519Key) (*identity, api.
 	if err != nil {
 		return nil, api.EnrollResponse{}, err
 	}
-	csr, err := membership.NewCSR(key)
+	csr, err := pki.NewCSR(key)
 	if err != nil {
 		return nil, api.EnrollResponse{}, err
 	}
-	rt := transport(membership.EnrollTLS(tok.Fingerprint))
+	rt := transport(pki.EnrollTLS(tok.Fingerprint))
 	defer rt.CloseIdleConnections()
 	var failed error
 	for _, addr := range a.opts.Managers {
@@ -140,7 +141,7 @@ func (a *Agent) token() (membership.JoinToken, error) {
 // renew asks for a new certificate once a third of its life is gone. A failure
 // costs nothing: an expired certificate of a registered key can be renewed.
 func (a *Agent) renew(ctx context.Context, id *identity, c *api.NodeClient) (*identity, error) {
-	csr, err := membership.NewCSR(id.key)
+	csr, err := pki.NewCSR(id.key)
 	if err != nil {
 		return nil, err
 	}

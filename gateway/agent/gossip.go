@@ -9,6 +9,7 @@ import (
 
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // gossiper runs the node's part of the gossip, from the first plan that brings
@@ -109,7 +110,7 @@ func (g *gossiper) step(ctx context.Context) error {
 	}
 	if life == nil {
 		life, err := membership.StartGossip(ctx, membership.GossipOptions{
-			Identity: membership.Identity{ID: id.NodeID, Key: id.key, Cert: id.membership},
+			Identity: pki.Identity{ID: id.NodeID, Key: id.key, Cert: id.membership},
 			Cluster:  id.Cluster, CAPub: id.clusterKey,
 			Bind: g.a.opts.Gossip, Advertise: g.a.gossipHost(), Label: id.GossipLabel,
 			Keys: plan.Gossip.Keys, Meta: meta, PeersFile: g.a.state.path(filePeers),

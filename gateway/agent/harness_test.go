@@ -28,6 +28,7 @@ import (
 	"github.com/binnacle-project/binnacle/gateway/worker"
 	"github.com/binnacle-project/binnacle/licensing"
 	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // silentWorker is the argument of a worker that records no telemetry.
@@ -65,7 +66,7 @@ func waitFor(t testing.TB, what string, cond func() bool) {
 // sets the plan and the configurations.
 type fakeManager struct {
 	t      testing.TB
-	auth   *membership.Authority
+	auth   *pki.Authority
 	addr   string // stays the same over stop and start
 	secret string
 
@@ -88,7 +89,7 @@ type fakeManager struct {
 
 func newManager(t testing.TB) *fakeManager {
 	t.Helper()
-	auth, err := membership.OpenAuthority(filepath.Join(t.TempDir(), "ca"))
+	auth, err := pki.OpenAuthority(filepath.Join(t.TempDir(), "ca"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +163,7 @@ func (m *fakeManager) enroll(w http.ResponseWriter, r *http.Request) {
 		problem(w, *m.refusal)
 		return
 	}
-	pub, fp, err := membership.ParseCSR([]byte(req.CSR))
+	pub, fp, err := pki.ParseCSR([]byte(req.CSR))
 	if err != nil {
 		problem(w, api.Problem{Title: "Bad Request", Status: http.StatusBadRequest, Detail: err.Error()})
 		return
@@ -204,7 +205,7 @@ func (m *fakeManager) renew(w http.ResponseWriter, r *http.Request) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, fp, err := membership.ParseCSR([]byte(req.CSR))
+	_, fp, err := pki.ParseCSR([]byte(req.CSR))
 	if err != nil {
 		m.t.Errorf("renewal: %v", err)
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
-	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 // savedIdentity is what enrollment gave, as kept on disk beside the key.
@@ -46,17 +46,17 @@ func newIdentity(s savedIdentity, key ed25519.PrivateKey) (*identity, error) {
 	}
 	id := &identity{savedIdentity: s, key: key}
 	var err error
-	if id.cert, err = membership.NodeCertificate([]byte(s.Certificate), key); err != nil {
+	if id.cert, err = pki.NodeCertificate([]byte(s.Certificate), key); err != nil {
 		return nil, err
 	}
 	var cluster binnacle.ClusterID
-	if id.clusterKey, cluster, err = membership.CAPublicKey([]byte(s.CA)); err != nil {
+	if id.clusterKey, cluster, err = pki.CAPublicKey([]byte(s.CA)); err != nil {
 		return nil, err
 	}
 	if cluster != s.Cluster {
 		return nil, fmt.Errorf("the answer speaks of cluster %s, its certificate of %s", s.Cluster, cluster)
 	}
-	if id.tls, err = membership.NodeTLS(id.cert, []byte(s.CA)); err != nil {
+	if id.tls, err = pki.NodeTLS(id.cert, []byte(s.CA)); err != nil {
 		return nil, err
 	}
 	if s.MembershipCert != "" {
@@ -71,7 +71,7 @@ func newIdentity(s savedIdentity, key ed25519.PrivateKey) (*identity, error) {
 func checkNodeID(id binnacle.NodeID) error { return binnacle.CheckName("node id", string(id)) }
 
 func (id *identity) keyFingerprint() string {
-	return membership.KeyFingerprint(id.key.Public().(ed25519.PublicKey))
+	return pki.KeyFingerprint(id.key.Public().(ed25519.PublicKey))
 }
 
 // renewed returns id with what a renewal gave.
@@ -92,7 +92,7 @@ func (id *identity) renewed(r api.RenewResponse) (*identity, error) {
 func (s *stateDir) loadKey() (ed25519.PrivateKey, error) {
 	b, err := s.load(fileKey)
 	if err == nil {
-		key, err := membership.ParseKeyPEM(b)
+		key, err := pki.ParseKeyPEM(b)
 		if err != nil {
 			return nil, fmt.Errorf("the node's key %s: %w; remove the file to enroll as a new node", s.path(fileKey), err)
 		}
@@ -101,11 +101,11 @@ func (s *stateDir) loadKey() (ed25519.PrivateKey, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	key, err := membership.NewNodeKey()
+	key, err := pki.NewNodeKey()
 	if err != nil {
 		return nil, err
 	}
-	pem, err := membership.KeyPEM(key)
+	pem, err := pki.KeyPEM(key)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle/api"
-	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
 const (
@@ -35,7 +35,7 @@ func (a *Agent) poll(ctx context.Context, id *identity) error {
 	failures := 0
 	for {
 		c := a.managers.client()
-		if time.Now().After(membership.RenewAt(id.cert)) {
+		if time.Now().After(pki.RenewAt(id.cert)) {
 			next, err := a.renew(ctx, id, c)
 			switch {
 			case err == nil:

@@ -1,4 +1,4 @@
-package membership
+package pki
 
 import (
 	"crypto/ed25519"

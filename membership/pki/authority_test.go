@@ -1,4 +1,4 @@
-package membership
+package pki
 
 import (
 	"crypto/ed25519"
@@ -90,7 +90,7 @@ func nodeCert(t testing.TB, a *Authority, id binnacle.NodeID, notBefore time.Tim
 	if err != nil {
 		t.Fatal(err)
 	}
-	certPEM, err := a.issueNode(key.Public().(ed25519.PublicKey), id, notBefore, notBefore.Add(life))
+	certPEM, err := a.Issue(key.Public().(ed25519.PublicKey), id, notBefore, notBefore.Add(life))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +260,7 @@ func TestIssueNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id, err := nodeOf(cert.Leaf, a.Cluster()); err != nil || id != "n-7" {
+	if id, err := NodeOf(cert.Leaf, a.Cluster()); err != nil || id != "n-7" {
 		t.Errorf("certificate names %q, %v; want n-7", id, err)
 	}
 	if d := time.Until(RenewAt(cert)); d < 29*24*time.Hour || d > 31*24*time.Hour {

@@ -1,4 +1,4 @@
-package membership
+package pki
 
 import (
 	"crypto/ed25519"
@@ -80,7 +80,7 @@ func RenewAt(cert tls.Certificate) time.Time {
 }
 
 func verifyManager(leaf, ca *x509.Certificate, now time.Time) error {
-	cluster := clusterOf(fingerprint(ca.RawSubjectPublicKeyInfo))
+	cluster := clusterOf(Fingerprint(ca.RawSubjectPublicKeyInfo))
 	if _, err := leaf.Verify(x509.VerifyOptions{
 		Roots:       poolOf(ca),
 		CurrentTime: now,
@@ -97,7 +97,7 @@ func verifyManager(leaf, ca *x509.Certificate, now time.Time) error {
 // findCA returns the authority with that fingerprint among certs, or nil.
 func findCA(certs []*x509.Certificate, fp string) *x509.Certificate {
 	for _, c := range certs {
-		if c.IsCA && fingerprint(c.RawSubjectPublicKeyInfo) == fp {
+		if c.IsCA && Fingerprint(c.RawSubjectPublicKeyInfo) == fp {
 			return c
 		}
 	}
@@ -109,7 +109,7 @@ func short(s string) string { return s[:min(12, len(s))] }
 // ClusterOf returns the cluster that an authority's fingerprint, as a join
 // token carries it, stands for.
 func ClusterOf(fingerprint string) (binnacle.ClusterID, error) {
-	if !isFingerprint(fingerprint) {
+	if !IsFingerprint(fingerprint) {
 		return "", fmt.Errorf("fingerprint %q is not 64 hex digits", fingerprint)
 	}
 	return clusterOf(fingerprint), nil

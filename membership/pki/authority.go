@@ -1,4 +1,4 @@
-package membership
+package pki
 
 import (
 	"crypto/ed25519"
@@ -84,17 +84,34 @@ func OpenAuthority(dir string) (*Authority, error) {
 }
 
 func createAuthority(dir string) (*Authority, error) {
-	pub, key, err := ed25519.GenerateKey(nil)
+	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		return nil, fmt.Errorf("make cluster key: %w", err)
 	}
-	spki, err := x509.MarshalPKIXPublicKey(pub)
+	a, err := NewAuthority(key)
+	if err != nil {
+		return nil, err
+	}
+	keyPEM, err := KeyPEM(key)
+	if err != nil {
+		return nil, fmt.Errorf("make cluster key: %w", err)
+	}
+	if err := atomicfile.WriteFolder(dir, map[string][]byte{caKeyFile: keyPEM, caCertFile: a.certPEM}); err != nil {
+		return nil, fmt.Errorf("keep cluster key: %w", err)
+	}
+	return a, nil
+}
+
+// NewAuthority returns the authority of a cluster key, with a certificate of its own.
+// Nothing is written to disk.
+func NewAuthority(key ed25519.PrivateKey) (*Authority, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
 		return nil, fmt.Errorf("make cluster key: %w", err)
 	}
 	tmpl := &x509.Certificate{
 		SerialNumber:          newSerial(),
-		Subject:               pkix.Name{CommonName: "Binnacle cluster " + string(clusterOf(fingerprint(spki)))},
+		Subject:               pkix.Name{CommonName: "Binnacle cluster " + string(clusterOf(Fingerprint(spki)))},
 		NotBefore:             time.Now().Add(-clockSlack),
 		NotAfter:              noExpiration,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
@@ -102,20 +119,15 @@ func createAuthority(dir string) (*Authority, error) {
 		IsCA:                  true,
 		MaxPathLenZero:        true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, pub, key)
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		return nil, fmt.Errorf("make cluster certificate: %w", err)
 	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("make cluster key: %w", err)
+		return nil, fmt.Errorf("make cluster certificate: %w", err)
 	}
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := atomicfile.WriteFolder(dir, map[string][]byte{caKeyFile: keyPEM, caCertFile: certPEM}); err != nil {
-		return nil, fmt.Errorf("keep cluster key: %w", err)
-	}
-	return parseAuthority(keyPEM, certPEM)
+	return authorityOf(key, cert), nil
 }
 
 func parseAuthority(keyPEM, certPEM []byte) (*Authority, error) {
@@ -130,7 +142,11 @@ func parseAuthority(keyPEM, certPEM []byte) (*Authority, error) {
 	if pub, ok := cert.PublicKey.(ed25519.PublicKey); !ok || !pub.Equal(key.Public()) || !cert.IsCA {
 		return nil, fmt.Errorf("%s is not the certificate of %s: restore both from the same backup", caCertFile, caKeyFile)
 	}
-	fp := fingerprint(cert.RawSubjectPublicKeyInfo)
+	return authorityOf(key, cert), nil
+}
+
+func authorityOf(key ed25519.PrivateKey, cert *x509.Certificate) *Authority {
+	fp := Fingerprint(cert.RawSubjectPublicKeyInfo)
 	return &Authority{
 		key:     key,
 		cert:    cert,
@@ -138,7 +154,7 @@ func parseAuthority(keyPEM, certPEM []byte) (*Authority, error) {
 		pool:    poolOf(cert),
 		fp:      fp,
 		cluster: clusterOf(fp),
-	}, nil
+	}
 }
 
 // Cluster returns the id that follows from the cluster key.
@@ -198,7 +214,7 @@ func (a *Authority) verifyNode(cert *x509.Certificate, now time.Time) error {
 	}); err != nil {
 		return fmt.Errorf("client certificate %q is not of cluster %s: %w", cert.Subject.CommonName, a.cluster, err)
 	}
-	if _, err := nodeOf(cert, a.cluster); err != nil {
+	if _, err := NodeOf(cert, a.cluster); err != nil {
 		return err
 	}
 	return nil
@@ -214,11 +230,11 @@ func (a *Authority) IssueNode(csrPEM []byte, id binnacle.NodeID) (certPEM []byte
 		return nil, "", err
 	}
 	now := time.Now()
-	certPEM, err = a.issueNode(pub, id, now.Add(-clockSlack), now.Add(NodeCertLife))
+	certPEM, err = a.Issue(pub, id, now.Add(-clockSlack), now.Add(NodeCertLife))
 	return certPEM, keyFP, err
 }
 
-func (a *Authority) issueNode(pub ed25519.PublicKey, id binnacle.NodeID, notBefore, notAfter time.Time) (certPEM []byte, err error) {
+func (a *Authority) Issue(pub ed25519.PublicKey, id binnacle.NodeID, notBefore, notAfter time.Time) (certPEM []byte, err error) {
 	der, err := a.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: string(id)},
 		NotBefore:   notBefore,
@@ -249,14 +265,14 @@ func newSerial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// fingerprint returns the hex SHA-256 of a SubjectPublicKeyInfo.
-func fingerprint(spki []byte) string {
+// Fingerprint returns the hex SHA-256 of a SubjectPublicKeyInfo.
+func Fingerprint(spki []byte) string {
 	sum := sha256.Sum256(spki)
 	return hex.EncodeToString(sum[:])
 }
 
-// isFingerprint reports whether s has the form of a fingerprint.
-func isFingerprint(s string) bool {
+// IsFingerprint reports whether s has the form of a fingerprint.
+func IsFingerprint(s string) bool {
 	_, err := hex.DecodeString(s)
 	return err == nil && len(s) == 2*sha256.Size && strings.ToLower(s) == s
 }

@@ -1,4 +1,4 @@
-package membership
+package pki
 
 import (
 	"crypto/ed25519"
@@ -46,7 +46,7 @@ func KeyFingerprint(pub ed25519.PublicKey) string {
 	if err != nil {
 		panic(fmt.Sprintf("BUG: Ed25519 key of %d bytes does not marshal: %v", len(pub), err))
 	}
-	return fingerprint(spki)
+	return Fingerprint(spki)
 }
 
 // NewCSR makes the certificate request that enrollment and renewal send. It
@@ -79,7 +79,7 @@ func ParseCSR(csrPEM []byte) (pub ed25519.PublicKey, keyFP string, err error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, "", fmt.Errorf("certificate request: it does not prove its key: %w", err)
 	}
-	return pub, fingerprint(csr.RawSubjectPublicKeyInfo), nil
+	return pub, Fingerprint(csr.RawSubjectPublicKeyInfo), nil
 }
 
 // CAPublicKey returns the cluster key and the cluster that caPEM, as an
@@ -93,7 +93,7 @@ func CAPublicKey(caPEM []byte) (ed25519.PublicKey, binnacle.ClusterID, error) {
 	if !ok || !cert.IsCA {
 		return nil, "", errors.New("cluster certificate: it is not that of an Ed25519 authority")
 	}
-	return pub, clusterOf(fingerprint(cert.RawSubjectPublicKeyInfo)), nil
+	return pub, clusterOf(Fingerprint(cert.RawSubjectPublicKeyInfo)), nil
 }
 
 func parseKey(b []byte) (ed25519.PrivateKey, error) {
@@ -142,8 +142,8 @@ func nodeURI(c binnacle.ClusterID, id binnacle.NodeID) *url.URL {
 	return &url.URL{Scheme: "binnacle", Host: string(c), Path: "/node/" + string(id)}
 }
 
-// nodeOf returns the node that cert names within cluster c.
-func nodeOf(cert *x509.Certificate, c binnacle.ClusterID) (binnacle.NodeID, error) {
+// NodeOf returns the node that cert names within cluster c.
+func NodeOf(cert *x509.Certificate, c binnacle.ClusterID) (binnacle.NodeID, error) {
 	for _, u := range cert.URIs {
 		if u.Scheme != "binnacle" || u.Host != string(c) {
 			continue

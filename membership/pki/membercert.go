@@ -1,4 +1,4 @@
-package membership
+package pki
 
 import (
 	"crypto/ed25519"
@@ -21,17 +21,17 @@ import (
 // shut out by a new gossip key.
 const (
 	memberCertVersion = 1
-	maxMemberID       = 48
-	maxMemberCert     = 2 + maxMemberID + ed25519.PublicKeySize + ed25519.SignatureSize
+	MaxMemberID       = 48
+	MaxMemberCert     = 2 + MaxMemberID + ed25519.PublicKeySize + ed25519.SignatureSize
 )
 
 // ErrNotMember is returned for a membership certificate that the cluster key
 // did not sign.
 var ErrNotMember = errors.New("the cluster key did not sign this membership")
 
-// managerPrefix begins the ids under which managers gossip. Only the authority
+// ManagerPrefix begins the ids under which managers gossip. Only the authority
 // makes ids, so a node cannot take the role.
-const managerPrefix = "m-"
+const ManagerPrefix = "m-"
 
 // Identity is what a member of the gossip shows and signs with.
 type Identity struct {
@@ -41,14 +41,14 @@ type Identity struct {
 }
 
 // Manager reports whether the identity is a manager's.
-func (i Identity) Manager() bool { return strings.HasPrefix(string(i.ID), managerPrefix) }
+func (i Identity) Manager() bool { return strings.HasPrefix(string(i.ID), ManagerPrefix) }
 
 // MembershipCert issues the membership certificate of a node.
 func (a *Authority) MembershipCert(id binnacle.NodeID, pub ed25519.PublicKey) []byte {
-	if len(id) == 0 || len(id) > maxMemberID {
-		panic(fmt.Sprintf("BUG: node id %q has %d bytes; at most %d", id, len(id), maxMemberID))
+	if len(id) == 0 || len(id) > MaxMemberID {
+		panic(fmt.Sprintf("BUG: node id %q has %d bytes; at most %d", id, len(id), MaxMemberID))
 	}
-	b := make([]byte, 0, maxMemberCert)
+	b := make([]byte, 0, MaxMemberCert)
 	b = append(b, memberCertVersion, byte(len(id)))
 	b = append(b, id...)
 	b = append(b, pub...)
@@ -63,7 +63,7 @@ func (a *Authority) ManagerIdentity(name string) (Identity, error) {
 		return Identity{}, err
 	}
 	sum := sha256.Sum256([]byte(string(a.cluster) + "\n" + name))
-	id := binnacle.NodeID(managerPrefix + hex.EncodeToString(sum[:6]))
+	id := binnacle.NodeID(ManagerPrefix + hex.EncodeToString(sum[:6]))
 	return Identity{ID: id, Key: key, Cert: a.MembershipCert(id, key.Public().(ed25519.PublicKey))}, nil
 }
 
@@ -74,7 +74,7 @@ func VerifyMembership(caPub ed25519.PublicKey, cluster binnacle.ClusterID, cert 
 		return "", nil, fmt.Errorf("membership certificate of %d bytes: unknown form", len(cert))
 	}
 	n := int(cert[1])
-	if n == 0 || n > maxMemberID || len(cert) != 2+n+ed25519.PublicKeySize+ed25519.SignatureSize {
+	if n == 0 || n > MaxMemberID || len(cert) != 2+n+ed25519.PublicKeySize+ed25519.SignatureSize {
 		return "", nil, fmt.Errorf("membership certificate of %d bytes: wrong length", len(cert))
 	}
 	id := binnacle.NodeID(cert[2 : 2+n])
