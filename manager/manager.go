@@ -24,6 +24,7 @@ import (
 	"github.com/binnacle-project/binnacle/manager/backup"
 	"github.com/binnacle-project/binnacle/manager/pagetls"
 	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/otlp"
 	"github.com/binnacle-project/binnacle/otlp/forward"
@@ -49,8 +50,8 @@ type Manager struct {
 	tokens    *membership.Tokens
 	registry  *membership.Registry
 	keys      *membership.GossipKeys
-	gossip    *membership.Gossip // nil when gossip is off
-	dns       *membership.DNS    // nil when it is off
+	gossip    *gossip.Gossip  // nil when gossip is off
+	dns       *membership.DNS // nil when it is off
 	keeper    *licensing.Keeper
 	rollout   *rollout.Service
 	metrics   *tsmetrics.Store

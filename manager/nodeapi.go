@@ -12,6 +12,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 	"github.com/binnacle-project/binnacle/otlp"
 )
 
@@ -76,7 +77,7 @@ func (m *Manager) handleEnroll(w http.ResponseWriter, r *http.Request) error {
 		NodeID: rec.ID, Cluster: m.authority.Cluster(), Name: rec.Name, Group: rec.Group,
 		Certificate: string(cert), CA: string(m.authority.CAPEM()),
 		MembershipCert: m.registry.MembershipCert(rec),
-		GossipLabel:    membership.GossipLabel(m.authority.Cluster()),
+		GossipLabel:    gossip.Label(m.authority.Cluster()),
 		Plan:           m.rollout.Plan(rec.ID, rec.Group),
 		Lease:          lease,
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/binnacle-project/binnacle/manager/access"
 	"github.com/binnacle-project/binnacle/manager/pagetls"
 	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 	"github.com/binnacle-project/binnacle/otlp"
 	"github.com/binnacle-project/binnacle/otlp/wire"
 	"github.com/binnacle-project/binnacle/telemetry/activity"
@@ -85,7 +86,7 @@ func (m *Manager) startGossip(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("make the manager's gossip identity: %w", err)
 	}
 	plan := m.keys.GossipPlan()
-	m.gossip, err = membership.StartGossip(ctx, membership.GossipOptions{
+	m.gossip, err = gossip.Start(ctx, gossip.Options{
 		Bind: m.opts.GossipAddr, Advertise: m.opts.Advertise, Keys: plan.Keys,
 		Identity: id, CAPub: m.authority.PublicKey(), Cluster: m.authority.Cluster(),
 		PeersFile: filepath.Join(m.opts.DataDir, "peers.json"),

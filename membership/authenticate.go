@@ -55,7 +55,7 @@ func errRevoked(rec Record) error {
 }
 
 // GossipAllow refuses gossip of nodes that are not registered or were revoked,
-// for GossipOptions.Allow of a manager.
+// for gossip.Options.Allow of a manager.
 func (r *Registry) GossipAllow(id binnacle.NodeID, key ed25519.PublicKey) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -209,11 +209,15 @@ func (d *DNS) nodes() []dnsNode {
 func dnsNodes(nodes []api.Node) []dnsNode {
 	out := make([]dnsNode, 0, len(nodes))
 	for _, n := range nodes {
-		host, port, err := splitHostPort(n.Address)
+		host, port, err := net.SplitHostPort(n.Address)
 		if err != nil {
 			continue
 		}
-		dn := dnsNode{id: string(n.ID), group: string(n.Group), port: port}
+		p, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			continue
+		}
+		dn := dnsNode{id: string(n.ID), group: string(n.Group), port: uint16(p)}
 		if ip, err := netip.ParseAddr(host); err == nil {
 			dn.addrs = []netip.Addr{ip.Unmap().WithZone("")}
 		} else {

@@ -2,37 +2,21 @@ package membership
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/events"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 	"github.com/binnacle-project/binnacle/state"
 )
 
-// gossipKeyBytes makes AES-256.
-const gossipKeyBytes = 32
-
 // keyGossip is where the keyring is kept.
 const keyGossip = "membership/gossip"
-
-// GossipKeyID names a keyring, the key in use first, as status reports and
-// events do: "4f2a91c0" or, while one replaces another, "4f2a91c0,d07e55b2".
-func GossipKeyID(keys []api.GossipKey) string {
-	ids := make([]string, len(keys))
-	for i, k := range keys {
-		ids[i] = k.ID
-	}
-	return strings.Join(ids, ",")
-}
 
 // ring is the keyring as it is kept: one key, or two while the key changes.
 type ring struct {
@@ -55,10 +39,10 @@ func (r ring) rotate(next api.GossipKey) ring {
 
 // advance takes the next step of a change once all members confirmed the last
 // one: use the new key, then remove the old. reports are the keyrings that
-// polling members say they have, as GossipKeyID names them. next is for the
+// polling members say they have, as gossip.KeyID names them. next is for the
 // change after this one, if one is wanted.
 func (r ring) advance(reports []string, next api.GossipKey) (ring, bool) {
-	now := GossipKeyID(r.Keys)
+	now := gossip.KeyID(r.Keys)
 	if r.Old == "" || slices.ContainsFunc(reports, func(s string) bool { return s != now }) {
 		return r, false
 	}
@@ -99,7 +83,7 @@ func OpenGossipKeys(ctx context.Context, o GossipKeysOptions) (*GossipKeys, erro
 	}
 	o.Log = o.Log.With("component", "gossip")
 	g := &GossipKeys{o: o, seeds: []string{}}
-	err := state.CreateJSON(ctx, o.Store, keyGossip, ring{Keys: []api.GossipKey{newGossipKey()}})
+	err := state.CreateJSON(ctx, o.Store, keyGossip, ring{Keys: []api.GossipKey{gossip.NewKey()}})
 	if err == nil || errors.Is(err, state.ErrConflict) {
 		err = g.reload(ctx)
 	}
@@ -114,7 +98,7 @@ func (g *GossipKeys) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := checkGossipKeys(r.Keys); err != nil {
+	if err := gossip.CheckKeys(r.Keys); err != nil {
 		return err
 	}
 	g.mu.Lock()
@@ -152,10 +136,10 @@ func (g *GossipKeys) change(ctx context.Context, f func(ring) (ring, bool)) (boo
 // Run does the rest: it takes three steps of plans, each after all polling nodes
 // confirmed the one before.
 func (g *GossipKeys) Rotate(ctx context.Context) error {
-	if _, err := g.change(ctx, func(r ring) (ring, bool) { return r.rotate(newGossipKey()), true }); err != nil {
+	if _, err := g.change(ctx, func(r ring) (ring, bool) { return r.rotate(gossip.NewKey()), true }); err != nil {
 		return fmt.Errorf("rotate the gossip key: %w", err)
 	}
-	g.o.Log.Info("gossip key begins to change", "keys", GossipKeyID(g.Keys()))
+	g.o.Log.Info("gossip key begins to change", "keys", gossip.KeyID(g.Keys()))
 	return nil
 }
 
@@ -172,14 +156,14 @@ func (g *GossipKeys) Run(ctx context.Context, reports func() []string, changed f
 	changes := g.o.Store.Watch(ctx, keyGossip)
 	tick := time.NewTicker(rotateEvery)
 	defer tick.Stop()
-	told := GossipKeyID(g.Keys())
+	told := gossip.KeyID(g.Keys())
 	changed()
 	err := g.reload(ctx) // what was written before the watch
 	for {
 		if err != nil && ctx.Err() == nil {
 			g.o.Log.Warn("gossip key does not change; trying on", "error", err)
 		}
-		if id := GossipKeyID(g.Keys()); id != told {
+		if id := gossip.KeyID(g.Keys()); id != told {
 			told = id
 			changed()
 		}
@@ -213,12 +197,12 @@ func (g *GossipKeys) rotating() bool {
 // no matter: its report names the keys it has.
 func (g *GossipKeys) step(ctx context.Context, reports func() []string) error {
 	before := g.Keys()
-	took, err := g.change(ctx, func(r ring) (ring, bool) { return r.advance(reports(), newGossipKey()) })
+	took, err := g.change(ctx, func(r ring) (ring, bool) { return r.advance(reports(), gossip.NewKey()) })
 	if err != nil || !took {
 		return err
 	}
 	keys := g.Keys()
-	g.o.Log.Info("gossip key changes", "from", GossipKeyID(before), "to", GossipKeyID(keys))
+	g.o.Log.Info("gossip key changes", "from", gossip.KeyID(before), "to", gossip.KeyID(keys))
 	if g.o.Events != nil && len(keys) == 1 {
 		_, err = g.o.Events.Append(ctx, api.Event{Kind: events.GossipKeyRotated, Actor: "manager",
 			Message: "the gossip key is now " + keys[0].ID + "; nodes that were away get it with their next plan"})
@@ -247,11 +231,4 @@ func (g *GossipKeys) GossipPlan() api.GossipPlan {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	return api.GossipPlan{Keys: g.ring.Keys, Seeds: g.seeds}
-}
-
-func newGossipKey() api.GossipKey {
-	key := make([]byte, gossipKeyBytes)
-	rand.Read(key) // never fails
-	sum := sha256.Sum256(append([]byte("binnacle gossip key id\n"), key...))
-	return api.GossipKey{ID: hex.EncodeToString(sum[:4]), Key: key}
 }

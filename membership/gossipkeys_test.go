@@ -10,11 +10,12 @@ import (
 
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/events"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 	"github.com/binnacle-project/binnacle/state/statetest"
 )
 
 func TestRingAdvances(t *testing.T) {
-	key := func(id string) api.GossipKey { return api.GossipKey{ID: id, Key: make([]byte, gossipKeyBytes)} }
+	key := func(id string) api.GossipKey { return api.GossipKey{ID: id, Key: make([]byte, gossip.KeyBytes)} }
 	a := ring{Keys: []api.GossipKey{key("a")}}
 	ab := a.rotate(key("b"))
 	ba, _ := ab.advance(nil, key("x"))
@@ -37,8 +38,8 @@ func TestRingAdvances(t *testing.T) {
 	}
 	for _, tt := range tests {
 		got, changed := tt.ring.advance(tt.reports, key("x"))
-		if GossipKeyID(got.Keys) != tt.want || changed != tt.changed {
-			t.Errorf("%s: got %s, %v; want %s, %v", tt.name, GossipKeyID(got.Keys), changed, tt.want, tt.changed)
+		if gossip.KeyID(got.Keys) != tt.want || changed != tt.changed {
+			t.Errorf("%s: got %s, %v; want %s, %v", tt.name, gossip.KeyID(got.Keys), changed, tt.want, tt.changed)
 		}
 	}
 }
@@ -56,9 +57,9 @@ func TestRotateGossipKey(t *testing.T) {
 			return g
 		}
 		one, two := open(), open()
-		first := GossipKeyID(one.Keys())
-		if GossipKeyID(two.Keys()) != first {
-			t.Fatalf("two managers with keys %s and %s; want the same", first, GossipKeyID(two.Keys()))
+		first := gossip.KeyID(one.Keys())
+		if gossip.KeyID(two.Keys()) != first {
+			t.Fatalf("two managers with keys %s and %s; want the same", first, gossip.KeyID(two.Keys()))
 		}
 		two.SetSeeds([]string{"10.0.0.5:9898"})
 		if p := two.GossipPlan(); len(p.Keys) != 1 || !slices.Equal(p.Seeds, []string{"10.0.0.5:9898"}) {
@@ -80,7 +81,7 @@ func TestRotateGossipKey(t *testing.T) {
 			}
 		})
 		wg.Go(func() {
-			if err := two.Run(ctx, reports, func() { seen = append(seen, GossipKeyID(two.Keys())) }); err != nil {
+			if err := two.Run(ctx, reports, func() { seen = append(seen, gossip.KeyID(two.Keys())) }); err != nil {
 				t.Error(err)
 			}
 		})
@@ -90,11 +91,11 @@ func TestRotateGossipKey(t *testing.T) {
 		for range 3 {
 			time.Sleep(10 * time.Second)
 			mu.Lock()
-			node = GossipKeyID(two.Keys())
+			node = gossip.KeyID(two.Keys())
 			mu.Unlock()
 		}
 		time.Sleep(10 * time.Second)
-		last := GossipKeyID(one.Keys())
+		last := gossip.KeyID(one.Keys())
 		cancel()
 		wg.Wait()
 		if len(seen) != 4 || seen[0] != first || seen[1] != first+","+last || seen[2] != last+","+first || seen[3] != last || last == first {

@@ -19,6 +19,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/events"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 	"github.com/binnacle-project/binnacle/membership/pki"
 	"github.com/binnacle-project/binnacle/state"
 	"github.com/binnacle-project/binnacle/state/statetest"
@@ -269,19 +270,19 @@ func TestGossipIsAHint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, statetest.Memory(t), nil)
 		rec, _ := c.enroll("gw-1")
-		hint := func(k GossipKind) {
-			c.reg.SetGossip(GossipEvent{Kind: k, Member: Member{ID: rec.ID}, At: time.Now(), Cause: "a test"})
+		hint := func(k gossip.Kind) {
+			c.reg.SetGossip(gossip.Event{Kind: k, Member: gossip.Member{ID: rec.ID}, At: time.Now(), Cause: "a test"})
 		}
 		c.reg.Polled(rec.ID, testPeer)
 		c.told(events.NodeEnrolled, events.NodeJoined)
 
-		hint(GossipSuspect)
+		hint(gossip.Suspect)
 		c.want(rec.ID, api.Suspect)
 		c.ready("gw-1")
 		doubted := false
 		end := c.reg.Polling(rec.ID, testPeer, func() { doubted = true })
 		time.Sleep(time.Second)
-		hint(GossipDead)
+		hint(gossip.Dead)
 		if !doubted {
 			t.Error("gossip says dead: the held poll is not ended, for the node to deny it")
 		}
@@ -299,7 +300,7 @@ func TestGossipIsAHint(t *testing.T) {
 		// Gossip goes on being wrong, and nothing comes of it but a condition.
 		for range 10 {
 			time.Sleep(20 * time.Second)
-			hint(GossipDead)
+			hint(gossip.Dead)
 			c.want(rec.ID, api.Alive)
 			c.reg.Polled(rec.ID, testPeer)
 		}
@@ -309,12 +310,12 @@ func TestGossipIsAHint(t *testing.T) {
 		}
 		c.told()
 		// Without polls, its word does not save the node.
-		hint(GossipAlive)
+		hint(gossip.Alive)
 		time.Sleep(46 * time.Second)
 		c.want(rec.ID, api.Unreachable)
 
 		// Members that are no nodes are passed over.
-		c.reg.SetGossip(GossipEvent{Kind: GossipDead, Member: Member{ID: "m-0123456789ab"}, At: time.Now()})
+		c.reg.SetGossip(gossip.Event{Kind: gossip.Dead, Member: gossip.Member{ID: "m-0123456789ab"}, At: time.Now()})
 	})
 }
 
@@ -329,7 +330,7 @@ func TestNodeThatGossipCannotReach(t *testing.T) {
 		doubted := make(chan struct{})
 		end := c.reg.Polling(rec.ID, testPeer, func() { close(doubted) })
 		time.Sleep(10 * time.Second)
-		c.reg.SetGossip(GossipEvent{Kind: GossipDead, Member: Member{ID: rec.ID}, At: time.Now()})
+		c.reg.SetGossip(gossip.Event{Kind: gossip.Dead, Member: gossip.Member{ID: rec.ID}, At: time.Now()})
 		<-doubted
 		end(false)
 		time.Sleep(time.Second) // as a node that asks again

@@ -155,7 +155,7 @@ func (r *Registry) AliveInGroup(g binnacle.Group) []binnacle.NodeID {
 	return out
 }
 
-// GossipReports returns the gossip keyrings, as GossipKeyID names them, that
+// GossipReports returns the gossip keyrings, as gossip.KeyID names them, that
 // the nodes have who are alive and gossip.
 func (r *Registry) GossipReports() []string {
 	r.mu.RLock()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 )
 
 // Polled takes note of a poll that is answered at once. Use Polling for polls
@@ -111,26 +112,26 @@ func (r *Registry) Reported(ctx context.Context, id binnacle.NodeID, st api.Stat
 
 // SetGossip takes a hint of gossip. Hints about members that are no nodes of
 // the registry, such as managers, are passed over.
-func (r *Registry) SetGossip(e GossipEvent) {
+func (r *Registry) SetGossip(e gossip.Event) {
 	r.sign(e.Member.ID, func(n *node) {
 		s := &n.signs
 		switch e.Kind {
-		case GossipUDPBlocked:
+		case gossip.UDPBlocked:
 			if s.UDPBlocked.IsZero() || e.At.Sub(s.UDPBlocked) >= r.o.Periods.UDPBlockedFor {
 				s.UDPBlockedSince = e.At
 			}
 			s.UDPBlocked = e.At
-		case GossipUDPOpen:
+		case gossip.UDPOpen:
 			s.UDPBlocked = time.Time{}
-		case GossipConflict:
+		case gossip.Conflict:
 			s.Conflict, s.ConflictCause = e.At, e.Cause
 		default:
 			// The newest word counts; an alive that repeats one does not move
 			// its time.
-			if e.Kind != s.Gossip || e.Kind != GossipAlive {
+			if e.Kind != s.Gossip || e.Kind != gossip.Alive {
 				s.Gossip, s.GossipAt = e.Kind, e.At
 			}
-			if e.Kind == GossipDead {
+			if e.Kind == gossip.Dead {
 				n.doubtPolls()
 			}
 		}
@@ -187,7 +188,7 @@ func (n *node) proved(now time.Time, p Periods) {
 	}
 	// Gossip was wrong about a death if the polls did not agree with it then: a
 	// node that died and came back is no contradiction.
-	if s.Gossip == GossipDead && s.PollBroken.IsZero() && s.LeftAt.IsZero() && now.Sub(s.LastPoll) < p.PollWithin {
+	if s.Gossip == gossip.Dead && s.PollBroken.IsZero() && s.LeftAt.IsZero() && now.Sub(s.LastPoll) < p.PollWithin {
 		if !hintsWrong(*s, now, p) {
 			s.GossipWrongSince = now
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 )
 
 // Periods are the time limits by which states are decided.
@@ -80,7 +81,7 @@ type Signs struct {
 
 	// Gossip is the newest word of gossip, empty for none, and GossipAt when it
 	// came.
-	Gossip   GossipKind
+	Gossip   gossip.Kind
 	GossipAt time.Time
 	// GossipExpected is true where both the node and the manager gossip.
 	GossipExpected bool
@@ -154,7 +155,7 @@ func lifeOf(s Signs, now time.Time, p Periods) Verdict {
 	if !s.PollBroken.IsZero() && now.Sub(s.PollBroken) >= p.BrokenSuspect {
 		return Verdict{State: api.Suspect, Since: s.PollBroken.Add(p.BrokenSuspect), Cause: "the connection of its poll broke", Doubted: true}
 	}
-	if s.Gossip == GossipSuspect && !hintsWrong(s, now, p) {
+	if s.Gossip == gossip.Suspect && !hintsWrong(s, now, p) {
 		return Verdict{State: api.Suspect, Since: s.GossipAt, Cause: "gossip: it answered no probe"}
 	}
 	if calledDead(s, now, p) {
@@ -189,7 +190,7 @@ func lostAt(s Signs, now time.Time, p Periods) (time.Time, string) {
 // calledDead reports whether gossip says that the node is dead, and no poll denies
 // it.
 func calledDead(s Signs, now time.Time, p Periods) bool {
-	return s.Gossip == GossipDead && s.GossipAt.After(s.LastPoll) && !hintsWrong(s, now, p)
+	return s.Gossip == gossip.Dead && s.GossipAt.After(s.LastPoll) && !hintsWrong(s, now, p)
 }
 
 // hintsWrong reports whether a poll proved gossip wrong about the node's death
@@ -233,9 +234,9 @@ func gossipConflict(s Signs, now time.Time, p Periods) (time.Time, string) {
 	switch {
 	case !s.Conflict.IsZero() && now.Sub(s.Conflict) < p.HintsWrong:
 		return s.Conflict, s.ConflictCause
-	case s.Gossip == GossipDead && hintsWrong(s, now, p):
+	case s.Gossip == gossip.Dead && hintsWrong(s, now, p):
 		return s.GossipWrongSince, "gossip calls it dead while it polls: its gossip port, UDP and TCP, cannot be reached"
-	case s.GossipExpected && s.Gossip != GossipAlive && s.Gossip != GossipSuspect:
+	case s.GossipExpected && s.Gossip != gossip.Alive && s.Gossip != gossip.Suspect:
 		if at := latest(latest(s.AliveSince, s.GossipAt), s.Resumed).Add(p.GossipGrace); !now.Before(at) {
 			return at, "it polls but gossip does not hear of it: its gossip port or the manager's, UDP and TCP, cannot be reached"
 		}

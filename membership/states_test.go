@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 )
 
 func TestStateOf(t *testing.T) {
@@ -38,26 +39,26 @@ func TestStateOf(t *testing.T) {
 		{"poll broke 6 s ago", with(func(s *Signs) { s.PollBroken = ago(6 * time.Second) }), api.Unreachable, ago(time.Second), nil},
 		{"poll broke long ago", with(func(s *Signs) { s.PollBroken, s.LastPoll = ago(time.Hour), ago(time.Hour) }), api.Down, ago(time.Hour - 5*time.Minute - 5*time.Second), nil},
 
-		{"gossip suspects", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipSuspect, ago(time.Second) }), api.Suspect, ago(time.Second), nil},
-		{"gossip says dead just now", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipDead, ago(time.Second) }), api.Suspect, ago(time.Second), nil},
-		{"gossip says dead, no poll since", with(func(s *Signs) { s.Gossip, s.GossipAt, s.LastPoll = GossipDead, ago(4*time.Second), ago(5*time.Second) }), api.Unreachable, ago(time.Second), nil},
-		{"gossip said dead, polled since", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipDead, ago(20*time.Second) }), api.Alive, ago(time.Hour), nil},
+		{"gossip suspects", with(func(s *Signs) { s.Gossip, s.GossipAt = gossip.Suspect, ago(time.Second) }), api.Suspect, ago(time.Second), nil},
+		{"gossip says dead just now", with(func(s *Signs) { s.Gossip, s.GossipAt = gossip.Dead, ago(time.Second) }), api.Suspect, ago(time.Second), nil},
+		{"gossip says dead, no poll since", with(func(s *Signs) { s.Gossip, s.GossipAt, s.LastPoll = gossip.Dead, ago(4*time.Second), ago(5*time.Second) }), api.Unreachable, ago(time.Second), nil},
+		{"gossip said dead, polled since", with(func(s *Signs) { s.Gossip, s.GossipAt = gossip.Dead, ago(20*time.Second) }), api.Alive, ago(time.Hour), nil},
 		{"gossip was wrong lately", with(func(s *Signs) {
-			s.Gossip, s.GossipAt, s.GossipWrong, s.GossipWrongSince = GossipDead, ago(time.Second), ago(time.Minute), ago(2*time.Minute)
+			s.Gossip, s.GossipAt, s.GossipWrong, s.GossipWrongSince = gossip.Dead, ago(time.Second), ago(time.Minute), ago(2*time.Minute)
 		}), api.Alive, ago(time.Hour), []string{api.CondGossipConflict}},
 		{"gossip was wrong long ago", with(func(s *Signs) {
-			s.Gossip, s.GossipAt, s.GossipWrong, s.GossipWrongSince = GossipDead, ago(time.Second), ago(11*time.Minute), ago(12*time.Minute)
+			s.Gossip, s.GossipAt, s.GossipWrong, s.GossipWrongSince = gossip.Dead, ago(time.Second), ago(11*time.Minute), ago(12*time.Minute)
 		}), api.Suspect, ago(time.Second), nil},
 		{"gossip was wrong and says alive", with(func(s *Signs) {
-			s.Gossip, s.GossipAt, s.GossipWrong, s.GossipWrongSince = GossipAlive, ago(time.Second), ago(time.Minute), ago(2*time.Minute)
+			s.Gossip, s.GossipAt, s.GossipWrong, s.GossipWrongSince = gossip.Alive, ago(time.Second), ago(time.Minute), ago(2*time.Minute)
 		}), api.Alive, ago(time.Hour), nil},
 		{"gossip was wrong but polls ceased", with(func(s *Signs) {
-			s.Gossip, s.GossipAt, s.GossipWrong, s.LastPoll = GossipDead, ago(time.Second), ago(time.Minute), ago(time.Minute)
+			s.Gossip, s.GossipAt, s.GossipWrong, s.LastPoll = gossip.Dead, ago(time.Second), ago(time.Minute), ago(time.Minute)
 		}), api.Unreachable, ago(15 * time.Second), nil},
 		{"gossip says alive, polls ceased", with(func(s *Signs) {
-			s.Gossip, s.GossipAt, s.LastPoll = GossipAlive, ago(time.Second), ago(time.Minute)
+			s.Gossip, s.GossipAt, s.LastPoll = gossip.Alive, ago(time.Second), ago(time.Minute)
 		}), api.Unreachable, ago(15 * time.Second), nil},
-		{"gossip says left, it polls", with(func(s *Signs) { s.Gossip, s.GossipAt = GossipLeft, ago(time.Second) }), api.Alive, ago(time.Hour), nil},
+		{"gossip says left, it polls", with(func(s *Signs) { s.Gossip, s.GossipAt = gossip.Left, ago(time.Second) }), api.Alive, ago(time.Hour), nil},
 
 		{"left", with(func(s *Signs) { s.LeftAt = ago(time.Second) }), api.Left, ago(time.Second), nil},
 		{"left long ago", with(func(s *Signs) { s.LeftAt, s.LastPoll = ago(time.Hour), ago(time.Hour) }), api.Left, ago(time.Hour), nil},
@@ -80,7 +81,7 @@ func TestStateOf(t *testing.T) {
 		{"never heard of in gossip", with(func(s *Signs) { s.GossipExpected = true }), api.Alive, ago(time.Hour), []string{api.CondGossipConflict}},
 		{"not heard of since it is back", with(func(s *Signs) { s.GossipExpected, s.AliveSince = true, ago(59*time.Second) }), api.Alive, ago(59 * time.Second), nil},
 		{"not heard of since the manager is back", with(func(s *Signs) { s.GossipExpected, s.Resumed = true, ago(59*time.Second) }), api.Alive, ago(time.Hour), nil},
-		{"heard of in gossip", with(func(s *Signs) { s.GossipExpected, s.Gossip = true, GossipAlive }), api.Alive, ago(time.Hour), nil},
+		{"heard of in gossip", with(func(s *Signs) { s.GossipExpected, s.Gossip = true, gossip.Alive }), api.Alive, ago(time.Hour), nil},
 		{"udp blocked", with(func(s *Signs) { s.UDPBlocked, s.UDPBlockedSince = ago(time.Minute), ago(time.Hour) }), api.Alive, ago(time.Hour), []string{api.CondUDPBlocked}},
 		{"udp was blocked", with(func(s *Signs) { s.UDPBlocked = ago(6 * time.Minute) }), api.Alive, ago(time.Hour), nil},
 		{"two addresses", with(func(s *Signs) { s.Conflict, s.ConflictCause = ago(time.Minute), "both" }), api.Alive, ago(time.Hour), []string{api.CondGossipConflict}},
@@ -119,7 +120,7 @@ func TestOnlyABrokenPollIsDoubted(t *testing.T) {
 	if v := StateOf(s, now, DefaultPeriods()); v.State != api.Suspect || !v.Doubted {
 		t.Errorf("a broken poll: got %s, doubted %v; want suspect and doubted", v.State, v.Doubted)
 	}
-	s = Signs{AliveSince: now, LastPoll: now, Gossip: GossipSuspect, GossipAt: now}
+	s = Signs{AliveSince: now, LastPoll: now, Gossip: gossip.Suspect, GossipAt: now}
 	if v := StateOf(s, now, DefaultPeriods()); v.State != api.Suspect || v.Doubted {
 		t.Errorf("gossip suspects: got %s, doubted %v; want suspect and not doubted", v.State, v.Doubted)
 	}

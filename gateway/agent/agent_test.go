@@ -13,7 +13,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
-	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 )
 
 func TestEnrollApplyStop(t *testing.T) {
@@ -608,7 +608,7 @@ func TestGossip(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := []api.GossipKey{{ID: "k1", Key: []byte(strings.Repeat("k", 32))}}
-	seed, err := membership.StartGossip(t.Context(), membership.GossipOptions{
+	seed, err := gossip.Start(t.Context(), gossip.Options{
 		Identity: id, Cluster: m.auth.Cluster(), CAPub: m.auth.PublicKey(), Bind: "127.0.0.1:0", Keys: keys, Manager: true, Log: testLog(t),
 	})
 	if err != nil {
@@ -619,23 +619,23 @@ func TestGossip(t *testing.T) {
 	n := newNode(t, m)
 	n.gossip = "127.0.0.1:0"
 	n.run()
-	member := func() membership.Member {
+	member := func() gossip.Member {
 		for _, mem := range seed.Members() {
 			if mem.ID == "n-1" {
 				return mem
 			}
 		}
-		return membership.Member{}
+		return gossip.Member{}
 	}
-	waitFor(t, "the node in gossip", func() bool { mem := member(); return mem.State == membership.GossipAlive && mem.Meta.Serving })
+	waitFor(t, "the node in gossip", func() bool { mem := member(); return mem.State == gossip.Alive && mem.Meta.Serving })
 	ref := m.push(1, n.config("one"))
 	waitFor(t, "the revision in gossip", func() bool { return member().Meta.Revision == ref.Number })
 	waitFor(t, "key and address in the status", func() bool {
 		s := m.last()
-		return s.GossipKeyID == membership.GossipKeyID(keys) && s.GossipAddress == member().Gossip.String()
+		return s.GossipKeyID == gossip.KeyID(keys) && s.GossipAddress == member().Gossip.String()
 	})
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the good-bye", func() bool { return member().State == membership.GossipLeft })
+	waitFor(t, "the good-bye", func() bool { return member().State == gossip.Left })
 }

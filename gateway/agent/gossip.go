@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle/api"
-	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
@@ -21,7 +21,7 @@ type gossiper struct {
 	wake chan struct{}
 
 	mu     sync.Mutex // guards what follows
-	life   *membership.Gossip
+	life   *gossip.Gossip
 	status api.Status // the newest, to be told
 	ended  bool       // the node stops: no further life
 }
@@ -53,7 +53,7 @@ func (g *gossiper) keyID() string {
 }
 
 // members lists the others, nil without gossip.
-func (g *gossiper) members() []membership.Member {
+func (g *gossiper) members() []gossip.Member {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.life == nil {
@@ -109,7 +109,7 @@ func (g *gossiper) step(ctx context.Context) error {
 		return nil // back with a lease, in a new life
 	}
 	if life == nil {
-		life, err := membership.StartGossip(ctx, membership.GossipOptions{
+		life, err := gossip.Start(ctx, gossip.Options{
 			Identity: pki.Identity{ID: id.NodeID, Key: id.key, Cert: id.membership},
 			Cluster:  id.Cluster, CAPub: id.clusterKey,
 			Bind: g.a.opts.Gossip, Advertise: g.a.gossipHost(), Label: id.GossipLabel,
@@ -157,9 +157,9 @@ func (g *gossiper) seeds() []string {
 	return nil
 }
 
-func (g *gossiper) metaLocked() membership.Metadata {
+func (g *gossiper) metaLocked() gossip.Metadata {
 	s := g.status
-	m := membership.Metadata{Address: s.Address, Serving: s.Serving, Draining: s.Draining}
+	m := gossip.Metadata{Address: s.Address, Serving: s.Serving, Draining: s.Draining}
 	if s.Applied != nil {
 		m.Revision = s.Applied.Number
 		if b, err := hex.DecodeString(s.Applied.SHA256); err == nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 	"github.com/binnacle-project/binnacle/gateway/control"
-	"github.com/binnacle-project/binnacle/membership"
+	"github.com/binnacle-project/binnacle/membership/gossip"
 )
 
 // NodeStatus is a node's account to its own operator, who may be cut off from
@@ -76,7 +76,7 @@ type GossipPeer struct {
 }
 
 // peersOf shows members.
-func peersOf(members []membership.Member) []GossipPeer {
+func peersOf(members []gossip.Member) []GossipPeer {
 	var out []GossipPeer
 	for _, m := range members {
 		p := GossipPeer{ID: m.ID, Manager: m.Manager, Address: m.Meta.Address, State: string(m.State), Since: m.Since}

@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"fmt"
@@ -10,26 +10,26 @@ import (
 	"github.com/binnacle-project/binnacle"
 )
 
-// gossipHooks is what memberlist calls. Much of it runs under memberlist's
+// hooks is what memberlist calls. Much of it runs under memberlist's
 // lock: each returns at once and hands on to the queue.
-type gossipHooks struct{ g *Gossip }
+type hooks struct{ g *Gossip }
 
 // NodeMeta gives the newest sealed metadata.
-func (h *gossipHooks) NodeMeta(int) []byte { return *h.g.sealed.Load() }
+func (h *hooks) NodeMeta(int) []byte { return *h.g.sealed.Load() }
 
 // Nothing but membership is gossiped: no messages, no broadcasts, no state.
 
-func (h *gossipHooks) NotifyMsg([]byte) {}
+func (h *hooks) NotifyMsg([]byte) {}
 
-func (h *gossipHooks) GetBroadcasts(_, _ int) [][]byte { return nil }
+func (h *hooks) GetBroadcasts(_, _ int) [][]byte { return nil }
 
-func (h *gossipHooks) LocalState(bool) []byte { return nil }
+func (h *hooks) LocalState(bool) []byte { return nil }
 
-func (h *gossipHooks) MergeRemoteState([]byte, bool) {}
+func (h *hooks) MergeRemoteState([]byte, bool) {}
 
 // NotifyAlive drops the record of anyone who does not prove to be a member: a
 // gossip key alone makes no node.
-func (h *gossipHooks) NotifyAlive(n *memberlist.Node) error {
+func (h *hooks) NotifyAlive(n *memberlist.Node) error {
 	g := h.g
 	rec, err := g.verify.open(n.Meta)
 	if err != nil {
@@ -56,31 +56,31 @@ func (h *gossipHooks) NotifyAlive(n *memberlist.Node) error {
 }
 
 // NotifyJoin is called for a member that was unknown, dead or left.
-func (h *gossipHooks) NotifyJoin(n *memberlist.Node) { h.g.heard(n) }
+func (h *hooks) NotifyJoin(n *memberlist.Node) { h.g.heard(n) }
 
 // NotifyUpdate is called for new metadata.
-func (h *gossipHooks) NotifyUpdate(n *memberlist.Node) { h.g.heard(n) }
+func (h *hooks) NotifyUpdate(n *memberlist.Node) { h.g.heard(n) }
 
 // NotifyLeave is called for one that left or died; its last metadata say which.
-func (h *gossipHooks) NotifyLeave(n *memberlist.Node) { h.g.condemned(binnacle.NodeID(n.Name)) }
+func (h *hooks) NotifyLeave(n *memberlist.Node) { h.g.condemned(binnacle.NodeID(n.Name)) }
 
 // NotifyConflict is called when two addresses claim one id.
-func (h *gossipHooks) NotifyConflict(existing, other *memberlist.Node) {
-	h.g.change(binnacle.NodeID(existing.Name), func(*Member) GossipKind { return GossipConflict },
+func (h *hooks) NotifyConflict(existing, other *memberlist.Node) {
+	h.g.change(binnacle.NodeID(existing.Name), func(*Member) Kind { return Conflict },
 		fmt.Sprintf("both %s and %s gossip under this id: is a state folder shared or copied?", existing.Address(), other.Address()))
 }
 
 // AckPayload adds nothing to acknowledgments.
-func (h *gossipHooks) AckPayload() []byte { return nil }
+func (h *hooks) AckPayload() []byte { return nil }
 
 // NotifyPingComplete is called for each direct answer over UDP, which clears
 // suspicions.
-func (h *gossipHooks) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte) {
+func (h *hooks) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte) {
 	g, id := h.g, binnacle.NodeID(n.Name)
 	g.mu.Lock()
 	m := g.members[id]
 	g.mu.Unlock()
-	if m.State == GossipSuspect {
+	if m.State == Suspect {
 		g.cleared(id)
 	}
 	g.udpAnswered(m)

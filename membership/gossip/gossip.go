@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"context"
@@ -25,7 +25,7 @@ import (
 // says that it joined again, and nobody sees it. Gossip is safe for concurrent
 // use.
 type Gossip struct {
-	opts   GossipOptions
+	opts   Options
 	log    *slog.Logger
 	list   *memberlist.Memberlist
 	ring   *memberlist.Keyring
@@ -60,15 +60,15 @@ type Gossip struct {
 	ownUDPBlocked bool
 }
 
-// StartGossip begins a life: it binds, announces itself and goes on to join
+// Start begins a life: it binds, announces itself and goes on to join
 // seeds and remembered peers until Leave or Close. ctx bounds only the start.
 // That nobody can be joined yet is no error.
-func StartGossip(ctx context.Context, o GossipOptions) (*Gossip, error) {
+func Start(ctx context.Context, o Options) (*Gossip, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Label == "" {
-		o.Label = GossipLabel(o.Cluster)
+		o.Label = Label(o.Cluster)
 	}
 	if o.Metrics == nil {
 		o.Metrics = metrics.NewSet()
@@ -76,7 +76,7 @@ func StartGossip(ctx context.Context, o GossipOptions) (*Gossip, error) {
 	if o.rejoin == 0 {
 		o.rejoin = rejoinEvery
 	}
-	if err := checkGossipKeys(o.Keys); err != nil {
+	if err := CheckKeys(o.Keys); err != nil {
 		return nil, err
 	}
 	if _, _, err := pki.VerifyMembership(o.CAPub, o.Cluster, o.Identity.Cert); err != nil {
@@ -177,7 +177,7 @@ func (g *Gossip) config(t memberlist.Transport, logger *log.Logger) *memberlist.
 	c.AdvertiseAddr = g.self.Addr().String()
 	c.AdvertisePort = int(g.self.Port())
 	c.Logger = logger
-	hooks := &gossipHooks{g}
+	hooks := &hooks{g}
 	c.Delegate, c.Events, c.Alive, c.Conflict, c.Ping = hooks, hooks, hooks, hooks, hooks
 	// Most of a record is signatures, which do not compress, and a receiver
 	// that inflates nothing cannot be made to.

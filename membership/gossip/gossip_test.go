@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"crypto/ed25519"
@@ -35,19 +35,19 @@ func quick(c *memberlist.Config) {
 // heardEvents keeps the events of one member.
 type heardEvents struct {
 	mu   sync.Mutex
-	list []GossipEvent
+	list []Event
 }
 
-func (h *heardEvents) add(e GossipEvent) {
+func (h *heardEvents) add(e Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.list = append(h.list, e)
 }
 
-func (h *heardEvents) has(id binnacle.NodeID, kind GossipKind) bool {
+func (h *heardEvents) has(id binnacle.NodeID, kind Kind) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.ContainsFunc(h.list, func(e GossipEvent) bool { return e.Member.ID == id && e.Kind == kind })
+	return slices.ContainsFunc(h.list, func(e Event) bool { return e.Member.ID == id && e.Kind == kind })
 }
 
 // gossipTest starts members of one cluster on loopback.
@@ -61,11 +61,11 @@ func newGossipTest(t *testing.T) *gossipTest {
 	opts := goleak.IgnoreCurrent()
 	// A probe that is under way ends some probe intervals after Close.
 	t.Cleanup(func() { eventually(t, "all goroutines end", func() bool { return goleak.Find(opts) == nil }) })
-	return &gossipTest{t: t, a: newAuthority(t), keys: []api.GossipKey{newGossipKey()}}
+	return &gossipTest{t: t, a: newAuthority(t), keys: []api.GossipKey{NewKey()}}
 }
 
-func (gt *gossipTest) options(id pki.Identity, change func(*GossipOptions)) GossipOptions {
-	o := GossipOptions{
+func (gt *gossipTest) options(id pki.Identity, change func(*Options)) Options {
+	o := Options{
 		Identity: id, Cluster: gt.a.Cluster(), CAPub: gt.a.PublicKey(),
 		Bind: "127.0.0.1:0", Keys: gt.keys, Meta: Metadata{Address: "127.0.0.1:8080", Serving: true},
 		Log:  slog.New(slog.NewTextHandler(gt.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -77,11 +77,11 @@ func (gt *gossipTest) options(id pki.Identity, change func(*GossipOptions)) Goss
 	return o
 }
 
-func (gt *gossipTest) start(id pki.Identity, change func(*GossipOptions)) *Gossip {
+func (gt *gossipTest) start(id pki.Identity, change func(*Options)) *Gossip {
 	gt.t.Helper()
-	g, err := StartGossip(gt.t.Context(), gt.options(id, change))
+	g, err := Start(gt.t.Context(), gt.options(id, change))
 	if err != nil {
-		gt.t.Fatalf("StartGossip(%s): %v", id.ID, err)
+		gt.t.Fatalf("Start(%s): %v", id.ID, err)
 	}
 	gt.t.Cleanup(func() {
 		if err := g.Close(); err != nil {
@@ -91,14 +91,14 @@ func (gt *gossipTest) start(id pki.Identity, change func(*GossipOptions)) *Gossi
 	return g
 }
 
-func (gt *gossipTest) manager(change func(*GossipOptions)) (*Gossip, *heardEvents) {
+func (gt *gossipTest) manager(change func(*Options)) (*Gossip, *heardEvents) {
 	gt.t.Helper()
 	id, err := gt.a.ManagerIdentity("test")
 	if err != nil {
 		gt.t.Fatal(err)
 	}
 	heard := &heardEvents{}
-	return gt.start(id, func(o *GossipOptions) {
+	return gt.start(id, func(o *Options) {
 		o.Manager, o.OnEvent = true, heard.add
 		if change != nil {
 			change(o)
@@ -108,7 +108,7 @@ func (gt *gossipTest) manager(change func(*GossipOptions)) (*Gossip, *heardEvent
 
 // metaOnly is a delegate that gives metadata and does nothing else.
 type metaOnly struct {
-	gossipHooks
+	hooks
 	meta []byte
 }
 
@@ -128,7 +128,7 @@ func (gt *gossipTest) forge(g *Gossip, name string, id pki.Identity, portOff int
 	}
 	c := memberlist.DefaultLANConfig()
 	quick(c)
-	c.Name, c.Label, c.SecretKey = name, GossipLabel(gt.a.Cluster()), gt.keys[0].Key
+	c.Name, c.Label, c.SecretKey = name, Label(gt.a.Cluster()), gt.keys[0].Key
 	c.Transport, c.Logger, c.Delegate = nt, logger, &metaOnly{meta: meta}
 	c.AdvertiseAddr, c.AdvertisePort = "127.0.0.1", nt.GetAutoBindPort()+portOff
 	forger, err := memberlist.Create(c)
@@ -145,8 +145,8 @@ func (gt *gossipTest) forge(g *Gossip, name string, id pki.Identity, portOff int
 	}
 }
 
-func seedOf(g *Gossip) func(*GossipOptions) {
-	return func(o *GossipOptions) { o.Seeds = func() []string { return []string{g.Addr().String()} } }
+func seedOf(g *Gossip) func(*Options) {
+	return func(o *Options) { o.Seeds = func() []string { return []string{g.Addr().String()} } }
 }
 
 // eventually waits until ok, and fails the test after ten seconds.
@@ -162,7 +162,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 }
 
 // sees reports whether g sees the member id in that state.
-func sees(g *Gossip, id binnacle.NodeID, s GossipKind) bool {
+func sees(g *Gossip, id binnacle.NodeID, s Kind) bool {
 	return slices.ContainsFunc(g.Members(), func(m Member) bool { return m.ID == id && m.State == s })
 }
 
@@ -172,7 +172,7 @@ func TestGossipLife(t *testing.T) {
 	one, two := identity(t, gt.a, "n-one"), identity(t, gt.a, "n-two")
 	g1, g2 := gt.start(one, seedOf(m)), gt.start(two, seedOf(m))
 	eventually(t, "all three see each other", func() bool {
-		return sees(m, "n-one", GossipAlive) && sees(m, "n-two", GossipAlive) && sees(g1, "n-two", GossipAlive) && sees(g2, "n-one", GossipAlive)
+		return sees(m, "n-one", Alive) && sees(m, "n-two", Alive) && sees(g1, "n-two", Alive) && sees(g2, "n-one", Alive)
 	})
 	if members := g1.Members(); len(members) != 2 || !members[0].Manager || members[1].Manager || members[1].Meta.Address != "127.0.0.1:8080" {
 		t.Errorf("n-one sees %+v; want the manager and n-two", members)
@@ -190,30 +190,30 @@ func TestGossipLife(t *testing.T) {
 	if err := g1.Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "n-one is dead to all", func() bool { return sees(m, "n-one", GossipDead) && sees(g2, "n-one", GossipDead) })
-	if !heard.has("n-one", GossipDead) || heard.has("n-one", GossipLeft) {
+	eventually(t, "n-one is dead to all", func() bool { return sees(m, "n-one", Dead) && sees(g2, "n-one", Dead) })
+	if !heard.has("n-one", Dead) || heard.has("n-one", Left) {
 		t.Error("the manager did not hear of a death, or of a good-bye")
 	}
 
 	// It comes back at another address with a new life.
 	g1 = gt.start(one, seedOf(m))
 	eventually(t, "n-one is back at its new address", func() bool {
-		return slices.ContainsFunc(g2.Members(), func(m Member) bool { return m.ID == "n-one" && m.State == GossipAlive && m.Gossip == g1.Addr() })
+		return slices.ContainsFunc(g2.Members(), func(m Member) bool { return m.ID == "n-one" && m.State == Alive && m.Gossip == g1.Addr() })
 	})
 
 	// A good-bye is no death.
 	if err := g1.Leave(5 * time.Second); err != nil {
 		t.Errorf("Leave: %v", err)
 	}
-	eventually(t, "n-one left for all", func() bool { return sees(m, "n-one", GossipLeft) && sees(g2, "n-one", GossipLeft) })
-	eventually(t, "the manager heard of it", func() bool { return heard.has("n-one", GossipLeft) })
+	eventually(t, "n-one left for all", func() bool { return sees(m, "n-one", Left) && sees(g2, "n-one", Left) })
+	eventually(t, "the manager heard of it", func() bool { return heard.has("n-one", Left) })
 	if err := g1.Close(); err != nil {
 		t.Errorf("Close after Leave: %v", err)
 	}
 
 	// And it can come back from that, too.
 	g1 = gt.start(one, seedOf(m))
-	eventually(t, "n-one is back", func() bool { return sees(m, "n-one", GossipAlive) && sees(g1, "n-two", GossipAlive) })
+	eventually(t, "n-one is back", func() bool { return sees(m, "n-one", Alive) && sees(g1, "n-two", Alive) })
 }
 
 // A gossip key makes no member: strangers, thieves and the forgotten are not
@@ -221,7 +221,7 @@ func TestGossipLife(t *testing.T) {
 func TestGossipRefusesStrangers(t *testing.T) {
 	gt := newGossipTest(t)
 	banned := errors.New("forgotten")
-	m, _ := gt.manager(func(o *GossipOptions) {
+	m, _ := gt.manager(func(o *Options) {
 		o.Allow = func(id binnacle.NodeID, key ed25519.PublicKey) error {
 			if id == "n-forgotten" {
 				return banned
@@ -232,9 +232,9 @@ func TestGossipRefusesStrangers(t *testing.T) {
 	good := gt.start(identity(t, gt.a, "n-good"), seedOf(m))
 
 	other := newAuthority(t)
-	stranger := gt.start(identity(t, other, "n-stranger"), func(o *GossipOptions) {
+	stranger := gt.start(identity(t, other, "n-stranger"), func(o *Options) {
 		seedOf(m)(o)
-		o.Label = GossipLabel(gt.a.Cluster())
+		o.Label = Label(gt.a.Cluster())
 		o.Cluster, o.CAPub = other.Cluster(), other.PublicKey()
 	})
 	gt.start(identity(t, gt.a, "n-forgotten"), seedOf(m))
@@ -245,7 +245,7 @@ func TestGossipRefusesStrangers(t *testing.T) {
 
 	last := gt.start(identity(t, gt.a, "n-last"), seedOf(m))
 	eventually(t, "the good ones see each other", func() bool {
-		return sees(m, "n-good", GossipAlive) && sees(good, "n-last", GossipAlive) && sees(last, "n-good", GossipAlive)
+		return sees(m, "n-good", Alive) && sees(good, "n-last", Alive) && sees(last, "n-good", Alive)
 	})
 	eventually(t, "all refusals are counted", func() bool {
 		return m.count.refused("certificate").Get() > 0 && m.count.refused("name").Get() > 0 &&
@@ -265,10 +265,10 @@ func TestGossipRefusesStrangers(t *testing.T) {
 }
 
 // Two clusters with one key on one network stay two.
-func TestGossipLabelsKeepClustersApart(t *testing.T) {
+func TestLabelsKeepClustersApart(t *testing.T) {
 	gt := newGossipTest(t)
 	m, _ := gt.manager(nil)
-	g := gt.start(identity(t, gt.a, "n-one"), func(o *GossipOptions) { seedOf(m)(o); o.Label = "binnacle/c-other" })
+	g := gt.start(identity(t, gt.a, "n-one"), func(o *Options) { seedOf(m)(o); o.Label = "binnacle/c-other" })
 	eventually(t, "the foreign label is counted", func() bool { return m.count.foreign.Get() > 0 || g.count.joinFailures.Get() > 0 })
 	if len(m.Members())+len(g.Members()) != 0 {
 		t.Errorf("manager sees %v, node sees %v; want nothing", m.Members(), g.Members())
@@ -277,37 +277,37 @@ func TestGossipLabelsKeepClustersApart(t *testing.T) {
 
 func TestGossipKeyRotation(t *testing.T) {
 	gt := newGossipTest(t)
-	old, next := gt.keys[0], newGossipKey()
+	old, next := gt.keys[0], NewKey()
 	m, heard := gt.manager(nil)
 	nodes := []*Gossip{m}
 	for _, id := range []binnacle.NodeID{"n-one", "n-two"} {
 		nodes = append(nodes, gt.start(identity(t, gt.a, id), seedOf(m)))
 	}
 	whole := func() bool {
-		return sees(m, "n-one", GossipAlive) && sees(m, "n-two", GossipAlive) && sees(nodes[1], "n-two", GossipAlive)
+		return sees(m, "n-one", Alive) && sees(m, "n-two", Alive) && sees(nodes[1], "n-two", Alive)
 	}
 	eventually(t, "whole", whole)
 	for _, keys := range [][]api.GossipKey{{old, next}, {next, old}, {next}} {
 		for _, g := range nodes {
 			if err := g.SetKeys(keys); err != nil {
-				t.Fatalf("SetKeys(%s): %v", GossipKeyID(keys), err)
+				t.Fatalf("SetKeys(%s): %v", KeyID(keys), err)
 			}
-			if g.KeyID() != GossipKeyID(keys) {
-				t.Errorf("KeyID is %s; want %s", g.KeyID(), GossipKeyID(keys))
+			if g.KeyID() != KeyID(keys) {
+				t.Errorf("KeyID is %s; want %s", g.KeyID(), KeyID(keys))
 			}
 			time.Sleep(300 * time.Millisecond) // members hold different rings for a while
 		}
 	}
-	if heard.has("n-one", GossipDead) || heard.has("n-two", GossipDead) || !whole() {
+	if heard.has("n-one", Dead) || heard.has("n-two", Dead) || !whole() {
 		t.Error("a member was lost while the key changed")
 	}
 	// Who has only the old key stays out.
 	late := gt.start(identity(t, gt.a, "n-late"), seedOf(m))
 	eventually(t, "the old key is refused", func() bool { return late.count.joinFailures.Get() > 0 })
-	if sees(m, "n-late", GossipAlive) {
+	if sees(m, "n-late", Alive) {
 		t.Error("a member with the removed key joined")
 	}
-	if err := m.SetKeys([]api.GossipKey{old, next, newGossipKey()}); err == nil {
+	if err := m.SetKeys([]api.GossipKey{old, next, NewKey()}); err == nil {
 		t.Error("three keys were accepted")
 	}
 	if err := m.SetKeys(nil); err == nil {
@@ -317,7 +317,7 @@ func TestGossipKeyRotation(t *testing.T) {
 
 // Every change of a ring ends with the keys asked for, first the one in use.
 func TestSetRing(t *testing.T) {
-	a, b, c := newGossipKey(), newGossipKey(), newGossipKey()
+	a, b, c := NewKey(), NewKey(), NewKey()
 	sets := [][]api.GossipKey{{a}, {b}, {a, b}, {b, a}, {b, c}, {c, b}, {a, c}}
 	for _, from := range sets {
 		for _, to := range sets {
@@ -326,11 +326,11 @@ func TestSetRing(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := setRing(ring, to); err != nil {
-				t.Fatalf("%s to %s: %v", GossipKeyID(from), GossipKeyID(to), err)
+				t.Fatalf("%s to %s: %v", KeyID(from), KeyID(to), err)
 			}
 			got := ring.GetKeys()
 			if len(got) != len(to) || !slices.EqualFunc(got, to, func(k []byte, w api.GossipKey) bool { return string(k) == string(w.Key) }) {
-				t.Errorf("%s to %s: got %d keys in another order", GossipKeyID(from), GossipKeyID(to), len(got))
+				t.Errorf("%s to %s: got %d keys in another order", KeyID(from), KeyID(to), len(got))
 			}
 		}
 	}
@@ -381,16 +381,16 @@ func TestGossipFindsBlockedUDP(t *testing.T) {
 	var off atomic.Bool
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) }) // after the member: its transport waits for a reader
-	gt.start(identity(t, gt.a, "n-one"), func(o *GossipOptions) {
+	gt.start(identity(t, gt.a, "n-one"), func(o *Options) {
 		seedOf(m)(o)
 		o.tune = func(c *memberlist.Config) { quick(c); c.Transport = newUDPSwitch(c.Transport, &off, done) }
 	})
-	eventually(t, "n-one joined", func() bool { return sees(m, "n-one", GossipAlive) })
+	eventually(t, "n-one joined", func() bool { return sees(m, "n-one", Alive) })
 	off.Store(true)
-	eventually(t, "blocked UDP is heard of", func() bool { return heard.has("n-one", GossipUDPBlocked) })
+	eventually(t, "blocked UDP is heard of", func() bool { return heard.has("n-one", UDPBlocked) })
 	off.Store(false)
-	eventually(t, "its end is heard of", func() bool { return heard.has("n-one", GossipUDPOpen) })
-	if heard.has("n-one", GossipDead) {
+	eventually(t, "its end is heard of", func() bool { return heard.has("n-one", UDPOpen) })
+	if heard.has("n-one", Dead) {
 		t.Error("a member that answers over TCP was called dead")
 	}
 }
@@ -399,16 +399,16 @@ func TestGossipFindsBlockedUDP(t *testing.T) {
 // its wording.
 func TestGossipTellsSuspicion(t *testing.T) {
 	gt := newGossipTest(t)
-	m, heard := gt.manager(func(o *GossipOptions) {
+	m, heard := gt.manager(func(o *Options) {
 		o.tune = func(c *memberlist.Config) { quick(c); c.SuspicionMult = 10 }
 	})
 	g := gt.start(identity(t, gt.a, "n-one"), seedOf(m))
-	eventually(t, "n-one joined", func() bool { return sees(m, "n-one", GossipAlive) })
+	eventually(t, "n-one joined", func() bool { return sees(m, "n-one", Alive) })
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "n-one is suspect", func() bool { return heard.has("n-one", GossipSuspect) })
-	eventually(t, "n-one is dead", func() bool { return heard.has("n-one", GossipDead) })
+	eventually(t, "n-one is suspect", func() bool { return heard.has("n-one", Suspect) })
+	eventually(t, "n-one is dead", func() bool { return heard.has("n-one", Dead) })
 }
 
 // Without the manager, a restarted node finds the others by what it remembers.
@@ -417,32 +417,32 @@ func TestGossipRejoinsByMemory(t *testing.T) {
 	m, _ := gt.manager(nil)
 	file := filepath.Join(t.TempDir(), "peers.json")
 	one := identity(t, gt.a, "n-one")
-	remember := func(o *GossipOptions) { seedOf(m)(o); o.PeersFile = file }
+	remember := func(o *Options) { seedOf(m)(o); o.PeersFile = file }
 	g1, g2 := gt.start(one, remember), gt.start(identity(t, gt.a, "n-two"), seedOf(m))
-	eventually(t, "they know each other", func() bool { return sees(g1, "n-two", GossipAlive) && sees(g2, "n-one", GossipAlive) })
+	eventually(t, "they know each other", func() bool { return sees(g1, "n-two", Alive) && sees(g2, "n-one", Alive) })
 	if err := errors.Join(g1.Close(), m.Close()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "n-two is alone", func() bool { return sees(g2, "n-one", GossipDead) })
+	eventually(t, "n-two is alone", func() bool { return sees(g2, "n-one", Dead) })
 	g1 = gt.start(one, remember)
-	eventually(t, "n-one and n-two are together", func() bool { return sees(g1, "n-two", GossipAlive) && sees(g2, "n-one", GossipAlive) })
+	eventually(t, "n-one and n-two are together", func() bool { return sees(g1, "n-two", Alive) && sees(g2, "n-one", Alive) })
 }
 
 func TestGossipRefusesToStart(t *testing.T) {
 	gt := newGossipTest(t)
 	good := identity(t, gt.a, "n-one")
 	running := gt.start(good, nil)
-	for name, change := range map[string]func(*GossipOptions){
-		"no key":          func(o *GossipOptions) { o.Keys = nil },
-		"short key":       func(o *GossipOptions) { o.Keys = []api.GossipKey{{ID: "x", Key: make([]byte, 16)}} },
-		"no certificate":  func(o *GossipOptions) { o.Identity.Cert = nil },
-		"foreign":         func(o *GossipOptions) { o.Identity = identity(t, newAuthority(t), "n-one") },
-		"no bind":         func(o *GossipOptions) { o.Bind = "" },
-		"port taken":      func(o *GossipOptions) { o.Bind = running.Addr().String() },
-		"advertises zero": func(o *GossipOptions) { o.Advertise = "0.0.0.0" },
-		"long address":    func(o *GossipOptions) { o.Meta.Address = string(make([]byte, maxAddress+1)) },
+	for name, change := range map[string]func(*Options){
+		"no key":          func(o *Options) { o.Keys = nil },
+		"short key":       func(o *Options) { o.Keys = []api.GossipKey{{ID: "x", Key: make([]byte, 16)}} },
+		"no certificate":  func(o *Options) { o.Identity.Cert = nil },
+		"foreign":         func(o *Options) { o.Identity = identity(t, newAuthority(t), "n-one") },
+		"no bind":         func(o *Options) { o.Bind = "" },
+		"port taken":      func(o *Options) { o.Bind = running.Addr().String() },
+		"advertises zero": func(o *Options) { o.Advertise = "0.0.0.0" },
+		"long address":    func(o *Options) { o.Meta.Address = string(make([]byte, maxAddress+1)) },
 	} {
-		if g, err := StartGossip(t.Context(), gt.options(good, change)); err == nil {
+		if g, err := Start(t.Context(), gt.options(good, change)); err == nil {
 			t.Errorf("%s: started", name)
 			g.Close()
 		} else {
@@ -458,7 +458,7 @@ func TestGossipClosesWhileItDials(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	g := gt.start(identity(t, gt.a, "n-one"), func(o *GossipOptions) {
+	g := gt.start(identity(t, gt.a, "n-one"), func(o *Options) {
 		o.Seeds = func() []string { return []string{ln.Addr().String(), "192.0.2.1:9898", "not an address"} }
 		o.tune = func(c *memberlist.Config) { quick(c); c.TCPTimeout = time.Second }
 	})
@@ -475,10 +475,10 @@ func TestJoinTargets(t *testing.T) {
 	ap := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port) }
 	self := ap(1)
 	members := []Member{
-		{ID: "alive", State: GossipAlive, Gossip: ap(2)},
-		{ID: "suspect", State: GossipSuspect, Gossip: ap(3)},
-		{ID: "dead", State: GossipDead, Gossip: ap(4)},
-		{ID: "left", State: GossipLeft, Gossip: ap(5)},
+		{ID: "alive", State: Alive, Gossip: ap(2)},
+		{ID: "suspect", State: Suspect, Gossip: ap(3)},
+		{ID: "dead", State: Dead, Gossip: ap(4)},
+		{ID: "left", State: Left, Gossip: ap(5)},
 	}
 	peers := []peer{
 		{ID: "alive", Addr: ap(20)}, // its old address
@@ -518,19 +518,19 @@ func TestJoinTargets(t *testing.T) {
 func TestEventQueue(t *testing.T) {
 	dropped := newGossipCounters(newSet()).dropped
 	q := newEventQueue(2, dropped)
-	e := func(id binnacle.NodeID, k GossipKind) GossipEvent {
-		return GossipEvent{Kind: k, Member: Member{ID: id}}
+	e := func(id binnacle.NodeID, k Kind) Event {
+		return Event{Kind: k, Member: Member{ID: id}}
 	}
-	q.put(e("a", GossipAlive))
-	q.put(e("b", GossipAlive))
-	q.put(e("a", GossipDead))
-	q.put(e("a", GossipUDPBlocked)) // another subject, and no room
+	q.put(e("a", Alive))
+	q.put(e("b", Alive))
+	q.put(e("a", Dead))
+	q.put(e("a", UDPBlocked)) // another subject, and no room
 	got := q.take()
-	if len(got) != 2 || got[0].Kind != GossipDead || got[1].Member.ID != "b" || dropped.Get() != 1 {
+	if len(got) != 2 || got[0].Kind != Dead || got[1].Member.ID != "b" || dropped.Get() != 1 {
 		t.Errorf("got %+v, %d dropped; want the newest of a and b, 1 dropped", got, dropped.Get())
 	}
-	q.put(e("a", GossipAlive))
-	if got := q.take(); len(got) != 1 || got[0].Kind != GossipAlive {
+	q.put(e("a", Alive))
+	if got := q.take(); len(got) != 1 || got[0].Kind != Alive {
 		t.Errorf("after taking: got %+v", got)
 	}
 }

@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"math"
@@ -26,16 +26,16 @@ const (
 // condemned is called, under memberlist's lock, for one that left or is called
 // dead.
 func (g *Gossip) condemned(id binnacle.NodeID) {
-	g.change(id, func(m *Member) GossipKind {
+	g.change(id, func(m *Member) Kind {
 		now := time.Now()
 		switch {
 		case m.Meta.Leaving:
-			m.State, m.Since, m.condemned = GossipLeft, now, time.Time{}
-		case m.State != GossipDead:
-			if m.State != GossipSuspect {
+			m.State, m.Since, m.condemned = Left, now, time.Time{}
+		case m.State != Dead:
+			if m.State != Suspect {
 				m.Since = now
 			}
-			m.State, m.condemned = GossipSuspect, now
+			m.State, m.condemned = Suspect, now
 			select {
 			case g.calls <- m.Gossip:
 			default:
@@ -93,11 +93,11 @@ func (g *Gossip) tidy(now time.Time) {
 			if now.Sub(m.condemned) >= graceProbes*g.probeInterval {
 				dead = append(dead, id)
 			}
-		case m.State == GossipSuspect && now.Sub(m.Since) > life:
+		case m.State == Suspect && now.Sub(m.Since) > life:
 			cleared = append(cleared, id)
-		case (m.State == GossipDead || m.State == GossipLeft) && now.Sub(m.Since) > forgetMembers:
+		case (m.State == Dead || m.State == Left) && now.Sub(m.Since) > forgetMembers:
 			delete(g.members, id)
-		case m.State == GossipAlive && m.Meta.udpBlocked && now.Sub(m.UDPBlocked) >= udpRepeatEvery:
+		case m.State == Alive && m.Meta.udpBlocked && now.Sub(m.UDPBlocked) >= udpRepeatEvery:
 			blocked = append(blocked, m)
 		}
 	}
@@ -115,9 +115,9 @@ func (g *Gossip) tidy(now time.Time) {
 
 // died is called when nothing was heard of a condemned member in its grace.
 func (g *Gossip) died(id binnacle.NodeID) {
-	g.change(id, func(m *Member) GossipKind {
+	g.change(id, func(m *Member) Kind {
 		if !m.condemned.IsZero() {
-			m.State, m.Since, m.condemned = GossipDead, time.Now(), time.Time{}
+			m.State, m.Since, m.condemned = Dead, time.Now(), time.Time{}
 		}
 		return m.State
 	}, "")

@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"errors"
@@ -211,7 +211,7 @@ func (h *simHost) Shutdown() error {
 	return nil
 }
 
-// network is what GossipOptions.network wants.
+// network is what Options.network wants.
 func (h *simHost) network(*log.Logger) (memberlist.NodeAwareTransport, netip.AddrPort, error) {
 	return h, h.addr, nil
 }

@@ -1,10 +1,11 @@
-package membership
+package gossip
 
 import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,6 +14,15 @@ import (
 )
 
 // identity makes a member of a.
+func newAuthority(t testing.TB) *pki.Authority {
+	t.Helper()
+	a, err := pki.OpenAuthority(filepath.Join(t.TempDir(), "ca"))
+	if err != nil {
+		t.Fatalf("OpenAuthority: %v", err)
+	}
+	return a
+}
+
 func identity(t testing.TB, a *pki.Authority, id binnacle.NodeID) pki.Identity {
 	t.Helper()
 	key, err := pki.NewNodeKey()

@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"sync"
@@ -22,7 +22,7 @@ type eventQueue struct {
 	dropped *metrics.Counter
 
 	mu     sync.Mutex // guards what follows
-	events []GossipEvent
+	events []Event
 	at     map[eventKey]int // index in events
 }
 
@@ -30,24 +30,24 @@ type eventQueue struct {
 // member are different subjects.
 type eventKey struct {
 	id      binnacle.NodeID
-	subject GossipKind
+	subject Kind
 }
 
 func newEventQueue(limit int, dropped *metrics.Counter) *eventQueue {
 	return &eventQueue{wake: make(chan struct{}, 1), limit: limit, dropped: dropped, at: make(map[eventKey]int)}
 }
 
-func keyOf(e GossipEvent) eventKey {
+func keyOf(e Event) eventKey {
 	switch e.Kind {
-	case GossipUDPBlocked, GossipUDPOpen:
-		return eventKey{e.Member.ID, GossipUDPBlocked}
-	case GossipConflict:
-		return eventKey{e.Member.ID, GossipConflict}
+	case UDPBlocked, UDPOpen:
+		return eventKey{e.Member.ID, UDPBlocked}
+	case Conflict:
+		return eventKey{e.Member.ID, Conflict}
 	}
-	return eventKey{e.Member.ID, GossipAlive}
+	return eventKey{e.Member.ID, Alive}
 }
 
-func (q *eventQueue) put(e GossipEvent) {
+func (q *eventQueue) put(e Event) {
 	q.mu.Lock()
 	k := keyOf(e)
 	if i, ok := q.at[k]; ok {
@@ -66,7 +66,7 @@ func (q *eventQueue) put(e GossipEvent) {
 }
 
 // take returns all that waits, oldest first.
-func (q *eventQueue) take() []GossipEvent {
+func (q *eventQueue) take() []Event {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	events := q.events

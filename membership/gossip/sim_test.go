@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"flag"
@@ -53,8 +53,8 @@ type simMember struct {
 	g       *Gossip
 
 	mu     sync.Mutex // guards what follows
-	deaths []GossipEvent
-	heard  map[GossipKind]int
+	deaths []Event
+	heard  map[Kind]int
 	saw    map[eventKey]time.Time // when this kind was first heard of
 }
 
@@ -86,12 +86,12 @@ func simulate(t *testing.T, n int, f func(s *sim)) {
 // newSim starts a cluster in network number part and waits until it is whole.
 func newSim(t *testing.T, a *pki.Authority, n *simNet, dir string, size int, part byte) *sim {
 	t.Helper()
-	s := &sim{t: t, net: n, a: a, keys: []api.GossipKey{newGossipKey()}, dir: dir}
+	s := &sim{t: t, net: n, a: a, keys: []api.GossipKey{NewKey()}, dir: dir}
 	t.Cleanup(s.close)
 	for i := range size {
 		m := &simMember{
 			s: s, manager: i == 0, addr: simAddr(part, i),
-			heard: make(map[GossipKind]int), saw: make(map[eventKey]time.Time),
+			heard: make(map[Kind]int), saw: make(map[eventKey]time.Time),
 		}
 		if m.manager {
 			id, err := a.ManagerIdentity("m")
@@ -114,10 +114,10 @@ func simAddr(part byte, i int) netip.AddrPort {
 }
 
 // start begins a life of m.
-func (m *simMember) start(change func(*GossipOptions)) {
+func (m *simMember) start(change func(*Options)) {
 	m.s.t.Helper()
 	seed := m.s.members[0].addr.String()
-	o := GossipOptions{
+	o := Options{
 		Identity: m.id, Cluster: m.s.a.Cluster(), CAPub: m.s.a.PublicKey(), Keys: m.s.keys,
 		Meta:      Metadata{Address: netip.AddrPortFrom(m.addr.Addr(), 8080).String(), Serving: true},
 		PeersFile: filepath.Join(m.s.dir, fmt.Sprintf("%s.json", m.addr.Addr())),
@@ -130,7 +130,7 @@ func (m *simMember) start(change func(*GossipOptions)) {
 	if change != nil {
 		change(&o)
 	}
-	g, err := StartGossip(m.s.t.Context(), o)
+	g, err := Start(m.s.t.Context(), o)
 	if err != nil {
 		m.s.t.Fatalf("start %s: %v", m.id.ID, err)
 	}
@@ -152,7 +152,7 @@ func (m *simMember) stop() {
 	}
 }
 
-func (m *simMember) hear(e GossipEvent) {
+func (m *simMember) hear(e Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.heard[e.Kind]++
@@ -160,7 +160,7 @@ func (m *simMember) hear(e GossipEvent) {
 	if _, ok := m.saw[k]; !ok {
 		m.saw[k] = e.At
 	}
-	if e.Kind == GossipDead || e.Kind == GossipLeft {
+	if e.Kind == Dead || e.Kind == Left {
 		if _, ok := m.s.doomed.Load(e.Member.ID); !ok {
 			m.deaths = append(m.deaths, e)
 		}
@@ -168,14 +168,14 @@ func (m *simMember) hear(e GossipEvent) {
 }
 
 // first returns when m first heard that of id, the zero time for never.
-func (m *simMember) first(id binnacle.NodeID, kind GossipKind) time.Time {
+func (m *simMember) first(id binnacle.NodeID, kind Kind) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.saw[eventKey{id, kind}]
 }
 
 // count returns how many others m sees in that state.
-func (m *simMember) count(state GossipKind) int {
+func (m *simMember) count(state Kind) int {
 	m.g.mu.Lock()
 	defer m.g.mu.Unlock()
 	n := 0
@@ -187,7 +187,7 @@ func (m *simMember) count(state GossipKind) int {
 	return n
 }
 
-func (m *simMember) sees(id binnacle.NodeID) GossipKind {
+func (m *simMember) sees(id binnacle.NodeID) Kind {
 	m.g.mu.Lock()
 	defer m.g.mu.Unlock()
 	return m.g.members[id].State
@@ -202,7 +202,7 @@ func (s *sim) whole() bool {
 		}
 	}
 	for _, m := range s.members {
-		if !m.down && m.count(GossipAlive)+m.count(GossipSuspect) != living-1 {
+		if !m.down && m.count(Alive)+m.count(Suspect) != living-1 {
 			return false
 		}
 	}
@@ -242,7 +242,7 @@ func (s *sim) falseDeaths(except ...*simMember) []string {
 	return out
 }
 
-func (s *sim) heard(kind GossipKind) int {
+func (s *sim) heard(kind Kind) int {
 	n := 0
 	for _, m := range s.members {
 		m.mu.Lock()
@@ -282,7 +282,7 @@ func TestSimCrash(t *testing.T) {
 					m.crash()
 					worst = max(worst, s.until(limit, "all know of the crash", func() bool {
 						for _, o := range s.members {
-							if !o.down && o.sees(m.id.ID) != GossipDead {
+							if !o.down && o.sees(m.id.ID) != Dead {
 								return false
 							}
 						}
@@ -306,7 +306,7 @@ func TestSimLoss(t *testing.T) {
 		s.net.rule(0.3, nil)
 		time.Sleep(10 * time.Minute)
 		d := s.falseDeaths()
-		t.Logf("50 members, 30%% loss for ten minutes: %d false deaths, %d suspicions; promised 0 deaths", len(d), s.heard(GossipSuspect))
+		t.Logf("50 members, 30%% loss for ten minutes: %d false deaths, %d suspicions; promised 0 deaths", len(d), s.heard(Suspect))
 		if len(d) > 0 {
 			t.Error(d)
 		}
@@ -349,7 +349,7 @@ func TestSimUDPBlocked(t *testing.T) {
 					return !udp || from.addr != m.addr && to.addr != m.addr
 				})
 				d := s.until(time.Minute, "the manager knows that UDP is blocked", func() bool {
-					return !manager.first(m.id.ID, GossipUDPBlocked).IsZero()
+					return !manager.first(m.id.ID, UDPBlocked).IsZero()
 				})
 				t.Logf("%d members: blocked UDP is told after %v; promised 60 s", n, d)
 				time.Sleep(2 * time.Minute)
@@ -357,13 +357,13 @@ func TestSimUDPBlocked(t *testing.T) {
 					t.Errorf("deaths though TCP is open: %v", d)
 				}
 				for _, o := range s.members[1:] {
-					if o != m && !manager.first(o.id.ID, GossipUDPBlocked).IsZero() {
+					if o != m && !manager.first(o.id.ID, UDPBlocked).IsZero() {
 						t.Errorf("%s was blamed, too", o.id.ID)
 					}
 				}
 				s.net.rule(0, nil)
 				t.Logf("its end is told after %v", s.until(time.Minute, "the manager knows that UDP is open", func() bool {
-					return !manager.first(m.id.ID, GossipUDPOpen).IsZero()
+					return !manager.first(m.id.ID, UDPOpen).IsZero()
 				}))
 			})
 		}
@@ -445,7 +445,7 @@ func TestSimOneWayCuts(t *testing.T) {
 		// One member is heard by nobody: it goes, and comes back.
 		s.doomed.Store(a.id.ID, true)
 		s.net.rule(0, func(from, to *simHost, _ bool) bool { return from.addr != a.addr })
-		gone := s.until(time.Minute, "the mute one is dead to the manager", func() bool { return s.members[0].sees(a.id.ID) == GossipDead })
+		gone := s.until(time.Minute, "the mute one is dead to the manager", func() bool { return s.members[0].sees(a.id.ID) == Dead })
 		time.Sleep(5 * time.Minute)
 		if d := s.falseDeaths(a); len(d) > 0 {
 			t.Errorf("a mute member: the others hold each other for dead: %v", d)
@@ -464,9 +464,9 @@ func TestSimClustersStayApart(t *testing.T) {
 			other, dir := newAuthority(t), t.TempDir()
 			simulate(t, 20, func(s *sim) {
 				o := newSim(s.t, other, s.net, dir, 10, 1)
-				change := func(g *GossipOptions) {}
+				change := func(g *Options) {}
 				if mixed {
-					change = func(g *GossipOptions) { g.Label, g.Keys = GossipLabel(s.a.Cluster()), s.keys }
+					change = func(g *Options) { g.Label, g.Keys = Label(s.a.Cluster()), s.keys }
 				}
 				// Three nodes of one die, and nodes of the other get their addresses.
 				for i := range 3 {
@@ -474,7 +474,7 @@ func TestSimClustersStayApart(t *testing.T) {
 					m := o.members[5+i]
 					m.crash()
 					m.addr = s.members[5+i].addr
-					m.start(func(g *GossipOptions) {
+					m.start(func(g *Options) {
 						change(g)
 						g.Seeds = func() []string { return []string{s.members[0].addr.String(), o.members[0].addr.String()} }
 					})

@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"maps"
@@ -12,26 +12,26 @@ import (
 	"github.com/binnacle-project/binnacle"
 )
 
-// GossipKind is what gossip tells of a member.
-type GossipKind string
+// Kind is what gossip tells of a member.
+type Kind string
 
 // The kinds of gossip events.
 const (
-	GossipAlive   GossipKind = "alive"
-	GossipSuspect GossipKind = "suspect"
-	GossipDead    GossipKind = "dead"
-	GossipLeft    GossipKind = "left"
-	// GossipUDPBlocked says that the member answers over TCP only, and
-	// GossipUDPOpen that it answers over UDP again.
-	GossipUDPBlocked GossipKind = "udp_blocked"
-	GossipUDPOpen    GossipKind = "udp_open"
-	// GossipConflict says that somebody at another address uses its id.
-	GossipConflict GossipKind = "conflict"
+	Alive   Kind = "alive"
+	Suspect Kind = "suspect"
+	Dead    Kind = "dead"
+	Left    Kind = "left"
+	// UDPBlocked says that the member answers over TCP only, and
+	// UDPOpen that it answers over UDP again.
+	UDPBlocked Kind = "udp_blocked"
+	UDPOpen    Kind = "udp_open"
+	// Conflict says that somebody at another address uses its id.
+	Conflict Kind = "conflict"
 )
 
-// GossipEvent is a hint about one member.
-type GossipEvent struct {
-	Kind   GossipKind
+// Event is a hint about one member.
+type Event struct {
+	Kind   Kind
 	Member Member
 	At     time.Time
 	// Cause is a sentence for people, empty when the kind says it all.
@@ -45,8 +45,8 @@ type Member struct {
 	// Gossip is its signed gossip address.
 	Gossip netip.AddrPort
 	Meta   Metadata
-	// State is GossipAlive, GossipSuspect, GossipDead or GossipLeft.
-	State GossipKind
+	// State is Alive, Suspect, Dead or Left.
+	State Kind
 	Since time.Time
 	// UDPBlocked is when it was last found to answer over TCP only, zero if
 	// UDP works.
@@ -71,8 +71,8 @@ func (g *Gossip) heard(n *memberlist.Node) {
 	}
 	g.mu.Lock()
 	m, known := g.members[rec.id]
-	if !known || m.State != GossipAlive {
-		m.State, m.Since = GossipAlive, time.Now()
+	if !known || m.State != Alive {
+		m.State, m.Since = Alive, time.Now()
 	}
 	was := m.Meta.udpBlocked
 	m.ID, m.Manager, m.Gossip, m.Meta = rec.id, rec.manager(), rec.gossip, rec.meta
@@ -80,7 +80,7 @@ func (g *Gossip) heard(n *memberlist.Node) {
 	g.members[rec.id] = m
 	g.mu.Unlock()
 	g.peers.seen(m.ID, m.Gossip, time.Now())
-	g.queue.put(GossipEvent{Kind: GossipAlive, Member: m, At: time.Now()})
+	g.queue.put(Event{Kind: Alive, Member: m, At: time.Now()})
 	if m.Meta.udpBlocked != was {
 		g.udpSaid(m)
 	}
@@ -88,9 +88,9 @@ func (g *Gossip) heard(n *memberlist.Node) {
 
 // suspected is called when a member answered this one in no way.
 func (g *Gossip) suspected(id binnacle.NodeID) {
-	g.change(id, func(m *Member) GossipKind {
-		if m.State == GossipAlive {
-			m.State, m.Since = GossipSuspect, time.Now()
+	g.change(id, func(m *Member) Kind {
+		if m.State == Alive {
+			m.State, m.Since = Suspect, time.Now()
 		}
 		return m.State
 	}, "it answered no probe")
@@ -98,16 +98,16 @@ func (g *Gossip) suspected(id binnacle.NodeID) {
 
 // cleared is called when a suspect turned out to answer.
 func (g *Gossip) cleared(id binnacle.NodeID) {
-	g.change(id, func(m *Member) GossipKind {
-		if m.State == GossipSuspect && m.condemned.IsZero() {
-			m.State, m.Since = GossipAlive, time.Now()
+	g.change(id, func(m *Member) Kind {
+		if m.State == Suspect && m.condemned.IsZero() {
+			m.State, m.Since = Alive, time.Now()
 		}
 		return m.State
 	}, "")
 }
 
 // change applies f to a known member and queues the event that f names.
-func (g *Gossip) change(id binnacle.NodeID, f func(*Member) GossipKind, cause string) {
+func (g *Gossip) change(id binnacle.NodeID, f func(*Member) Kind, cause string) {
 	g.mu.Lock()
 	m, ok := g.members[id]
 	if !ok {
@@ -117,8 +117,8 @@ func (g *Gossip) change(id binnacle.NodeID, f func(*Member) GossipKind, cause st
 	kind := f(&m)
 	g.members[id] = m
 	g.mu.Unlock()
-	if m.State == GossipLeft {
+	if m.State == Left {
 		g.peers.left(id)
 	}
-	g.queue.put(GossipEvent{Kind: kind, Member: m, At: time.Now(), Cause: cause})
+	g.queue.put(Event{Kind: kind, Member: m, At: time.Now(), Cause: cause})
 }

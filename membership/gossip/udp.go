@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"time"
@@ -29,7 +29,7 @@ func (g *Gossip) udpBlocked(id binnacle.NodeID) {
 		g.setOwnUDP(true)
 		return
 	}
-	g.change(id, func(m *Member) GossipKind { m.UDPBlocked = time.Now(); return GossipUDPBlocked }, causeUDPBlocked)
+	g.change(id, func(m *Member) Kind { m.UDPBlocked = time.Now(); return UDPBlocked }, causeUDPBlocked)
 }
 
 // udpAnswered is called when a member answered over UDP.
@@ -42,19 +42,19 @@ func (g *Gossip) udpAnswered(m Member) {
 		g.setOwnUDP(false)
 	}
 	if !m.UDPBlocked.IsZero() && !m.Meta.udpBlocked {
-		g.change(m.ID, func(m *Member) GossipKind { m.UDPBlocked = time.Time{}; return GossipUDPOpen }, "")
+		g.change(m.ID, func(m *Member) Kind { m.UDPBlocked = time.Time{}; return UDPOpen }, "")
 	}
 }
 
 // udpSaid is called when a member says something new of its own UDP.
 func (g *Gossip) udpSaid(m Member) {
-	g.change(m.ID, func(m *Member) GossipKind {
+	g.change(m.ID, func(m *Member) Kind {
 		if m.Meta.udpBlocked {
 			m.UDPBlocked = time.Now()
-			return GossipUDPBlocked
+			return UDPBlocked
 		}
 		m.UDPBlocked = time.Time{}
-		return GossipUDPOpen
+		return UDPOpen
 	}, causeUDPBlocked)
 }
 
@@ -82,7 +82,7 @@ func (g *Gossip) setOwnUDP(blocked bool) {
 		g.log.Info("gossip gets through over UDP again", "address", g.self)
 	}
 	for _, id := range blamed {
-		g.change(id, func(m *Member) GossipKind { m.UDPBlocked = time.Time{}; return GossipUDPOpen }, "")
+		g.change(id, func(m *Member) Kind { m.UDPBlocked = time.Time{}; return UDPOpen }, "")
 	}
 	if err := g.reseal(); err != nil {
 		g.log.Error("gossip cannot tell of its UDP", "error", err) // the same fields were sealed before
@@ -101,7 +101,7 @@ func (g *Gossip) UDPBlocked() bool {
 // tellManagers exchanges news with the managers that live, over TCP.
 func (g *Gossip) tellManagers() {
 	for _, m := range g.Members() {
-		if m.Manager && m.State == GossipAlive {
+		if m.Manager && m.State == Alive {
 			g.join(m.Gossip)
 		}
 	}

@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"github.com/VictoriaMetrics/metrics"
@@ -27,7 +27,7 @@ func (c *gossipCounters) refused(reason string) *metrics.Counter {
 	return c.set.GetOrCreateCounter(`binnacle_gossip_refused_records_total{reason="` + reason + `"}`)
 }
 
-func (c *gossipCounters) event(k GossipKind) *metrics.Counter {
+func (c *gossipCounters) event(k Kind) *metrics.Counter {
 	return c.set.GetOrCreateCounter(`binnacle_gossip_events_total{kind="` + string(k) + `"}`)
 }
 
@@ -38,7 +38,7 @@ func (g *Gossip) registerGauges(set *metrics.Set) {
 		set.UnregisterMetric(name)
 		set.GetOrCreateGauge(name, f)
 	}
-	for _, s := range []GossipKind{GossipAlive, GossipSuspect, GossipDead, GossipLeft} {
+	for _, s := range []Kind{Alive, Suspect, Dead, Left} {
 		gauge(`binnacle_gossip_members{state="`+string(s)+`"}`, func() float64 {
 			g.mu.Lock()
 			defer g.mu.Unlock()

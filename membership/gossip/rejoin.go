@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"context"
@@ -56,7 +56,7 @@ func (g *Gossip) joinRound(ctx context.Context, settling bool) {
 	}
 	members := g.Members()
 	targets := joinTargets(seeds, members, g.peers.list(), g.self, maxJoins, rand.Perm)
-	if living := slices.DeleteFunc(members, func(m Member) bool { return m.State != GossipAlive }); settling && len(living) > 0 {
+	if living := slices.DeleteFunc(members, func(m Member) bool { return m.State != Alive }); settling && len(living) > 0 {
 		targets = append(targets, living[rand.N(len(living))].Gossip)
 	}
 	var wg sync.WaitGroup
@@ -86,12 +86,12 @@ func joinTargets(seeds []netip.AddrPort, members []Member, peers []peer, self ne
 	var missing []netip.AddrPort
 	for _, m := range members {
 		switch m.State {
-		case GossipAlive, GossipSuspect:
+		case Alive, Suspect:
 			skip[m.Gossip] = true
 			gone[m.ID] = true
-		case GossipLeft:
+		case Left:
 			gone[m.ID] = true
-		case GossipDead:
+		case Dead:
 			missing = append(missing, m.Gossip)
 		}
 	}
@@ -145,7 +145,7 @@ func (g *Gossip) resolveSeeds(ctx context.Context) []netip.AddrPort {
 // rememberLiving keeps peers fresh that have lived long without news.
 func (g *Gossip) rememberLiving() {
 	for _, m := range g.Members() {
-		if m.State == GossipAlive {
+		if m.State == Alive {
 			g.peers.alive(m.ID, m.Gossip, time.Now())
 		}
 	}
@@ -154,9 +154,9 @@ func (g *Gossip) rememberLiving() {
 // knowsManager reports whether a manager is among the living. Others then need
 // no seeds: what is missing is known by name.
 func (g *Gossip) knowsManager() bool {
-	return slices.ContainsFunc(g.Members(), func(m Member) bool { return m.Manager && m.State == GossipAlive })
+	return slices.ContainsFunc(g.Members(), func(m Member) bool { return m.Manager && m.State == Alive })
 }
 
 func (g *Gossip) alone() bool {
-	return !slices.ContainsFunc(g.Members(), func(m Member) bool { return m.State == GossipAlive })
+	return !slices.ContainsFunc(g.Members(), func(m Member) bool { return m.State == Alive })
 }

@@ -1,4 +1,4 @@
-package membership
+package gossip
 
 import (
 	"crypto/ed25519"
@@ -15,8 +15,8 @@ import (
 	"github.com/binnacle-project/binnacle/membership/pki"
 )
 
-// GossipOptions say how a member takes part in the gossip.
-type GossipOptions struct {
+// Options say how a member takes part in the gossip.
+type Options struct {
 	// Identity is who the member is; its id is the name in gossip.
 	Identity pki.Identity
 	Cluster  binnacle.ClusterID
@@ -30,7 +30,7 @@ type GossipOptions struct {
 	// means the bind address or, if that is unspecified, the first private
 	// address of the machine.
 	Advertise string
-	// Label keeps clusters on one network apart; empty means GossipLabel(Cluster).
+	// Label keeps clusters on one network apart; empty means Label(Cluster).
 	Label string
 	// Keys is the keyring, at most two, the one to use first.
 	Keys []api.GossipKey
@@ -46,7 +46,7 @@ type GossipOptions struct {
 	// OnEvent is called, one call at a time and never under a lock, for what
 	// happens to others. It may take its time: only the newest event of each
 	// member waits. It may be nil.
-	OnEvent func(GossipEvent)
+	OnEvent func(Event)
 	// Allow, if not nil, may refuse a member that proves its membership, such
 	// as one that was forgotten. It is called under memberlist's lock and has
 	// to return at once.
@@ -65,6 +65,6 @@ type GossipOptions struct {
 	network func(*log.Logger) (memberlist.NodeAwareTransport, netip.AddrPort, error)
 }
 
-// GossipLabel returns the label that keeps the gossip of a cluster apart from
+// Label returns the label that keeps the gossip of a cluster apart from
 // that of others.
-func GossipLabel(c binnacle.ClusterID) string { return "binnacle/" + string(c) }
+func Label(c binnacle.ClusterID) string { return "binnacle/" + string(c) }
