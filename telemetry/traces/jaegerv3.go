@@ -122,6 +122,7 @@ func (s *Store) searchV3(r *http.Request) ([]ptrace.Traces, error) {
 
 // otlpV3 is the envelope of spans.
 func otlpV3(td ptrace.Traces) (any, error) {
+	soften(td)
 	b, err := (&ptrace.JSONMarshaler{}).MarshalTraces(td)
 	return struct {
 		Result json.RawMessage `json:"result"`
