@@ -95,7 +95,7 @@ func mixedSenders(t *testing.T, form string) {
 				t.Fatalf("WriteMetrics: %d %s %v", rejected, message, err)
 			}
 		}
-		a.tick(now, true, false, nil)
+		a.tick(now, writes{all: true}, nil)
 	}
 
 	for id, want := range by {

@@ -37,7 +37,7 @@ func TestOnStore(t *testing.T) {
 		for _, n := range []*fakeNode{n1, n2} {
 			feed(t, a, managed(n.id, "default", 1), n.export(now))
 		}
-		a.tick(now, true, true, nil)
+		a.tick(now, writes{all: true, news: true, checkpoint: true}, nil)
 	}
 	for _, tc := range []struct {
 		expr string

@@ -193,7 +193,7 @@ func TestSeriesGetsCoarser(t *testing.T) {
 			}
 			feed(t, a, managed(n.id, "default", 1), n.export(now))
 		}
-		b := a.tick(now, true, true, nil)
+		b := a.tick(now, writes{all: true, news: true, checkpoint: true}, nil)
 		if round == 12 {
 			if err := a.save(b); err != nil {
 				t.Fatal(err)

@@ -3,6 +3,7 @@ package activity
 import (
 	"strconv"
 
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/binnacle-project/binnacle"
@@ -119,21 +120,22 @@ func rollupIDOf(kd rollupKind, l labels.Labels) (id rollupID, ok bool) {
 
 // rollup is one roll-up series. The aggregator's mutex guards it.
 //
-// A sample is written at each tick while senders feed the series, of pairs
-// only after an increase and once a minute. An increase after a pause is
-// preceded by the old value at the tick before, so that it is read in full by
-// any range that covers it: for a new series that is the zero sample.
+// A sample is written at each tick while senders feed the series; of what one
+// sender feeds, not more often than that sends, see rest; of pairs only after an
+// increase and once a minute. An increase after a pause is preceded by the old
+// value at the tick before, so that it is read in full by any range that covers
+// it: for a new series that is the zero sample.
 type rollup struct {
 	id     rollupID
 	series *RollupSeries
 	cum    cumulative
-	// before is the value at the last tick, kept while dirty is set; sending is
-	// the same of the tick that is being written.
-	before, sending *cumulative
-	spare           *cumulative // memory for the next before
-	dirty           bool
-	fed             int64 // Unix ns, when a stream last fed the series, changed or not
-	life            int64 // ns; without food for so long the series ends
+	// last is the newest value in the store, and sending that of the tick that is
+	// being written; nil is zero or none. The store holds the same objects.
+	last, sending *histogram.Histogram
+	news          bool  // what is being written has an increase
+	dirty         bool  // there has been an increase since
+	fed           int64 // Unix ns, when a stream last fed the series, changed or not
+	life          int64 // ns; without food for so long the series ends
 	// wrote is the time of the newest sample in the store, Unix ms; 0 is none.
 	wrote int64
 	ended bool // the newest sample is a stale marker
@@ -146,11 +148,10 @@ type rollup struct {
 // settling that what the store holds is not known yet.
 func (r *rollup) add(inc *increase, fresh, settling bool) {
 	if !r.dirty {
-		if r.spare == nil {
-			r.spare = &cumulative{}
+		if r.last == nil && r.sending == nil && r.cum.count > 0 { // of an earlier life of the manager
+			r.last = r.cum.native(&r.cum)
 		}
-		r.spare.set(&r.cum)
-		r.dirty, r.before, r.spare = true, r.spare, nil
+		r.dirty = true
 	}
 	r.cum.add(inc)
 	if fresh && (settling || r.floor != nil) {
@@ -177,45 +178,75 @@ func (r *rollup) told() *cumulative {
 // back five minutes.
 const keepAlive = 60_000
 
+// rest is for how long (ms) nothing need be written after a sample, where ticks are
+// step apart: what one sender feeds has nothing new to tell until that sends again.
+func (r *rollup) rest(step int64) int64 {
+	if r.id.kind != rollupNode && r.id.kind != rollupNodeBackend || step < rollupStep.Milliseconds() {
+		return step
+	}
+	// life is three intervals; one that is a little longer than a step is a step.
+	steps := (r.life/3/1e6 + step*3/4 - 1) / step
+	return min(max(steps, 1)*step, keepAlive)
+}
+
 // next returns the samples to write at the tick at (Unix ms); prev is the tick
-// before. A series that is not due gives none.
-func (r *rollup) next(prev, at int64, out []RollupSample) []RollupSample {
+// before. A series that is not due gives none. news says that every increase is
+// to be written, however new the sample before is.
+func (r *rollup) next(prev, at int64, news bool, out []RollupSample) []RollupSample {
 	if r.floor != nil {
 		return out // the store is ahead, see settle
 	}
+	rest := r.rest(at - prev)
+	early := rest > at-prev && at-r.wrote < rest
 	if r.dirty {
-		if r.wrote < prev {
-			out = append(out, RollupSample{Series: r.series, T: prev, Histogram: r.before.native(&r.cum)})
+		if early && !news {
+			return out
 		}
-		return append(out, RollupSample{Series: r.series, T: at, Histogram: r.cum.native(&r.cum)})
+		if r.wrote < prev && (r.ended || r.wrote < at-rest) {
+			out = append(out, RollupSample{Series: r.series, T: prev, Histogram: r.before()})
+		}
+		return append(out, r.sample(at))
 	}
-	if r.ended || r.wrote == 0 {
+	switch {
+	case r.ended || r.wrote == 0:
 		return out
-	}
-	if at-r.fed/1e6 > r.life/1e6 {
+	case at-r.fed/1e6 > r.life/1e6:
 		return append(out, RollupSample{Series: r.series, T: at})
-	}
-	if r.id.kind == rollupNodeBackend && at-r.wrote < keepAlive {
+	case early, r.id.kind == rollupNodeBackend && at-r.wrote < keepAlive:
 		return out
 	}
-	return append(out, RollupSample{Series: r.series, T: at, Histogram: r.cum.native(&r.cum)})
+	return append(out, r.sample(at))
+}
+
+// sample is the value as of the tick at.
+func (r *rollup) sample(at int64) RollupSample {
+	r.sending = r.cum.native(&r.cum)
+	return RollupSample{Series: r.series, T: at, Histogram: r.sending}
+}
+
+// before returns the newest value in the store once more, laid out as what follows.
+func (r *rollup) before() *histogram.Histogram {
+	c := &cumulative{}
+	if r.last != nil {
+		c, _ = fromNative(r.last)
+	}
+	return c.native(&r.cum)
 }
 
 // sent notes that next's samples are on their way; stored or refused follows.
-func (r *rollup) sent() { r.dirty, r.before, r.sending = false, nil, r.before }
+func (r *rollup) sent() { r.news, r.dirty = r.dirty, false }
 
 // stored notes that they are in the store; stale says that the last was a
 // stale marker.
 func (r *rollup) stored(at int64, stale bool) {
-	r.wrote, r.ended, r.spare, r.sending = at, stale, r.sending, nil
+	if r.wrote, r.ended = at, stale; !stale {
+		r.last = r.sending
+	}
+	r.sending = nil
 }
 
 // refused notes that they are not: the next tick tries again.
-func (r *rollup) refused() {
-	if r.sending != nil {
-		r.dirty, r.before, r.sending = true, r.sending, nil
-	}
-}
+func (r *rollup) refused() { r.dirty, r.sending = r.dirty || r.news, nil }
 
 // settle brings the series and the store together after a crash, when the
 // store has samples that are newer than the checkpoint. Streams go on from the
@@ -242,6 +273,6 @@ func (r *rollup) settle(over bool) {
 		r.cum = *v
 	}
 	r.dirty = r.cum.count > r.floor.count
-	r.before = r.floor // what the store has, not what the checkpoint had
+	r.last = r.floor.native(r.floor) // what the store has, not what the checkpoint had
 	r.floor, r.after = nil, nil
 }

@@ -370,3 +370,52 @@ func TestDuplicateAfterARestart(t *testing.T) {
 		})
 	}
 }
+
+// TestPairsAreWrittenAtTheirSendersPace: what a node that exports every 15 s tells
+// of its backends is written every 20 s, and exact; after a pause the old value
+// stands at the tick before.
+func TestPairsAreWrittenAtTheirSendersPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		roll := &memRollups{}
+		a := open(t, Options{Rollups: roll})
+		stop := run(t, a)
+		n := newFakeNode("n1")
+		pass := func(exports int, calls bool) {
+			for range exports {
+				time.Sleep(15 * time.Second)
+				n.serve("/a", 200, 10, 0.01)
+				if calls {
+					n.call("b", 81, 200, 10, 0.01)
+				}
+				feed(t, a, managed("n1", "default", 1), n.export(time.Now()))
+			}
+		}
+		pair := labels.FromStrings("__name__", binnacle.RollupNodeBackend, "group", "default", "instance", "n1", "outcome", "ok", "revision", "1", "server_address", "b", "server_port", "81")
+		pass(41, true)
+		old := len(roll.one(pair).samples)
+		if old < 29 || old > 33 {
+			t.Errorf("in ten minutes: got %d samples; want about 31", old)
+		}
+		for _, name := range []string{binnacle.RollupNodeBackend, binnacle.RollupNode, binnacle.RollupBackend} {
+			if got := roll.increase(name, nil); got < 390 || got > 410 {
+				t.Errorf("%s: got an increase of %d; want 410 or what the newest export told less", name, got)
+			}
+		}
+		pass(4, false)
+		pass(1, true)
+		time.Sleep(20 * time.Second)
+		s := roll.one(pair).samples
+		at := len(s) - 1
+		for s[at].h.Count == s[at-1].h.Count {
+			at--
+		}
+		if got := time.Duration(s[at].t-s[at-1].t) * time.Millisecond; got != rollupStep || s[at].h.Count-s[at-1].h.Count != 10 {
+			t.Errorf("after a pause: got an increase of %d over %v; want 10 over %v", s[at].h.Count-s[at-1].h.Count, got, rollupStep)
+		}
+		pass(1, true)
+		stop()
+		if got := roll.increase(binnacle.RollupNodeBackend, nil); got != 430 {
+			t.Errorf("at the end: got an increase of %d; want 430", got)
+		}
+	})
+}

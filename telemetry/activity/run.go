@@ -33,7 +33,7 @@ func (a *Aggregator) loop(ctx context.Context) error {
 		}
 		all := at.Unix()%int64(rollupStep/time.Second) == 0
 		due := all && a.o.Dir != "" && !at.Before(nextCheckpoint)
-		buf = a.tick(at, all, due, buf)
+		buf = a.tick(at, writes{all: all, news: due, checkpoint: due}, buf)
 		if due {
 			nextCheckpoint = at.Add(max(rollupStep, time.Duration(len(buf))*time.Second/checkpointRate))
 		}
@@ -44,7 +44,7 @@ func (a *Aggregator) loop(ctx context.Context) error {
 		a.warm()
 	}
 	a.warming.Store(false)
-	a.tick(time.Now(), true, a.o.Dir != "", buf)
+	a.tick(time.Now(), writes{all: true, news: true, checkpoint: a.o.Dir != ""}, buf)
 	return nil
 }
 
@@ -63,14 +63,23 @@ func (a *Aggregator) sleepToStep(ctx context.Context) (at time.Time, ok bool) {
 	}
 }
 
-// tick writes the roll-ups of the moment at, of all groups or of those in a
-// bake, and the checkpoint if it is due, into buf's memory. Both are of one
-// moment, so that after a crash streams and roll-ups continue together.
-func (a *Aggregator) tick(at time.Time, all, withCheckpoint bool, buf []byte) []byte {
+// writes says what a tick writes.
+type writes struct {
+	all        bool // roll-ups of all groups, not only of those in a bake
+	news       bool // and every increase, however new the sample before is
+	checkpoint bool // needs news: what is not in the store by then is missing in windows after a restart
+}
+
+// tick writes the roll-ups of the moment at and the checkpoint, into buf's memory.
+// Both are of one moment, so that after a crash streams and roll-ups continue
+// together.
+func (a *Aggregator) tick(at time.Time, what writes, buf []byte) []byte {
 	a.mu.Lock()
-	a.setDelayLocked(at)
-	samples, of := a.collectLocked(at, all)
-	if withCheckpoint {
+	if what.all {
+		a.setDelayLocked(at)
+	}
+	samples, of := a.collectLocked(at, what)
+	if what.checkpoint {
 		buf = a.encodeLocked(at.UnixNano(), buf)
 	}
 	a.mu.Unlock()
@@ -94,7 +103,7 @@ func (a *Aggregator) tick(at time.Time, all, withCheckpoint bool, buf []byte) []
 	} else {
 		a.self.written.Add(len(samples))
 	}
-	if withCheckpoint {
+	if what.checkpoint {
 		if err := a.save(buf); err != nil {
 			a.self.failed.Inc()
 			a.log.Error("a crash now would cost live windows", "err", err)
@@ -107,8 +116,8 @@ func (a *Aggregator) tick(at time.Time, all, withCheckpoint bool, buf []byte) []
 
 // collectLocked returns the samples due at the moment at, and beside each
 // the roll-up it is of.
-func (a *Aggregator) collectLocked(at time.Time, all bool) (samples []RollupSample, of []*rollup) {
-	if a.o.Rollups == nil || !all && len(a.bakes) == 0 {
+func (a *Aggregator) collectLocked(at time.Time, what writes) (samples []RollupSample, of []*rollup) {
+	if a.o.Rollups == nil || !what.all && len(a.bakes) == 0 {
 		return nil, nil
 	}
 	ms := at.UnixMilli()
@@ -116,7 +125,7 @@ func (a *Aggregator) collectLocked(at time.Time, all bool) (samples []RollupSamp
 	over := at.UnixNano()-a.restored > minLimit
 	for _, r := range a.rollups {
 		bake := a.bakes[r.id.group]
-		if !all && !bake {
+		if !what.all && !bake {
 			continue
 		}
 		step := rollupStep.Milliseconds()
@@ -125,7 +134,7 @@ func (a *Aggregator) collectLocked(at time.Time, all bool) (samples []RollupSamp
 		}
 		r.settle(over)
 		n := len(samples)
-		samples = r.next(ms-step, ms, samples)
+		samples = r.next(ms-step, ms, what.news, samples)
 		if len(samples) == n {
 			continue
 		}

@@ -76,7 +76,7 @@ func benchTick(b *testing.B, coarser uint8, checkpoint bool) {
 		}
 		began := cpuTime()
 		b.StartTimer()
-		buf = a.tick(at, true, checkpoint, buf)
+		buf = a.tick(at, writes{all: true, news: checkpoint, checkpoint: checkpoint}, buf)
 		b.StopTimer()
 		spent += cpuTime() - began
 		b.StartTimer()
