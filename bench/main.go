@@ -13,8 +13,9 @@ import (
 
 // options are the flags of all verbs.
 type options struct {
-	bin    string // directory of the binaries
-	dir    string // data of the servers
+	bin    string   // directory of the binaries
+	beside []string // pace: directories of other binnacle-managers
+	dir    string   // data of the servers
 	only   *regexp.Regexp
 	nodes  int
 	conns  int
@@ -49,6 +50,10 @@ func run(ctx context.Context, args []string) (err error) {
 	var only string
 	f := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
 	f.StringVar(&o.bin, "bin", "bin", "directory of binnacle-manager, prometheus and victoria-metrics")
+	f.Func("beside", "directory of another binnacle-manager that is sent the same at the same time (pace); may be given again", func(dir string) error {
+		o.beside = append(o.beside, dir)
+		return nil
+	})
 	f.StringVar(&o.dir, "dir", "", "directory for the servers' data (default a new one, removed at the end)")
 	f.StringVar(&only, "only", "", "regular expression of contenders' names")
 	f.IntVar(&o.nodes, "nodes", 100, "nodes of the fleet")

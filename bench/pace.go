@@ -3,19 +3,32 @@ package main
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 )
 
 // pace sends each node's exports at the true interval, each node at its own
 // phase, to all servers at once, and prints the share of a core that each
-// took after the first interval.
+// took after the first interval. Each is sent an export when the one before it has
+// answered, in an order that changes with the node, so that none waits for the
+// processor while another works. With -beside it also runs the managers of other
+// directories: builds are compared under the same load, where single runs differ by
+// more than what is looked for.
 func pace(ctx context.Context, o options) error {
 	servers, stop, err := startAll(ctx, o, binnacleNative, binnacleClassic, promNative, promClassic, victoria)
 	if err != nil {
 		return err
 	}
 	defer stop()
+	for _, dir := range o.beside {
+		other := binnacleNative
+		other.name += ", " + dir
+		s, err := start(ctx, other, dir, o.dir)
+		if err != nil {
+			return err
+		}
+		defer s.stop()
+		servers = append(servers, s)
+	}
 	f := newFleet(o.nodes, explicitHistograms, time.Now())
 	intervals := int(o.length/o.pace) + 1
 	begin := make([]time.Duration, len(servers))
@@ -41,15 +54,10 @@ func pace(ctx context.Context, o options) error {
 			if err != nil {
 				return err
 			}
-			errs := make([]error, len(servers))
-			var wg sync.WaitGroup
-			for j, s := range servers {
-				wg.Go(func() { errs[j] = s.sendOne(n, body) })
-			}
-			wg.Wait()
-			for j, err := range errs {
-				if err != nil {
-					return fmt.Errorf("%s: %w", servers[j].name, err)
+			for j := range servers {
+				s := servers[(j+n)%len(servers)]
+				if err := s.sendOne(n, body); err != nil {
+					return fmt.Errorf("%s: %w", s.name, err)
 				}
 			}
 		}

@@ -36,7 +36,7 @@ type server struct {
 // start runs a contender in a directory of its own below dir and waits until
 // it serves.
 func start(ctx context.Context, c contender, bin, dir string) (*server, error) {
-	s := &server{contender: c, dir: filepath.Join(dir, strings.NewReplacer(" ", "-", ",", "").Replace(c.name)), done: make(chan struct{})}
+	s := &server{contender: c, dir: filepath.Join(dir, strings.NewReplacer(" ", "-", ",", "", "/", "-").Replace(c.name)), done: make(chan struct{})}
 	s.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 2 * time.Minute}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return nil, err

@@ -199,6 +199,51 @@ func TestBatch(t *testing.T) {
 	must(b.Rollback())
 }
 
+// TestLargeBatch stores a batch that is committed in parts, two samples of each
+// series, of which a part ends between.
+func TestLargeBatch(t *testing.T) {
+	s := openStore(t)
+	const n = 2*partSize + 301 // odd
+	b := s.Batch()
+	for i := range n {
+		h := s.Series(labels.FromStrings(nameLabel, "many", "i", fmt.Sprint(i)))
+		for k := range int64(2) {
+			at := now.Add(time.Duration(k) * time.Second).UnixMilli()
+			if err := b.AppendHistogram(h, at, &histogram.Histogram{Schema: 3, Count: uint64(k + 1), PositiveSpans: []histogram.Span{{Length: 1}}, PositiveBuckets: []int64{k + 1}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if b.Len() != 2*n {
+		t.Errorf("batch of %d samples; want %d", b.Len(), 2*n)
+	}
+	if err := b.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	all := samples(t, s)
+	if len(all) != n {
+		t.Fatalf("%d series are stored; want %d", len(all), n)
+	}
+	for series, list := range all {
+		if len(list) != 2 {
+			t.Fatalf("%s holds %q; want two samples", series, list)
+		}
+	}
+
+	b = s.Batch()
+	for i := range n {
+		if err := b.AppendFloat(s.Series(labels.FromStrings(nameLabel, "dropped", "i", fmt.Sprint(i))), now.UnixMilli(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if all := samples(t, s); len(all) != n {
+		t.Errorf("%d series have samples after a rollback; want %d", len(all), n)
+	}
+}
+
 func TestScrape(t *testing.T) {
 	s := openStore(t)
 	set := vm.NewSet()
