@@ -3,16 +3,16 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 )
 
 // pace sends each node's exports at the true interval, each node at its own
-// phase, to all servers at once, and prints the share of a core that each
-// took after the first interval. Each is sent an export when the one before it has
-// answered, in an order that changes with the node, so that none waits for the
-// processor while another works. With -beside it also runs the managers of other
-// directories: builds are compared under the same load, where single runs differ by
-// more than what is looked for.
+// phase and on its own connection, to all servers, and prints the share of a core
+// that each took after the first interval. The servers take turns: none is sent what
+// another one is sent at the same moment. With -beside it also runs the managers of
+// other directories: builds are compared under the same load, where single runs
+// differ by more than what is looked for.
 func pace(ctx context.Context, o options) error {
 	servers, stop, err := startAll(ctx, o, binnacleNative, binnacleClassic, promNative, promClassic, victoria)
 	if err != nil {
@@ -29,6 +29,12 @@ func pace(ctx context.Context, o options) error {
 		defer s.stop()
 		servers = append(servers, s)
 	}
+	for _, s := range servers {
+		s.ownConnections(o.nodes)
+	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var sending sync.WaitGroup
 	f := newFleet(o.nodes, explicitHistograms, time.Now())
 	intervals := int(o.length/o.pace) + 1
 	begin := make([]time.Duration, len(servers))
@@ -48,19 +54,28 @@ func pace(ctx context.Context, o options) error {
 			select {
 			case <-time.After(time.Until(due)):
 			case <-ctx.Done():
-				return ctx.Err()
+				return context.Cause(ctx)
 			}
 			body, err := f.exportNode(n, time.Now())
 			if err != nil {
 				return err
 			}
-			for j := range servers {
-				s := servers[(j+n)%len(servers)]
-				if err := s.sendOne(n, body); err != nil {
-					return fmt.Errorf("%s: %w", s.name, err)
-				}
+			for j, s := range servers {
+				sending.Go(func() {
+					// A server's place changes with the node: who comes after another finds
+					// the processor awake.
+					turn := (j + n) % len(servers)
+					time.Sleep(o.pace / time.Duration(o.nodes) * time.Duration(turn) / time.Duration(len(servers)))
+					if err := s.sendOne(n, body); err != nil {
+						fail(fmt.Errorf("%s: %w", s.name, err))
+					}
+				})
 			}
 		}
+	}
+	sending.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
 	}
 	wall := time.Since(measured)
 	fmt.Printf("%d nodes x %d points every %v, %v after the first interval\n\n", o.nodes, pointsPerNode, o.pace, wall.Round(time.Second))

@@ -31,6 +31,14 @@ type server struct {
 	cmd    *exec.Cmd
 	done   chan struct{} // closed when the process has ended
 	client *http.Client
+	nodes  []*http.Client // of each node, where they have connections of their own
+}
+
+// ownConnections gives each of n nodes a connection of its own, as in a fleet.
+func (s *server) ownConnections(n int) {
+	for range n {
+		s.nodes = append(s.nodes, &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}, Timeout: s.client.Timeout})
+	}
 }
 
 // start runs a contender in a directory of its own below dir and waits until
@@ -199,7 +207,11 @@ func (s *server) sendOne(node int, body []byte) error {
 	}
 	req.Header.Set("Content-Type", "application/x-protobuf")
 	req.Header.Set(nodeHeader, strconv.Itoa(node))
-	resp, err := s.client.Do(req)
+	client := s.client
+	if s.nodes != nil {
+		client = s.nodes[node]
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}

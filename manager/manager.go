@@ -215,7 +215,7 @@ func New(o Options) (_ *Manager, err error) {
 	}
 	m.receiver = otlp.New(otlp.Options{
 		Sink: otlp.Fan(sinks...), IsNode: m.registry.IsNode,
-		MaxBytes: o.MaxRequestBytes, Log: o.Log, Metrics: m.set,
+		MaxBytes: o.MaxRequestBytes, Gather: gatherTelemetry, Log: o.Log, Metrics: m.set,
 	})
 	if m.self, err = startSelfTelemetry(ctx, m.receiver, m.name, m.set); err != nil {
 		return nil, err

@@ -4,9 +4,15 @@ import (
 	"log/slog"
 	"math"
 	"runtime/debug"
+	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
+
+// gatherTelemetry is how long exports of a fleet wait for each other. At most five times a second
+// the manager wakes for them then, however many nodes there are; exporters give a
+// request ten seconds.
+const gatherTelemetry = 200 * time.Millisecond
 
 // memoryShare is how much of the container's or the machine's memory the Go
 // runtime may use before its collector works harder. The rest is for the kernel:

@@ -116,7 +116,13 @@ func (h *httpHandler) serve(w http.ResponseWriter, req *http.Request, json bool)
 	defer h.r.bodies.put(body)
 	b := newBatch(h.sig)
 	defer b.release()
-	res, err := h.r.receive(ctx, h.sig, origin, body, json, b, sh)
+	var res Result
+	receive := func() { res, err = h.r.receive(ctx, h.sig, origin, body, json, b, sh) }
+	if h.sig == metricsSignal {
+		h.r.gather.do(req.RemoteAddr, len(body), receive)
+	} else {
+		receive()
+	}
 	if err != nil {
 		return nil, none, err
 	}

@@ -52,6 +52,9 @@ type Options struct {
 	SoftMemory int64
 	// MaxInFlight bounds the requests in work at once. Default 512.
 	MaxInFlight int
+	// Gather is how long metrics over HTTP of a sender that comes seldom may wait for
+	// those of others, to be worked on in one go, which costs less. 0 is not at all.
+	Gather time.Duration
 
 	Log     *slog.Logger
 	Metrics *metrics.Set
@@ -98,6 +101,7 @@ type Receiver struct {
 	gate   *gate
 	budget *budget
 	meters *meters
+	gather *gatherer
 	bodies bodyPool
 	// reading holds an element for each gRPC message being read and inflated,
 	// which gRPC does in memory of its own, before it can be counted.
@@ -126,6 +130,7 @@ func New(o Options) *Receiver {
 	}
 	r.gate = newGate(o.MaxInFlight, o.SoftMemory, &r.meters.busy)
 	r.budget = newBudget(o.DecodeBytes, o.DecodeWait, &r.meters.busy, r.meters.waits.UpdateDuration)
+	r.gather = newGatherer(o.Gather, func() bool { return r.budget.used.Load() > r.budget.size/2 })
 	r.meters.watch(r)
 	return r
 }

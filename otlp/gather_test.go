@@ -1,0 +1,162 @@
+package otlp
+
+import (
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const gatherWait = 100 * time.Millisecond
+
+// gatherRun brings requests to a gatherer, and notes when each was worked on.
+type gatherRun struct {
+	g     *gatherer
+	begin time.Time
+	conns map[string]string // by name; no two share a slot
+	wg    sync.WaitGroup
+
+	mu   sync.Mutex
+	done []string // "name at"
+}
+
+func newGatherRun(wait time.Duration, busy bool) *gatherRun {
+	return &gatherRun{g: newGatherer(wait, func() bool { return busy }), begin: time.Now(), conns: map[string]string{}}
+}
+
+// conn returns what stands for the connection of a name.
+func (r *gatherRun) conn(name string) string {
+	for i := 0; r.conns[name] == ""; i++ {
+		c := fmt.Sprint(name, i)
+		if r.g.last[maphash.String(r.g.seed, c)%gatherSlots].Load() == 0 {
+			r.conns[name] = c
+		}
+	}
+	return r.conns[name]
+}
+
+func (r *gatherRun) bring(name string, size int) {
+	conn := r.conn(name)
+	r.wg.Go(func() {
+		worked := 0
+		r.g.do(conn, size, func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			worked++
+			r.done = append(r.done, fmt.Sprint(name, " ", time.Since(r.begin)))
+		})
+		if worked != 1 {
+			panic(fmt.Sprint("work was done ", worked, " times when do returned"))
+		}
+	})
+	synctest.Wait()
+}
+
+// fleet brings so many requests that the next ones wait for each other.
+func (r *gatherRun) fleet() {
+	for range r.g.recent {
+		r.g.hold(func() {})
+	}
+	r.g.mu.Lock()
+	r.g.waiting = nil
+	r.g.mu.Unlock()
+}
+
+func TestGather(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		busy bool
+		act  func(*gatherRun)
+		want []string
+	}{
+		{"those of a moment wait for its end, in their order", false, func(r *gatherRun) {
+			for _, conn := range []string{"a", "b", "c"} {
+				r.bring(conn, 1000)
+				time.Sleep(20 * time.Millisecond)
+			}
+			time.Sleep(400 * time.Millisecond)
+			r.bring("d", 1000)
+		}, []string{"a 100ms", "b 100ms", "c 100ms", "d 560ms"}},
+		{"one after another do not wait", false, func(r *gatherRun) {
+			r.bring("a", 1000)
+			time.Sleep(gatherWait + 50*time.Millisecond)
+			r.bring("a", 1000)
+			r.bring("a", 1000)
+			time.Sleep(gatherSeldom + time.Millisecond)
+			r.fleet()
+			r.bring("a", 1000)
+		}, []string{"a 100ms", "a 150ms", "a 150ms", "a 2.251s"}},
+		{"large ones do not wait", false, func(r *gatherRun) {
+			r.bring("a", gatherBytes+1)
+			r.bring("b", gatherBytes)
+		}, []string{"a 0s", "b 100ms"}},
+		{"where memory is scarce none waits for the work of another", true, func(r *gatherRun) {
+			r.bring("a", 1000)
+			r.bring("b", 1000)
+		}, []string{"a 100ms", "b 100ms"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newGatherRun(gatherWait, c.busy)
+				r.fleet()
+				time.Sleep(gatherWait) // its timer
+				r.begin = time.Now()
+				c.act(r)
+				r.wg.Wait()
+				if c.busy { // each on its own
+					slices.Sort(r.done)
+				}
+				if !slices.Equal(r.done, c.want) {
+					t.Errorf("worked on %q; want %q", r.done, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestGatherFew is a fleet of which hardly two meet: none waits.
+func TestGatherFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newGatherRun(gatherWait, false)
+		for i := range 50 {
+			time.Sleep(gatherWait * 6 / 10)
+			if r.bring(fmt.Sprint("n-", i), 1000); len(r.done) != i+1 {
+				t.Fatalf("the %d. request waits", i)
+			}
+		}
+		r.wg.Wait()
+	})
+}
+
+// TestGatherMost fills a moment, and then another one.
+func TestGatherMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newGatherRun(time.Minute, false)
+		r.fleet()
+		for i := range 2 * gatherMost {
+			r.bring(fmt.Sprint("n-", i), 1000)
+			if want := (i + 1) / gatherMost * gatherMost; len(r.done) != want {
+				t.Fatalf("%d requests, %d worked on; want %d", i+1, len(r.done), want)
+			}
+		}
+		r.wg.Wait()
+		if took := time.Since(r.begin); took != 0 {
+			t.Errorf("the last of a full moment was worked on after %v", took)
+		}
+	})
+}
+
+// TestGatherNothing is a receiver without Options.Gather.
+func TestGatherNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newGatherRun(0, false)
+		r.fleet()
+		r.bring("a", 1000)
+		if want := []string{"a 0s"}; !slices.Equal(r.done, want) {
+			t.Errorf("worked on %q; want %q", r.done, want)
+		}
+	})
+}
