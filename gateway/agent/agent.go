@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -93,21 +94,13 @@ func New(o Options) (_ *Agent, err error) {
 	}()
 	a.managers = newManagers(o.Managers)
 	a.lease = newLeaseBox(a.state, o.VerifyLease, o.Metrics, a.log)
-	a.relay = &relay{
-		log:     a.log,
-		queue:   newMemoryQueue(o.QueueBytes, a.metric("binnacle_agent_relay_dropped_total")),
-		spool:   &spoolBox{dir: a.state.path(dirSpool), max: o.SpoolBytes, m: newSpoolMetrics(o.Metrics)},
-		manager: a.managers.http,
-		node:    a.nodeID,
-		failed:  func() { a.managers.failed(a.managers.client()) },
-		phase:   a.phase,
-		sent:    a.metric("binnacle_agent_relay_sent_total"),
-		refused: a.metric("binnacle_agent_relay_refused_total"),
-	}
-	gauge := func(name string, f func() float64) { o.Metrics.GetOrCreateGauge(name, f) }
-	gauge("binnacle_agent_relay_queue_bytes", func() float64 { _, n := a.relay.queue.size(); return float64(n) })
-	gauge("binnacle_agent_spool_bytes", func() float64 { _, n := a.relay.spool.size(); return float64(n) })
-	gauge("binnacle_agent_spool_exports", func() float64 { n, _ := a.relay.spool.size(); return float64(n) })
+	a.relay = newRelay(relayOptions{
+		Dir: a.state.path("spool"), QueueBytes: o.QueueBytes, SpoolBytes: o.SpoolBytes,
+		Manager: a.managers.http, Node: a.nodeID,
+		Failed:  func() { a.managers.failed(a.managers.client()) },
+		Pause:   func(n int) time.Duration { return retryDelay(n, a.phase(), rand.Float64()) },
+		Metrics: o.Metrics, Log: a.log,
+	})
 	a.launcher = &launcher{state: a.state, relay: a.relay, log: a.log, command: o.WorkerCommand,
 		dieWithParent: o.DieWithParent, drainDelay: o.DrainDelay, logFormat: o.LogFormat, logLevel: o.LogLevel}
 	a.reporter = newReporter(a)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -78,7 +77,7 @@ type delivery struct {
 
 // run sends what waits until ctx ends. What waits then is for flush.
 func (r *relay) run(ctx context.Context) {
-	r.spool.open(r.log)
+	r.spool.open(r.Log)
 	d := delivery{member: true}
 	for ctx.Err() == nil {
 		now := time.Now()
@@ -94,7 +93,7 @@ func (r *relay) run(ctx context.Context) {
 			r.queue.done(id)
 			continue
 		case stepOld:
-			if old.node != r.node() {
+			if old.node != r.Node() {
 				// Under this certificate it would be told of another node.
 				r.refused.Inc()
 				r.spool.done(old)
@@ -141,7 +140,7 @@ func (r *relay) account(ctx context.Context, d *delivery, e export, backlog bool
 	case err == nil:
 		if d.failures > 0 {
 			n, bytes := r.spool.size()
-			r.log.Info("telemetry goes to the manager again", "failures", d.failures, "backlog", n, "backlog_bytes", bytes)
+			r.Log.Info("telemetry goes to the manager again", "failures", d.failures, "backlog", n, "backlog_bytes", bytes)
 		}
 		d.failures, d.retryAt, d.member, d.noDisk = 0, time.Time{}, true, false
 		r.sent.Inc()
@@ -150,7 +149,7 @@ func (r *relay) account(ctx context.Context, d *delivery, e export, backlog bool
 		return false
 	case errors.As(err, &lost):
 		r.refused.Inc()
-		r.log.Warn("the manager refused an export for good; it is dropped", "backlog", backlog, "received", e.received, "err", err)
+		r.Log.Warn("the manager refused an export for good; it is dropped", "backlog", backlog, "received", e.received, "err", err)
 		return true
 	case errors.Is(err, errNotMember):
 		d.member, d.retryAt = false, time.Now().Add(notMemberPause)
@@ -158,21 +157,21 @@ func (r *relay) account(ctx context.Context, d *delivery, e export, backlog bool
 	}
 	d.member = true
 	if d.failures == 0 {
-		r.log.Warn("telemetry waits: the manager does not take it", "err", err)
+		r.Log.Warn("telemetry waits: the manager does not take it", "err", err)
 	}
-	d.retryAt = time.Now().Add(max(wait, retryDelay(d.failures, r.phase(), rand.Float64())))
+	d.retryAt = time.Now().Add(max(wait, r.Pause(d.failures)))
 	d.failures++
 	return false
 }
 
 // keep moves e to the spool and reports whether it is there.
 func (r *relay) keep(e export, d *delivery) bool {
-	err := r.spool.put(e, r.node())
+	err := r.spool.put(e, r.Node())
 	if err == nil {
 		return true
 	}
 	if !d.noDisk && !errors.Is(err, errNoSpool) {
-		r.log.Warn("telemetry cannot be kept on disk; it waits in memory, the oldest goes first", "err", err)
+		r.Log.Warn("telemetry cannot be kept on disk; it waits in memory, the oldest goes first", "err", err)
 	}
 	d.noDisk = true
 	return false
@@ -206,7 +205,7 @@ func (r *relay) flush(ctx context.Context) error {
 		if errors.Is(sendErr, errNotMember) {
 			return sendErr
 		}
-		if err := r.spool.put(e, r.node()); err != nil {
+		if err := r.spool.put(e, r.Node()); err != nil {
 			n, _ := r.queue.size()
 			return fmt.Errorf("%d exports: %w", n, errors.Join(sendErr, err))
 		}

@@ -116,7 +116,7 @@ func (h *helm) fetch(ctx context.Context, ref api.RevisionRef) ([]byte, error) {
 	}
 	c := h.a.managers.client()
 	if c == nil {
-		return nil, errNotMember
+		return nil, errors.New("the node is no member of a cluster yet")
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

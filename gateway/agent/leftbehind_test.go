@@ -9,10 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
 )
 
@@ -38,7 +42,8 @@ func TestTelemetryOfAWorkerLeftBehind(t *testing.T) {
 	}
 	defer ln.Close()
 
-	before, _ := testRelay(t, maxQueueBytes, nil)
+	var sent takenExports
+	before := relayTo(t, &sent)
 	l := &launcher{state: s, relay: before, log: log, command: []string{exe}, logFormat: "text", logLevel: "INFO"}
 	p, err := l.launch(t.Context(), []net.Listener{ln}, time.Hour)
 	if err != nil {
@@ -58,7 +63,7 @@ func TestTelemetryOfAWorkerLeftBehind(t *testing.T) {
 	resp.Body.Close()
 	http.DefaultClient.CloseIdleConnections()
 
-	after, _ := testRelay(t, maxQueueBytes, nil)
+	after := relayTo(t, &sent)
 	found := leftBehind(t.Context(), s, after, log)
 	if len(found) != 1 || found[0].pid != p.pid || found[0].relay == nil || found[0].relay.URL != p.relay.URL {
 		t.Fatalf("found %+v; want worker %d and its way in for telemetry, %s", found, p.pid, p.relay.URL)
@@ -67,11 +72,49 @@ func TestTelemetryOfAWorkerLeftBehind(t *testing.T) {
 		t.Error(err)
 	}
 	found[0].release()
-	e, _, ok, _ := after.queue.oldest()
-	if !ok || e.path != "/v1/metrics" || e.revision != "7" || len(e.body) == 0 {
-		t.Errorf("the next agent got %v %q of revision %q, %d bytes; want the metrics of revision 7", ok, e.path, e.revision, len(e.body))
+	if err := after.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := sent.all(); len(got) == 0 || got[0] != "/v1/metrics 7" {
+		t.Errorf("the next agent got %q; want the metrics of revision 7 first", got)
 	}
 	<-p.exited
+}
+
+// takenExports is a manager that takes every export and notes its path and revision.
+type takenExports struct {
+	mu  sync.Mutex
+	got []string
+}
+
+func (s *takenExports) RoundTrip(r *http.Request) (*http.Response, error) {
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(b) > 0 {
+		s.got = append(s.got, r.URL.Path+" "+r.Header.Get(binnacle.HeaderRevision))
+	}
+	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r}, nil
+}
+
+func (s *takenExports) all() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.got)
+}
+
+func relayTo(t *testing.T, m *takenExports) *relay {
+	t.Helper()
+	return newRelay(relayOptions{
+		Dir: t.TempDir(), QueueBytes: maxQueueBytes, SpoolBytes: maxSpoolBytes,
+		Manager: func() (http.RoundTripper, string) { return m, "https://m" },
+		Failed:  func() {}, Node: func() binnacle.NodeID { return "n-1" },
+		Pause:   func(int) time.Duration { return time.Second },
+		Metrics: metrics.NewSet(), Log: testLog(t),
+	})
 }
 
 // TestChildrenOfADeadProgram: when a program and its agent die together, children

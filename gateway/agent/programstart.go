@@ -119,11 +119,11 @@ func (pr *program) leftBehind() *process {
 		c.loaded = b
 	}
 	p.conductor = c
-	relay, err := pr.a.relay.open(s.Relay, c.current)
+	port, err := pr.a.relay.open(s.Relay, c.current)
 	if err != nil {
 		pr.log.Warn("the telemetry of a program that outlived its agent is lost until it is restarted", "program_pid", s.PID, "err", err)
 	}
-	p.relay = relay
+	p.relay = port
 	pr.log.Info("took over the program of an earlier agent", "program_pid", s.PID)
 	go func() {
 		tick := time.NewTicker(200 * time.Millisecond)
@@ -134,8 +134,8 @@ func (pr *program) leftBehind() *process {
 			}
 		}
 		p.cause = errors.New("it ended; how, only the agent that started it could have known")
-		if relay != nil {
-			relay.close()
+		if port != nil {
+			port.close()
 		}
 		p.clear()
 		close(p.exited)

@@ -34,19 +34,81 @@ type export struct {
 // manager under the node's certificate. A worker is answered as soon as its
 // export is in a queue in memory, so that neither a manager that is away nor a
 // slow disk costs the data path anything. From there one goroutine, run, sends
-// it, or, while the manager does not take it, moves it to the spool.
+// it, or, while the manager does not take it, moves it to the spool. It is safe
+// for concurrent use.
 type relay struct {
-	log     *slog.Logger
-	queue   *memoryQueue
-	spool   *spoolBox
-	manager func() (http.RoundTripper, string) // nil transport: not a member yet
-	node    func() binnacle.NodeID
-	failed  func() // the manager in use did not answer
-
-	// phase spreads retries, see retryDelay.
-	phase func() time.Duration
+	relayOptions
+	queue *memoryQueue
+	spool *spoolBox
 
 	sent, refused *metrics.Counter
+}
+
+// relayOptions say whose telemetry goes where. All are needed.
+type relayOptions struct {
+	// Dir keeps what waits while the manager is away.
+	Dir string
+	// QueueBytes bounds what waits in memory, SpoolBytes what waits on disk;
+	// negative for nothing on disk.
+	QueueBytes, SpoolBytes int64
+	// Manager is the way to the manager in use and its address; a nil transport
+	// means that the node is no member yet.
+	Manager func() (http.RoundTripper, string)
+	// Failed tells that the manager in use did not answer.
+	Failed func()
+	Node   func() binnacle.NodeID
+	// Pause is how long to wait before retry n, counted from 0.
+	Pause   func(n int) time.Duration
+	Metrics *metrics.Set
+	Log     *slog.Logger
+}
+
+// newRelay returns a relay that takes exports at once and sends them while run runs.
+func newRelay(o relayOptions) *relay {
+	r := &relay{
+		relayOptions: o,
+		queue:        newMemoryQueue(o.QueueBytes, o.Metrics.GetOrCreateCounter("binnacle_agent_relay_dropped_total")),
+		spool:        &spoolBox{dir: o.Dir, max: o.SpoolBytes, m: newSpoolMetrics(o.Metrics)},
+		sent:         o.Metrics.GetOrCreateCounter("binnacle_agent_relay_sent_total"),
+		refused:      o.Metrics.GetOrCreateCounter("binnacle_agent_relay_refused_total"),
+	}
+	gauge := func(name string, f func() float64) { o.Metrics.GetOrCreateGauge(name, f) }
+	gauge("binnacle_agent_relay_queue_bytes", func() float64 { _, n := r.queue.size(); return float64(n) })
+	gauge("binnacle_agent_spool_bytes", func() float64 { _, n := r.spool.size(); return float64(n) })
+	gauge("binnacle_agent_spool_exports", func() float64 { n, _ := r.spool.size(); return float64(n) })
+	return r
+}
+
+// put takes an export of the agent's own.
+func (r *relay) put(path, contentType string, body []byte) {
+	r.queue.put(export{path: path, contentType: contentType, body: body, received: time.Now()})
+}
+
+// relayInfo is an account of the relay.
+type relayInfo struct {
+	// Waiting exports are in memory, Spooled ones on disk.
+	Waiting      int    `json:"waiting"`
+	WaitingBytes int64  `json:"waiting_bytes"`
+	Spooled      int    `json:"spooled"`
+	SpooledBytes int64  `json:"spooled_bytes"`
+	Sent         uint64 `json:"sent"`
+	// Dropped are those for which there was no room in memory or on disk,
+	// Damaged those that the disk spoilt, Refused those that the manager will
+	// not take.
+	Dropped uint64 `json:"dropped"`
+	Damaged uint64 `json:"damaged"`
+	Refused uint64 `json:"refused"`
+}
+
+// info returns the account.
+func (r *relay) info() relayInfo {
+	i := relayInfo{
+		Sent: r.sent.Get(), Refused: r.refused.Get(),
+		Dropped: r.queue.dropped.Get() + r.spool.m.dropped.Get(), Damaged: r.spool.m.damaged.Get(),
+	}
+	i.Waiting, i.WaitingBytes = r.queue.size()
+	i.Spooled, i.SpooledBytes = r.spool.size()
+	return i
 }
 
 const (
@@ -84,11 +146,11 @@ func (r *relay) open(addr string, revision func() binnacle.Revision) (*relayPort
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(r.Log.Handler(), slog.LevelDebug),
 	}}
 	p.wg.Go(func() {
 		if err := p.srv.Serve(ln); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			r.log.Error("the telemetry relay stopped listening; this worker's telemetry is lost", "err", err)
+			r.Log.Error("the telemetry relay stopped listening; this worker's telemetry is lost", "err", err)
 		}
 	})
 	return p, nil
@@ -155,7 +217,7 @@ func (e *lostExport) Error() string { return fmt.Sprintf("answered %d", e.status
 // retryable, all others are not. 401 is kept as well: an agent that enrolls
 // anew can send then.
 func (r *relay) send(ctx context.Context, e export) (wait time.Duration, err error) {
-	rt, base := r.manager()
+	rt, base := r.Manager()
 	if rt == nil {
 		return time.Second, errNotMember
 	}
@@ -175,7 +237,7 @@ func (r *relay) send(ctx context.Context, e export) (wait time.Duration, err err
 	req.Header.Set("User-Agent", binnacle.ServiceGateway+"/"+binnacle.Version)
 	resp, err := rt.RoundTrip(req)
 	if err != nil {
-		r.failed()
+		r.Failed()
 		return 0, fmt.Errorf("send telemetry to %s: %w", base, err)
 	}
 	defer resp.Body.Close()

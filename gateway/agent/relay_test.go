@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -17,16 +18,17 @@ import (
 	"github.com/binnacle-project/binnacle"
 )
 
-func testRelay(t *testing.T, max int64, manager func() (http.RoundTripper, string)) (*relay, *metrics.Counter) {
-	set := metrics.NewSet()
-	dropped := set.NewCounter("dropped")
-	return &relay{
-		log: testLog(t), queue: newMemoryQueue(max, dropped), manager: manager,
-		spool:  &spoolBox{dir: t.TempDir(), max: maxSpoolBytes, m: newSpoolMetrics(set)},
-		node:   func() binnacle.NodeID { return "n-1" },
-		failed: func() {}, phase: func() time.Duration { return 0 },
-		sent: set.NewCounter("sent"), refused: set.NewCounter("refused"),
-	}, dropped
+func testRelay(t *testing.T, max int64, manager func() (http.RoundTripper, string)) *relay {
+	return newRelay(relayOptions{
+		Dir: t.TempDir(), QueueBytes: max, SpoolBytes: maxSpoolBytes, Manager: manager,
+		Node:   func() binnacle.NodeID { return "n-1" },
+		Failed: func() {}, Pause: func(int) time.Duration { return 100 * time.Millisecond },
+		Metrics: metrics.NewSet(), Log: testLog2(t),
+	})
+}
+
+func testLog2(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // sink is a manager's OTLP receiver that keeps what it gets.
@@ -89,7 +91,7 @@ func TestRelayKeepsOrderOverAnOutage(t *testing.T) {
 	defer srv.Close()
 	var mu sync.Mutex
 	member := false
-	r, dropped := testRelay(t, maxQueueBytes, func() (http.RoundTripper, string) {
+	r := testRelay(t, maxQueueBytes, func() (http.RoundTripper, string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if !member {
@@ -134,7 +136,7 @@ func TestRelayKeepsOrderOverAnOutage(t *testing.T) {
 	if got := s.all(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %q; want %q", got, want)
 	}
-	if n := dropped.Get(); n != 0 {
+	if n := r.queue.dropped.Get(); n != 0 {
 		t.Errorf("%d dropped; want none", n)
 	}
 }
@@ -143,7 +145,7 @@ func TestRelayDropsWhatIsRefusedForGood(t *testing.T) {
 	s := newSink()
 	srv := httptest.NewServer(s)
 	defer srv.Close()
-	r, _ := testRelay(t, maxQueueBytes, func() (http.RoundTripper, string) { return http.DefaultTransport, srv.URL })
+	r := testRelay(t, maxQueueBytes, func() (http.RoundTripper, string) { return http.DefaultTransport, srv.URL })
 	s.answer(http.StatusBadRequest)
 	r.queue.put(export{path: "/v1/metrics", body: []byte("bad")})
 	if err := r.flush(t.Context()); err != nil {
@@ -160,7 +162,7 @@ func TestRelayDropsWhatIsRefusedForGood(t *testing.T) {
 }
 
 func TestRelayBounds(t *testing.T) {
-	r, _ := testRelay(t, maxQueueBytes, nil)
+	r := testRelay(t, maxQueueBytes, nil)
 	p, err := r.open(anyPort, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ func (a *Agent) exportOwn() {
 		a.log.Warn("the agent's own metrics were not exported", "err", err)
 		return
 	}
-	a.relay.queue.put(export{path: "/v1/metrics", contentType: "application/x-protobuf", body: body, received: time.Now()})
+	a.relay.put("/v1/metrics", "application/x-protobuf", body)
 }
 
 // ownMetrics encodes the counters and gauges of set, and some of the process,

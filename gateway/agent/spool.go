@@ -87,7 +87,6 @@ func newSpoolMetrics(set *metrics.Set) *spoolMetrics {
 }
 
 const (
-	dirSpool    = "spool"
 	spoolMagic  = "binnacle-spool v1\n"
 	cursorName  = "cursor"
 	cursorBytes = 8 + 8 + 4

@@ -41,7 +41,7 @@ type NodeStatus struct {
 	Worker WorkerInfo `json:"worker"`
 	Lease  LeaseNote  `json:"lease"`
 	Gossip GossipInfo `json:"gossip"`
-	Relay  RelayInfo  `json:"relay"`
+	Relay  relayInfo  `json:"relay"`
 
 	Stopping bool `json:"stopping,omitempty"`
 }
@@ -88,22 +88,6 @@ func peersOf(members []gossip.Member) []GossipPeer {
 	return out
 }
 
-// RelayInfo tells of telemetry on its way to the manager.
-type RelayInfo struct {
-	// Waiting exports are in memory, Spooled ones on disk.
-	Waiting      int    `json:"waiting"`
-	WaitingBytes int64  `json:"waiting_bytes"`
-	Spooled      int    `json:"spooled"`
-	SpooledBytes int64  `json:"spooled_bytes"`
-	Sent         uint64 `json:"sent"`
-	// Dropped are those for which there was no room in memory or on disk,
-	// Damaged those that the disk spoilt, Refused those that the manager will
-	// not take.
-	Dropped uint64 `json:"dropped"`
-	Damaged uint64 `json:"damaged"`
-	Refused uint64 `json:"refused"`
-}
-
 // Status returns the node's account.
 func (a *Agent) Status() NodeStatus {
 	s := NodeStatus{Version: binnacle.Version, PID: os.Getpid(), Started: a.started, Managers: a.opts.Managers, Status: a.reporter.get()}
@@ -129,11 +113,7 @@ func (a *Agent) Status() NodeStatus {
 	s.Gossip.Address, s.Gossip.On = a.gossip.addr()
 	s.Gossip.Peers = peersOf(a.gossip.members())
 	s.Gossip.Members = len(s.Gossip.Peers)
-	s.Relay.Waiting, s.Relay.WaitingBytes = a.relay.queue.size()
-	s.Relay.Sent, s.Relay.Refused = a.relay.sent.Get(), a.relay.refused.Get()
-	s.Relay.Spooled, s.Relay.SpooledBytes = a.relay.spool.size()
-	s.Relay.Dropped = a.metric("binnacle_agent_relay_dropped_total").Get() + a.relay.spool.m.dropped.Get()
-	s.Relay.Damaged = a.relay.spool.m.damaged.Get()
+	s.Relay = a.relay.info()
 	return s
 }
 
