@@ -17,6 +17,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/gateway/agent/relay"
 	"github.com/binnacle-project/binnacle/gateway/control"
 	"github.com/binnacle-project/binnacle/gateway/engine"
 	"github.com/binnacle-project/binnacle/membership/pki"
@@ -30,7 +31,7 @@ type Agent struct {
 
 	managers *managers
 	lease    *leaseBox
-	relay    *relay
+	relay    *relay.Relay
 	launcher *launcher
 	reporter *reporter
 	gossip   *gossiper
@@ -94,7 +95,7 @@ func New(o Options) (_ *Agent, err error) {
 	}()
 	a.managers = newManagers(o.Managers)
 	a.lease = newLeaseBox(a.state, o.VerifyLease, o.Metrics, a.log)
-	a.relay = newRelay(relayOptions{
+	a.relay = relay.New(relay.Options{
 		Dir: a.state.path("spool"), QueueBytes: o.QueueBytes, SpoolBytes: o.SpoolBytes,
 		Manager: a.managers.http, Node: a.nodeID,
 		Failed:  func() { a.managers.failed(a.managers.client()) },
@@ -220,7 +221,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	relayDone := make(chan struct{})
 	go func() {
 		defer close(relayDone)
-		a.relay.run(relayCtx)
+		a.relay.Run(relayCtx)
 	}()
 
 	a.helm.loop(ctx)
@@ -242,7 +243,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	stopRelay()
 	<-relayDone
 	fctx, fcancel := context.WithTimeout(bg, 3*time.Second)
-	if err := a.relay.flush(fctx); err != nil && a.identity.Load() != nil {
+	if err := a.relay.Flush(fctx); err != nil && a.identity.Load() != nil {
 		a.log.Warn("the last telemetry is lost", "err", err)
 	}
 	fcancel()

@@ -16,8 +16,10 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/gateway/agent/relay"
 )
 
 // TestTelemetryOfAWorkerLeftBehind lets a worker outlive its agent, serve
@@ -54,7 +56,7 @@ func TestTelemetryOfAWorkerLeftBehind(t *testing.T) {
 	if err := p.apply(t.Context(), api.RevisionRef{Number: 7, SHA256: hashOf(config)}, config); err != nil {
 		t.Fatal(err)
 	}
-	p.relay.close() // what a dead agent leaves: nobody listens there
+	p.relay.Close() // what a dead agent leaves: nobody listens there
 	p.release()
 	resp, err := http.Get("http://" + ln.Addr().String() + "/a")
 	if err != nil {
@@ -72,7 +74,7 @@ func TestTelemetryOfAWorkerLeftBehind(t *testing.T) {
 		t.Error(err)
 	}
 	found[0].release()
-	if err := after.flush(t.Context()); err != nil {
+	if err := after.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := sent.all(); len(got) == 0 || got[0] != "/v1/metrics 7" {
@@ -106,10 +108,10 @@ func (s *takenExports) all() []string {
 	return slices.Clone(s.got)
 }
 
-func relayTo(t *testing.T, m *takenExports) *relay {
+func relayTo(t *testing.T, m *takenExports) *relay.Relay {
 	t.Helper()
-	return newRelay(relayOptions{
-		Dir: t.TempDir(), QueueBytes: maxQueueBytes, SpoolBytes: maxSpoolBytes,
+	return relay.New(relay.Options{
+		Dir: t.TempDir(), QueueBytes: relay.MaxQueueBytes, SpoolBytes: relay.MaxSpoolBytes,
 		Manager: func() (http.RoundTripper, string) { return m, "https://m" },
 		Failed:  func() {}, Node: func() binnacle.NodeID { return "n-1" },
 		Pause:   func(int) time.Duration { return time.Second },

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/binnacle-project/binnacle/gateway/agent/relay"
 	"github.com/binnacle-project/binnacle/gateway/control"
 	"github.com/binnacle-project/binnacle/gateway/engine"
 )
@@ -33,7 +34,7 @@ func listen(s engine.ServerSettings, file string) (net.Listener, error) {
 // folder, still serving, and takes their telemetry again where they send it: their
 // counts are cumulative, so that nothing of the time without an agent is missing.
 // Sockets of dead ones are removed.
-func leftBehind(ctx context.Context, s *stateDir, r *relay, log *slog.Logger) []*process {
+func leftBehind(ctx context.Context, s *stateDir, r *relay.Relay, log *slog.Logger) []*process {
 	paths, err := filepath.Glob(filepath.Join(s.dir, "worker-*.sock"))
 	if err != nil {
 		return nil
@@ -60,14 +61,14 @@ func leftBehind(ctx context.Context, s *stateDir, r *relay, log *slog.Logger) []
 		p := &process{instance: strings.TrimSuffix(strings.TrimPrefix(name, "worker-"), ".sock"),
 			pid: st.PID, conductor: workerConductor{c}, exited: make(chan struct{}), started: st.Started}
 		if addr, ok := strings.CutPrefix(st.Relay, "http://"); ok {
-			if p.relay, err = r.open(addr, nil); err != nil {
+			if p.relay, err = r.Open(addr, nil); err != nil {
 				log.Warn("the telemetry of a worker of an earlier agent is lost, as another program has its port", "worker_pid", p.pid, "err", err)
 			}
 		}
 		go func() {
 			<-c.Gone()
 			if p.relay != nil {
-				p.relay.close()
+				p.relay.Close()
 			}
 			close(p.exited)
 		}()

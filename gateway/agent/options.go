@@ -12,6 +12,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/binnacle-project/binnacle"
+	"github.com/binnacle-project/binnacle/gateway/agent/relay"
 	"github.com/binnacle-project/binnacle/gateway/engine"
 	"github.com/binnacle-project/binnacle/licensing"
 )
@@ -110,8 +111,8 @@ func DefaultOptions() Options {
 		ServedAfter:  10 * time.Second,
 		DrainTimeout: 10 * time.Second,
 		DrainDelay:   5 * time.Second,
-		QueueBytes:   maxQueueBytes,
-		SpoolBytes:   maxSpoolBytes,
+		QueueBytes:   relay.MaxQueueBytes,
+		SpoolBytes:   relay.MaxSpoolBytes,
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/gateway/agent/relay"
 	"github.com/binnacle-project/binnacle/gateway/control"
 )
 
@@ -84,9 +85,9 @@ type process struct {
 	conductor
 	instance string
 	pid      int
-	group    bool       // it leads a process group of its own
-	cmd      *exec.Cmd  // nil for one left behind
-	relay    *relayPort // nil for one left behind that sends elsewhere
+	group    bool        // it leads a process group of its own
+	cmd      *exec.Cmd   // nil for one left behind
+	relay    *relay.Port // nil for one left behind that sends elsewhere
 	started  time.Time
 
 	// exited is closed when it has ended; cause is then set.
@@ -97,7 +98,7 @@ type process struct {
 // launcher starts workers.
 type launcher struct {
 	state         *stateDir
-	relay         *relay
+	relay         *relay.Relay
 	log           *slog.Logger
 	command       []string
 	dieWithParent bool
@@ -128,12 +129,12 @@ func (l *launcher) launch(ctx context.Context, listeners []net.Listener, interva
 			os.Remove(crash)
 			os.Remove(l.state.path(sock))
 			if p.relay != nil {
-				p.relay.close()
+				p.relay.Close()
 			}
 		}
 	}()
 
-	if p.relay, err = l.relay.open(anyPort, nil); err != nil {
+	if p.relay, err = l.relay.Open(relay.AnyPort, nil); err != nil {
 		return nil, err
 	}
 	ctl, err := control.Listen(l.state.dir, sock)
@@ -197,7 +198,7 @@ func (l *launcher) start(p *process, cmd *exec.Cmd, crash, sock string) error {
 		cause := exitCause(err, readCrash(crash))
 		os.Remove(crash)
 		os.Remove(l.state.path(sock))
-		p.relay.close()
+		p.relay.Close()
 		return cause
 	})
 }

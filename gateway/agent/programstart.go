@@ -17,6 +17,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/gateway/agent/relay"
 )
 
 // savedProgram lets the next agent find a program that outlived this one.
@@ -35,7 +36,7 @@ func (pr *program) start(ctx context.Context, ref api.RevisionRef, effective []b
 	c := &programConductor{pr: pr, p: p}
 	p.conductor = c
 	var err error
-	if p.relay, err = pr.a.relay.open(anyPort, c.current); err != nil {
+	if p.relay, err = pr.a.relay.Open(relay.AnyPort, c.current); err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(pr.Command[0], pr.Command[1:]...)
@@ -44,14 +45,14 @@ func (pr *program) start(ctx context.Context, ref api.RevisionRef, effective []b
 	// Signals of a terminal must not take it away under its agent.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.start(cmd, pr.a.opts.DieWithParent, func(err error) error {
-		p.relay.close()
+		p.relay.Close()
 		p.clear()
 		if err == nil {
 			return nil
 		}
 		return fmt.Errorf("%s: %w", filepath.Base(pr.Command[0]), err)
 	}); err != nil {
-		p.relay.close()
+		p.relay.Close()
 		return nil, fmt.Errorf("start %s: %w", pr.Command[0], err)
 	}
 	c.took(ref, effective)
@@ -119,7 +120,7 @@ func (pr *program) leftBehind() *process {
 		c.loaded = b
 	}
 	p.conductor = c
-	port, err := pr.a.relay.open(s.Relay, c.current)
+	port, err := pr.a.relay.Open(s.Relay, c.current)
 	if err != nil {
 		pr.log.Warn("the telemetry of a program that outlived its agent is lost until it is restarted", "program_pid", s.PID, "err", err)
 	}
@@ -135,7 +136,7 @@ func (pr *program) leftBehind() *process {
 		}
 		p.cause = errors.New("it ended; how, only the agent that started it could have known")
 		if port != nil {
-			port.close()
+			port.Close()
 		}
 		p.clear()
 		close(p.exited)

@@ -50,7 +50,7 @@ func (a *Agent) exportOwn() {
 		a.log.Warn("the agent's own metrics were not exported", "err", err)
 		return
 	}
-	a.relay.put("/v1/metrics", "application/x-protobuf", body)
+	a.relay.Put("/v1/metrics", "application/x-protobuf", body)
 }
 
 // ownMetrics encodes the counters and gauges of set, and some of the process,

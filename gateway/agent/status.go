@@ -9,6 +9,7 @@ import (
 
 	"github.com/binnacle-project/binnacle"
 	"github.com/binnacle-project/binnacle/api"
+	"github.com/binnacle-project/binnacle/gateway/agent/relay"
 	"github.com/binnacle-project/binnacle/gateway/control"
 	"github.com/binnacle-project/binnacle/membership/gossip"
 )
@@ -41,7 +42,7 @@ type NodeStatus struct {
 	Worker WorkerInfo `json:"worker"`
 	Lease  LeaseNote  `json:"lease"`
 	Gossip GossipInfo `json:"gossip"`
-	Relay  relayInfo  `json:"relay"`
+	Relay  relay.Info `json:"relay"`
 
 	Stopping bool `json:"stopping,omitempty"`
 }
@@ -113,7 +114,7 @@ func (a *Agent) Status() NodeStatus {
 	s.Gossip.Address, s.Gossip.On = a.gossip.addr()
 	s.Gossip.Peers = peersOf(a.gossip.members())
 	s.Gossip.Members = len(s.Gossip.Peers)
-	s.Relay = a.relay.info()
+	s.Relay = a.relay.Info()
 	return s
 }
 

@@ -1,4 +1,4 @@
-package agent
+package relay
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ import (
 
 func newSpool(t *testing.T, dir string, limit int64) *spool {
 	t.Helper()
-	s, err := openSpool(dir, limit, testLog2(t), newSpoolMetrics(metrics.NewSet()))
+	s, err := openSpool(dir, limit, testLog(t), newSpoolMetrics(metrics.NewSet()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestSpoolKeepsOrderAndBytesOverRestarts(t *testing.T) {
 	dir := t.TempDir()
 	put, got := 0, 0
 	for range 6 {
-		s := newSpool(t, dir, maxSpoolBytes)
+		s := newSpool(t, dir, MaxSpoolBytes)
 		if n, _ := s.size(); n != put-got {
 			t.Fatalf("waiting after a restart: got %d; want %d", n, put-got)
 		}
@@ -96,7 +96,7 @@ func TestSpoolKeepsOrderAndBytesOverRestarts(t *testing.T) {
 			s.close()
 		}
 	}
-	s := newSpool(t, dir, maxSpoolBytes)
+	s := newSpool(t, dir, MaxSpoolBytes)
 	got += len(take(t, s))
 	if put != got {
 		t.Errorf("%d put, %d taken", put, got)
@@ -140,7 +140,7 @@ func TestSpoolDropsTheOldest(t *testing.T) {
 // whole before the cut comes back, nothing else does, and it goes on.
 func TestSpoolCutAtAnyByte(t *testing.T) {
 	dir := t.TempDir()
-	s := newSpool(t, dir, maxSpoolBytes)
+	s := newSpool(t, dir, MaxSpoolBytes)
 	const n = 5
 	for i := range n {
 		if err := s.put(exportN(i), "n-1"); err != nil {
@@ -158,7 +158,7 @@ func TestSpoolCutAtAnyByte(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, filepath.Base(files[0])), whole[:cut], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s := newSpool(t, dir, maxSpoolBytes)
+		s := newSpool(t, dir, MaxSpoolBytes)
 		if err := s.put(exportN(n), "n-1"); err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +180,7 @@ func TestSpoolCutAtAnyByte(t *testing.T) {
 // behind it in the segment, and never one that was not written.
 func TestSpoolTurnedBits(t *testing.T) {
 	dir := t.TempDir()
-	s := newSpool(t, dir, maxSpoolBytes)
+	s := newSpool(t, dir, MaxSpoolBytes)
 	const n = 20
 	known := map[string]bool{}
 	for i := range n {
@@ -202,7 +202,7 @@ func TestSpoolTurnedBits(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, filepath.Base(files[0])), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s := newSpool(t, dir, maxSpoolBytes)
+		s := newSpool(t, dir, MaxSpoolBytes)
 		waiting, _ := s.size()
 		got := take(t, s)
 		if len(got) != waiting || len(got) >= n || s.m.damaged.Get() == 0 {
@@ -225,7 +225,7 @@ func FuzzSpool(f *testing.F) {
 		dir := t.TempDir()
 		os.WriteFile(filepath.Join(dir, "0000000000000001.seg"), segment, 0o600)
 		os.WriteFile(filepath.Join(dir, cursorName), cursor, 0o600)
-		s, err := openSpool(dir, 1<<20, testLog2(t), newSpoolMetrics(metrics.NewSet()))
+		s, err := openSpool(dir, 1<<20, testLog(t), newSpoolMetrics(metrics.NewSet()))
 		if err != nil {
 			t.Fatalf("a damaged spool must not keep the agent from working: %v", err)
 		}
@@ -300,9 +300,9 @@ func TestAnHourAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeReceiver{t: t}
 		set := metrics.NewSet()
-		start := func() (*relay, func(kill bool)) {
-			r := newRelay(relayOptions{
-				Dir: dir, QueueBytes: maxQueueBytes, SpoolBytes: maxSpoolBytes / 10 * int64(size),
+		start := func() (*Relay, func(kill bool)) {
+			r := New(Options{
+				Dir: dir, QueueBytes: MaxQueueBytes, SpoolBytes: MaxSpoolBytes / 10 * int64(size),
 				Manager: func() (http.RoundTripper, string) { return f, "https://m" },
 				Node:    func() binnacle.NodeID { return "n-1" },
 				Failed:  func() {},
@@ -316,16 +316,16 @@ func TestAnHourAway(t *testing.T) {
 					}
 					return d
 				},
-				Metrics: set, Log: testLog2(t),
+				Metrics: set, Log: testLog(t),
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})
-			go func() { r.run(ctx); close(done) }()
+			go func() { r.Run(ctx); close(done) }()
 			return r, func(kill bool) {
 				cancel()
 				<-done
 				if !kill {
-					if err := r.flush(t.Context()); err != nil {
+					if err := r.Flush(t.Context()); err != nil {
 						t.Errorf("flush: %v", err)
 					}
 				}
@@ -408,7 +408,7 @@ func TestAnHourAway(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%d exports arrived; want exactly the %d that were made", len(got), len(want))
 		}
-		if i := r.info(); i.Dropped+i.Damaged+i.Refused != 0 {
+		if i := r.Info(); i.Dropped+i.Damaged+i.Refused != 0 {
 			t.Errorf("counted as lost: %+v", i)
 		}
 	})

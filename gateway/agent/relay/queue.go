@@ -1,4 +1,4 @@
-package agent
+package relay
 
 import (
 	"sync"
@@ -27,7 +27,7 @@ func newMemoryQueue(max int64, dropped *metrics.Counter) *memoryQueue {
 // cost is what an export takes of the bound, its bookkeeping included.
 func cost(e export) int64 { return int64(len(e.body)) + 256 }
 
-// put adds e, dropping the oldest ones if there is no room.
+// Put adds e, dropping the oldest ones if there is no room.
 func (q *memoryQueue) put(e export) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

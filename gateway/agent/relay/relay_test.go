@@ -1,4 +1,4 @@
-package agent
+package relay
 
 import (
 	"bytes"
@@ -18,16 +18,16 @@ import (
 	"github.com/binnacle-project/binnacle"
 )
 
-func testRelay(t *testing.T, max int64, manager func() (http.RoundTripper, string)) *relay {
-	return newRelay(relayOptions{
-		Dir: t.TempDir(), QueueBytes: max, SpoolBytes: maxSpoolBytes, Manager: manager,
+func testRelay(t *testing.T, max int64, manager func() (http.RoundTripper, string)) *Relay {
+	return New(Options{
+		Dir: t.TempDir(), QueueBytes: max, SpoolBytes: MaxSpoolBytes, Manager: manager,
 		Node:   func() binnacle.NodeID { return "n-1" },
 		Failed: func() {}, Pause: func(int) time.Duration { return 100 * time.Millisecond },
-		Metrics: metrics.NewSet(), Log: testLog2(t),
+		Metrics: metrics.NewSet(), Log: testLog(t),
 	})
 }
 
-func testLog2(t testing.TB) *slog.Logger {
+func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
@@ -91,7 +91,7 @@ func TestRelayKeepsOrderOverAnOutage(t *testing.T) {
 	defer srv.Close()
 	var mu sync.Mutex
 	member := false
-	r := testRelay(t, maxQueueBytes, func() (http.RoundTripper, string) {
+	r := testRelay(t, MaxQueueBytes, func() (http.RoundTripper, string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if !member {
@@ -99,14 +99,14 @@ func TestRelayKeepsOrderOverAnOutage(t *testing.T) {
 		}
 		return http.DefaultTransport, srv.URL
 	})
-	p, err := r.open(anyPort, nil)
+	p, err := r.Open(AnyPort, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
+	defer p.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { r.run(ctx); close(done) }()
+	go func() { r.Run(ctx); close(done) }()
 	defer func() { cancel(); <-done }()
 
 	var want []string
@@ -145,15 +145,15 @@ func TestRelayDropsWhatIsRefusedForGood(t *testing.T) {
 	s := newSink()
 	srv := httptest.NewServer(s)
 	defer srv.Close()
-	r := testRelay(t, maxQueueBytes, func() (http.RoundTripper, string) { return http.DefaultTransport, srv.URL })
+	r := testRelay(t, MaxQueueBytes, func() (http.RoundTripper, string) { return http.DefaultTransport, srv.URL })
 	s.answer(http.StatusBadRequest)
 	r.queue.put(export{path: "/v1/metrics", body: []byte("bad")})
-	if err := r.flush(t.Context()); err != nil {
+	if err := r.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	s.answer(0)
 	r.queue.put(export{path: "/v1/metrics", body: []byte("good")})
-	if err := r.flush(t.Context()); err != nil {
+	if err := r.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.all(); len(got) != 1 || !strings.HasSuffix(got[0], "good") {
@@ -162,12 +162,12 @@ func TestRelayDropsWhatIsRefusedForGood(t *testing.T) {
 }
 
 func TestRelayBounds(t *testing.T) {
-	r := testRelay(t, maxQueueBytes, nil)
-	p, err := r.open(anyPort, nil)
+	r := testRelay(t, MaxQueueBytes, nil)
+	p, err := r.Open(AnyPort, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
+	defer p.Close()
 	f := func(method, path string, body io.Reader, want int) {
 		t.Helper()
 		req, err := http.NewRequest(method, p.URL+path, body)

@@ -1,14 +1,10 @@
-package agent
+package relay
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"sync"
 	"time"
-
-	"github.com/binnacle-project/binnacle"
 )
 
 // How a backlog follows when the manager is back.
@@ -75,8 +71,8 @@ type delivery struct {
 	noDisk   bool // told already that the spool does not take anything
 }
 
-// run sends what waits until ctx ends. What waits then is for flush.
-func (r *relay) run(ctx context.Context) {
+// Run sends what waits until ctx ends. What waits then is for flush.
+func (r *Relay) Run(ctx context.Context) {
 	r.spool.open(r.Log)
 	d := delivery{member: true}
 	for ctx.Err() == nil {
@@ -133,7 +129,7 @@ func waitUntil(ctx context.Context, until time.Time, more <-chan struct{}) {
 
 // account sends e and notes how it went. It reports whether e is done with:
 // delivered, or refused for good.
-func (r *relay) account(ctx context.Context, d *delivery, e export, backlog bool) bool {
+func (r *Relay) account(ctx context.Context, d *delivery, e export, backlog bool) bool {
 	wait, err := r.send(ctx, e)
 	var lost *lostExport
 	switch {
@@ -165,7 +161,7 @@ func (r *relay) account(ctx context.Context, d *delivery, e export, backlog bool
 }
 
 // keep moves e to the spool and reports whether it is there.
-func (r *relay) keep(e export, d *delivery) bool {
+func (r *Relay) keep(e export, d *delivery) bool {
 	err := r.spool.put(e, r.Node())
 	if err == nil {
 		return true
@@ -177,10 +173,10 @@ func (r *relay) keep(e export, d *delivery) bool {
 	return false
 }
 
-// flush is for the end, after run: it sends what came in, each once, until one
+// Flush is for the end, after run: it sends what came in, each once, until one
 // fails or ctx ends; what is left then goes to the spool, for the next run. An
 // error says what is lost.
-func (r *relay) flush(ctx context.Context) error {
+func (r *Relay) Flush(ctx context.Context) error {
 	defer r.spool.close()
 	var sendErr error
 	for {
@@ -210,88 +206,5 @@ func (r *relay) flush(ctx context.Context) error {
 			return fmt.Errorf("%d exports: %w", n, errors.Join(sendErr, err))
 		}
 		r.queue.done(id)
-	}
-}
-
-// errNoSpool is returned where there is none.
-var errNoSpool = errors.New("there is no telemetry spool")
-
-// spoolBox is the spool of a relay, which may be off, and is opened late: it
-// verifies all that it holds, and nothing waits for that.
-type spoolBox struct {
-	dir string
-	max int64 // negative: off
-	m   *spoolMetrics
-
-	mu sync.Mutex // guards s
-	s  *spool
-}
-
-// open opens the spool. A failure is told; telemetry then waits in memory only.
-func (b *spoolBox) open(log *slog.Logger) {
-	if b.max < 0 {
-		return
-	}
-	s, err := openSpool(b.dir, b.max, log, b.m)
-	if err != nil {
-		log.Error("telemetry will wait in memory only while the manager is away", "err", err)
-		return
-	}
-	if n, bytes := s.size(); n > 0 {
-		log.Info("telemetry of an earlier time waits in the spool", "exports", n, "bytes", bytes)
-	}
-	b.mu.Lock()
-	b.s = s
-	b.mu.Unlock()
-}
-
-func (b *spoolBox) get() *spool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.s
-}
-
-func (b *spoolBox) oldest() (spooled, bool) {
-	if s := b.get(); s != nil {
-		return s.oldest()
-	}
-	return spooled{}, false
-}
-
-func (b *spoolBox) put(e export, node binnacle.NodeID) error {
-	if s := b.get(); s != nil {
-		return s.put(e, node)
-	}
-	return errNoSpool
-}
-
-func (b *spoolBox) done(e spooled) {
-	if s := b.get(); s != nil {
-		s.done(e)
-	}
-}
-
-func (b *spoolBox) size() (exports int, bytes int64) {
-	if s := b.get(); s != nil {
-		return s.size()
-	}
-	return 0, 0
-}
-
-func (b *spoolBox) syncIfDue(now time.Time) time.Time {
-	if s := b.get(); s != nil {
-		return s.syncIfDue(now)
-	}
-	return time.Time{}
-}
-
-// close ends the spool; what waits stays on disk.
-func (b *spoolBox) close() {
-	b.mu.Lock()
-	s := b.s
-	b.s = nil
-	b.mu.Unlock()
-	if s != nil {
-		s.close()
 	}
 }

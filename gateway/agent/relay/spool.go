@@ -1,4 +1,4 @@
-package agent
+package relay
 
 import (
 	"encoding/binary"
@@ -113,7 +113,7 @@ func (s *spool) removeFile(g *segment) {
 	}
 }
 
-// put appends e, dropping the oldest segments if there is no room. An error
+// Put appends e, dropping the oldest segments if there is no room. An error
 // means that e is not kept.
 func (s *spool) put(e export, node binnacle.NodeID) error {
 	b := make([]byte, recordHead, recordHead+256+len(e.body))
@@ -243,7 +243,7 @@ func (s *spool) syncLocked() {
 	s.dirty = false
 }
 
-// close syncs and closes the files. What waits stays for the next run.
+// Close syncs and closes the files. What waits stays for the next run.
 func (s *spool) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
