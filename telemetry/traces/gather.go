@@ -1,23 +1,24 @@
 package traces
 
-import (
-	"encoding/binary"
-	"time"
-)
+import "time"
 
 // A block that a slow stream has filled in half a second is small: dear in bytes for
 // each span, and one more for each search to read. So it goes to disk as a part, which
-// is a block without an index that waits in hour 0, and its spans stay in memory, in
+// is a block without an index, and its spans stay in memory, in
 // the one block that all parts are gathered in. That is written, with its index, in
 // place of them, once it is large or old.
 const (
-	// mergeSpans is the number of spans from which a block is not small.
+	// mergeSpans and mergeBytes are the spans or the bytes of memory from which a block is
+	// not small.
 	mergeSpans = 4 << 10
+	mergeBytes = maxBlockBytes / 4
 	// gatherFor bounds the time that spans are gathered. It bounds nothing but what a
 	// start has to read, since they are durable and found all the while: ten minutes
 	// of eight spans a second make a block of more than mergeSpans.
 	gatherFor = 10 * time.Minute
 )
+
+func (b *block) small() bool { return len(b.spans) < mergeSpans && b.size() < mergeBytes }
 
 // gathering is what parts are gathered in. Its owner guards it.
 type gathering struct {
@@ -82,9 +83,8 @@ func (s *Store) turnGatheringLocked() {
 // process killed. Those of hours before wait to be written, and go when their hour does.
 func (s *Store) restoreParts() error {
 	s.gathering, s.sealing = newGathering(&block{}), nil
-	return s.restore(kindPart, 8, func(number []byte, b *block) {
-		s.nextPart = max(s.nextPart, binary.BigEndian.Uint32(number)+1)
-		hour := partition(binary.BigEndian.Uint32(number[4:]))
-		s.gatherLocked([]part{{b, partKey(s.nextPart-1, hour), hour}})
+	return s.restore(kindPart, func(hour partition, seq uint32, b *block) {
+		s.nextPart = max(s.nextPart, seq+1)
+		s.gatherLocked([]part{{b, seqKey(hour, kindPart, seq), hour}})
 	})
 }

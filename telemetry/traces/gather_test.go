@@ -2,6 +2,7 @@ package traces
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func stored(t *testing.T, s *Store) int {
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
-		if p, k, _, err := parseKey(it.Key()); err == nil && p != undecidedHour && k == kindBlock {
+		if _, k, _, err := parseKey(it.Key()); err == nil && k == kindBlock {
 			v, err := it.ValueAndErr()
 			if err != nil {
 				t.Fatal(err)
@@ -189,6 +190,31 @@ func TestGatheredGoWithTheirHour(t *testing.T) {
 	}
 }
 
+// TestHourOfParts: an hour that has nothing but parts is none to search or to drop, and
+// knows the times of its spans once they are merged.
+func TestHourOfParts(t *testing.T) {
+	fs, now := vfs.NewMem(), base
+	s := openStore(t, fs, &now)
+	write(t, s, make1(spec{service: "a", name: "b", trace: 1, id: 1, at: time.Second}))
+	reopen := func() {
+		t.Helper()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openStore(t, fs, &now)
+	}
+	reopen()
+	if hours := s.parts.newestFirst(0, math.MaxUint64); len(hours) != 0 {
+		t.Errorf("hours with a part only: %v; want none", hours)
+	}
+	merge(t, s)
+	reopen()
+	at := uint64(base.Add(time.Second).UnixNano())
+	if b := s.parts.m[partitionOf(base)]; b != (bounds{at, at}) {
+		t.Errorf("bounds of the hour: %v; want %d", b, at)
+	}
+}
+
 // TestGatheringIsBounded: flushes of just under mergeSpans.
 func TestGatheringIsBounded(t *testing.T) {
 	s, _ := newStore(t)
@@ -217,7 +243,7 @@ func TestDamagedPart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.db.Set(partKey(1, partitionOf(now)), []byte("nonsense"), pebble.Sync); err != nil {
+	if err := s.db.Set(seqKey(partitionOf(now), kindPart, 1), []byte("nonsense"), pebble.Sync); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second start finds nothing to complain about

@@ -21,17 +21,13 @@ import (
 //	  't' trace hash:8     -> seq:4 seq:4 … (merged by concatenation)
 //	  'o' kind service name -> nothing
 //	  'm'                  -> earliest and latest start:8 8
+//	  'u' seq:4            -> block that waits for the verdict of sampling
+//	  'p' seq:4            -> small block that waits for others to be merged with
 //
-// Blocks that wait for the verdict of sampling stand in hour 0, 1970, which no
-// span comes in:
-//
-//	'u' seq:4            -> block
-//
-// There, too, stand small blocks that wait for others to be merged with:
-//
-//	'p' seq:4 hour:4     -> block, which came in that hour
-//
-// All numbers are big endian. seq numbers the blocks of the store, rising.
+// All numbers are big endian. seq numbers the blocks of the store, rising, and each kind of
+// those that wait. They stand in the hour in which they came, not in a place of their own:
+// files of the store that have a place of their own and this hour reach over all hours
+// between, and compactions rewrite those.
 const (
 	kindBlock     = 'b'
 	kindDurations = 'd'
@@ -44,9 +40,6 @@ const (
 	kindUndecided = 'u'
 	kindAfterAll  = 0xff
 )
-
-// undecidedHour is the partition of blocks that wait for a verdict or to be merged.
-const undecidedHour partition = 0
 
 // partition is an hour since 1970.
 type partition uint32
@@ -61,10 +54,6 @@ func seqKey(p partition, kind byte, seq uint32) []byte {
 
 func indexKey(p partition, page byte, seq uint32) []byte {
 	return binary.BigEndian.AppendUint32(append(key(p, kindIndex), page), seq)
-}
-
-func partKey(seq uint32, hour partition) []byte {
-	return binary.BigEndian.AppendUint32(seqKey(undecidedHour, kindPart, seq), uint32(hour))
 }
 
 func traceKey(p partition, hash uint64) []byte {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -35,17 +36,23 @@ func (s *Store) load() error {
 	if err := errors.Join(s.restoreUndecided(), s.restoreParts()); err != nil {
 		return err
 	}
+	return s.eachPartition(s.loadPartition)
+}
+
+// eachPartition calls f with every hour on disk, the oldest first, and an iterator that
+// it may move.
+func (s *Store) eachPartition(f func(*pebble.Iterator, partition) error) error {
 	it, err := s.db.NewIter(nil)
 	if err != nil {
 		return err
 	}
 	defer it.Close()
-	for ok := it.SeekGE(key(undecidedHour+1, 0)); ok; {
+	for ok := it.First(); ok; {
 		p, _, _, err := parseKey(it.Key())
 		if err != nil {
 			return err
 		}
-		if err := s.loadPartition(it, p); err != nil {
+		if err := f(it, p); err != nil {
 			return err
 		}
 		ok = it.SeekGE(key(p+1, 0))
@@ -53,7 +60,46 @@ func (s *Store) load() error {
 	return it.Error()
 }
 
+// restore reads the blocks of a kind that wait, hour by hour. One that cannot be read is
+// given up.
+func (s *Store) restore(kind byte, found func(hour partition, seq uint32, b *block)) error {
+	var bad [][]byte
+	err := s.eachPartition(func(it *pebble.Iterator, p partition) error {
+		for ok := it.SeekGE(key(p, kind)); ok; ok = it.Next() {
+			kp, k, rest, err := parseKey(it.Key())
+			if err == nil && (kp != p || k != kind) {
+				break
+			}
+			if err != nil || len(rest) != 4 {
+				return errors.Join(errBadKey, err)
+			}
+			v, err := it.ValueAndErr()
+			if err != nil {
+				return err
+			}
+			seq := binary.BigEndian.Uint32(rest)
+			b, err := decodeBlock(v)
+			if err != nil {
+				s.meters.corrupt.Inc()
+				s.log.Error("a block that waits cannot be read and is given up", "kind", string(kind), "block", seq, "hour", p.time(), "error", err)
+				bad = append(bad, slices.Clone(it.Key()))
+				continue
+			}
+			b.index()
+			found(p, seq, b)
+		}
+		return it.Error()
+	})
+	for _, k := range bad {
+		err = errors.Join(err, s.db.Delete(k, pebble.NoSync))
+	}
+	return err
+}
+
 func (s *Store) loadPartition(it *pebble.Iterator, p partition) error {
+	if !holdsSpans(it, p) {
+		return nil
+	}
 	b := bounds{0, math.MaxUint64} // where a damaged file took them with it
 	if it.SeekGE(key(p, kindBounds)) && string(it.Key()) == string(key(p, kindBounds)) {
 		v, err := it.ValueAndErr()
@@ -83,4 +129,17 @@ func (s *Store) loadPartition(it *pebble.Iterator, p partition) error {
 		}
 	}
 	return it.Error()
+}
+
+// holdsSpans reports whether an hour has more than blocks that wait.
+func holdsSpans(it *pebble.Iterator, p partition) bool {
+	for _, from := range []byte{0, kindPart + 1} { // before and between those
+		if !it.SeekGE(key(p, from)) {
+			continue
+		}
+		if kp, kind, _, err := parseKey(it.Key()); err == nil && kp == p && kind != kindPart && kind != kindUndecided {
+			return true
+		}
+	}
+	return false
 }

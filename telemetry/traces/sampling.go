@@ -1,8 +1,6 @@
 package traces
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -45,11 +43,11 @@ func (s Sampling) withDefaults() Sampling {
 	return s
 }
 
-// undecided is a block that waits: it is on disk under its number and in
-// memory, and no longer changes.
+// undecided is a block that waits: it is on disk under its key and in memory, and
+// no longer changes.
 type undecided struct {
 	*block
-	seq   uint32
+	key   []byte
 	since time.Time
 	bytes int64
 }
@@ -60,60 +58,26 @@ func (s *Store) hold(sb *sealingBlock) (u *undecided, err error) {
 	s.commits.Lock()
 	defer s.commits.Unlock()
 	defer recoverPebble(&err)
-	seq := s.nextUndecided
-	if err := s.db.Set(seqKey(undecidedHour, kindUndecided, seq), data, pebble.Sync); err != nil {
+	now := s.o.now()
+	k := seqKey(partitionOf(now), kindUndecided, s.nextUndecided)
+	if err := s.db.Set(k, data, pebble.Sync); err != nil {
 		return nil, err
 	}
 	s.nextUndecided++
-	return &undecided{sb.block, seq, s.o.now(), int64(sb.size())}, nil
+	return &undecided{sb.block, k, now, int64(sb.size())}, nil
 }
 
 // restoreUndecided reads the blocks that waited when the store was closed, or
 // its process killed. Their window begins anew.
 func (s *Store) restoreUndecided() error {
 	s.undecided, s.undecidedBytes, s.docket = nil, 0, newDocket(s.o.Sampling.Rules)
-	return s.restore(kindUndecided, 4, func(number []byte, b *block) {
-		seq := binary.BigEndian.Uint32(number)
+	return s.restore(kindUndecided, func(hour partition, seq uint32, b *block) {
 		s.nextUndecided = max(s.nextUndecided, seq+1)
 		s.docket.hear(b, 0)
-		u := &undecided{b, seq, s.o.now(), int64(b.size())}
+		u := &undecided{b, seqKey(hour, kindUndecided, seq), s.o.now(), int64(b.size())}
 		s.undecided = append(s.undecided, u)
 		s.undecidedBytes += u.bytes
 	})
-}
-
-// restore reads the blocks of a kind that wait in hour 0, each with what its key has
-// after the kind, of so many bytes. One that cannot be read is given up.
-func (s *Store) restore(kind byte, size int, found func(number []byte, b *block)) error {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: key(undecidedHour, kind), UpperBound: key(undecidedHour, kind+1)})
-	if err != nil {
-		return err
-	}
-	var bad [][]byte
-	for ok := it.First(); ok; ok = it.Next() {
-		_, _, rest, err := parseKey(it.Key())
-		if err != nil || len(rest) != size {
-			return errors.Join(errBadKey, err, it.Close())
-		}
-		v, err := it.ValueAndErr()
-		if err != nil {
-			return errors.Join(err, it.Close())
-		}
-		b, err := decodeBlock(v)
-		if err != nil {
-			s.meters.corrupt.Inc()
-			s.log.Error("a block that waits cannot be read and is given up", "kind", string(kind), "block", binary.BigEndian.Uint32(rest), "error", err)
-			bad = append(bad, slices.Clone(it.Key()))
-			continue
-		}
-		b.index()
-		found(rest, b)
-	}
-	err = errors.Join(it.Error(), it.Close())
-	for _, k := range bad {
-		err = errors.Join(err, s.db.Delete(k, pebble.NoSync))
-	}
-	return err
 }
 
 // due returns the undecided blocks whose time has come, the oldest first, and

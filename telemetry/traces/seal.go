@@ -80,14 +80,14 @@ func (b *block) traceHashes() []uint64 {
 func (s *Store) commit(blocks []*block, from []*undecided) (small []part, err error) {
 	c := commit{partition: partitionOf(s.o.now())}
 	for _, b := range blocks {
-		if len(b.spans) < mergeSpans {
+		if b.small() {
 			c.parts = append(c.parts, part{block: b})
 		} else {
 			c.blocks = append(c.blocks, b)
 		}
 	}
 	for _, u := range from {
-		c.gone = append(c.gone, seqKey(undecidedHour, kindUndecided, u.seq))
+		c.gone = append(c.gone, u.key)
 	}
 	return c.parts, s.write(&c)
 }
@@ -131,7 +131,7 @@ func (s *Store) write(c *commit) (err error) {
 		}
 	}
 	for i, data := range small {
-		k := partKey(s.nextPart+uint32(i), p)
+		k := seqKey(p, kindPart, s.nextPart+uint32(i))
 		c.parts[i].key, c.parts[i].hour = k, p
 		if err := batch.Set(k, data, nil); err != nil {
 			return err
