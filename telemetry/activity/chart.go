@@ -16,7 +16,6 @@ type chart struct {
 	// live export interval, and a step for the way.
 	delay int64
 	turn  uint64 // who gets the remainders, so that no step is favored
-	part  dense  // work space
 }
 
 // chartSteps is enough for the longest delay and for what comes late.
@@ -29,7 +28,7 @@ const maxDelay = 12
 type chartStep struct {
 	end int64 // Unix s
 	n   [binnacle.NumOutcomes]uint64
-	h   []byte
+	h   dense
 }
 
 // unit is the grain in which an increase is spread: an export rarely begins
@@ -51,16 +50,14 @@ func (c *chart) book(b *booking, from, to, now int64) {
 		next := min(step*perStep, u1)
 		s := &c.steps[step%chartSteps]
 		if end := step * fineStep; s.end < end {
-			*s = chartStep{end: end, h: s.h[:0]}
+			s.end, s.n = end, [binnacle.NumOutcomes]uint64{}
+			s.h.reset()
 		}
 		lo, hi := uint64(u-u0), uint64(next-u0)
 		for o, n := range b.n {
 			s.n[o] += by.to(n, lo, hi)
 		}
-		c.part.reset()
-		c.part.addPacked(s.h)
-		b.h.part(&c.part, by, lo, hi)
-		s.h = c.part.pack(s.h[:0])
+		b.h.part(&s.h, by, lo, hi)
 		u = next
 	}
 }

@@ -48,6 +48,17 @@ func (d *dense) addCounts(c *counts) {
 	d.lo, d.hi = min(d.lo, p), max(d.hi, p+len(c.n)-1)
 }
 
+func (d *dense) addDense(o *dense) {
+	d.zero += o.zero
+	if o.lo > o.hi {
+		return
+	}
+	for p := o.lo; p <= o.hi; p++ {
+		d.n[p] += o.n[p]
+	}
+	d.lo, d.hi = min(d.lo, o.lo), max(d.hi, o.hi)
+}
+
 // list appends the buckets that are filled, in order.
 func (d *dense) list(to []bucket) []bucket {
 	for p := d.lo; p <= d.hi; p++ {
@@ -104,15 +115,30 @@ func (d *dense) quantiles(qs, out []float64) {
 //	for each filled bucket: uvarint gap from the one before (from minIndex for
 //	the first, so that a gap of 0 is the next bucket), uvarint count
 func (d *dense) pack(b []byte) []byte {
-	b = binary.AppendUvarint(b, d.zero)
-	last := -1
-	for p := d.lo; p <= d.hi; p++ {
-		if d.n[p] == 0 {
+	if d.lo > d.hi {
+		return binary.AppendUvarint(b, d.zero)
+	}
+	return pack(b, d.zero, d.lo, d.n[d.lo:d.hi+1])
+}
+
+// pack is the same of c, which must be at scale.
+func (c *counts) pack(b []byte) []byte { return pack(b, c.zero, c.base-minIndex, c.n) }
+
+// pack packs counts whose first is at position p.
+func pack(b []byte, zero uint64, p int, n []uint64) []byte {
+	b = binary.AppendUvarint(b, zero)
+	next := 0
+	for j, c := range n {
+		if c == 0 {
 			continue
 		}
-		b = binary.AppendUvarint(b, uint64(p-last-1))
-		b = binary.AppendUvarint(b, d.n[p])
-		last = p
+		if gap := p + j - next; gap < 0x80 && c < 0x80 { // the usual case
+			b = append(b, byte(gap), byte(c))
+		} else {
+			b = binary.AppendUvarint(b, uint64(gap))
+			b = binary.AppendUvarint(b, c)
+		}
+		next = p + j + 1
 	}
 	return b
 }

@@ -66,6 +66,7 @@ type key struct {
 	windows  [numWindows]shown
 	open     openSlot
 	rings    [numTiers]ring
+	carried  [numTiers - 1]int32 // up to which slot the next tier has them, too
 }
 
 // shown is what is shown of a window, and how long it is good: for the aligned
@@ -172,8 +173,14 @@ func (k *key) sum(w, now int64, ws *work) (s sum, some bool) {
 	ws.sum.reset()
 	s = sum{h: &ws.sum, oldest: math.MaxInt64, ahead: math.MaxInt64}
 	parts, _ := cut(now, w)
-	for tier := range topTier(w) + 1 {
-		s.add(k.rings[tier], tier, parts[tier])
+	top := topTier(w)
+	begin := int64(parts[top].from) * tiers[top].step
+	for tier := range top + 1 {
+		p := parts[tier]
+		if tier < top { // coarser tiers lack what was not carried yet
+			p.from = min(p.from, max(k.carried[tier], int32(begin/tiers[tier].step)))
+		}
+		s.add(k.rings[tier], tier, p)
 		s.addOpen(&k.open, tier, parts[tier])
 	}
 	return s, true

@@ -152,7 +152,7 @@ func (a *Aggregator) Step() (*api.Activity, time.Time) {
 	s := sum{h: &ws.sum}
 	if step := &a.chart.steps[end/fineStep%chartSteps]; step.end == end {
 		s.n = step.n
-		s.h.addPacked(step.h)
+		s.h.addDense(&step.h)
 	}
 	var show shown
 	s.show(&show, ws)

@@ -49,22 +49,22 @@ func (r ring) first(n *[binnacle.NumOutcomes]uint64) (packed []byte) {
 	return b
 }
 
-// appendSlot appends the slot at with the requests n and the latency d.
-func (r ring) appendSlot(at int32, n *[binnacle.NumOutcomes]uint64, d *dense) ring {
+// appendSlot appends the slot at with the requests n and the packed latency.
+func (r ring) appendSlot(at int32, n *[binnacle.NumOutcomes]uint64, packed []byte) ring {
 	begin := len(r)
 	b := binary.LittleEndian.AppendUint32(r, uint32(at))
 	b = append(b, 0, 0)
 	for _, v := range n {
 		b = binary.AppendUvarint(b, v)
 	}
-	b = d.pack(b)
+	b = append(b, packed...)
 	binary.LittleEndian.PutUint16(b[begin+4:], uint16(len(b)-begin-slotHead))
 	return b
 }
 
-// book adds b to slot at. It drops slots older than oldest, and adds nothing to
-// one that is.
-func (r *ring) book(at, oldest int32, b *openSlot, work *dense) {
+// put adds the requests n and the packed latency to slot at, and drops slots older
+// than oldest.
+func (r *ring) put(at, oldest int32, n *[binnacle.NumOutcomes]uint64, packed []byte, ws *space) {
 	s := *r
 	drop := 0
 	for drop < len(s) && s[drop:].at() < oldest {
@@ -73,26 +73,24 @@ func (r *ring) book(at, oldest int32, b *openSlot, work *dense) {
 	if drop > 0 {
 		s = s[:copy(s, s[drop:])]
 	}
-	*r = s
-	if at < oldest {
-		return
-	}
 	i := 0
 	for i < len(s) && s[i:].at() < at {
 		i += s[i:].end()
 	}
-	n, rest := b.n, i
-	work.reset()
-	if i < len(s) && s[i:].at() == at {
-		work.addPacked(s[i:].first(&n))
-		rest += s[i:].end()
+	if i == len(s) { // the usual case
+		*r = s.appendSlot(at, n, packed)
+		return
 	}
-	work.addCounts(&b.h)
-	var younger ring
-	if rest < len(s) { // it came late
-		younger = append(younger, s[rest:]...)
+	all, rest := *n, i
+	if s[i:].at() == at {
+		ws.sum.reset()
+		ws.sum.addPacked(s[i:].first(&all))
+		ws.sum.addPacked(packed)
+		ws.merged = ws.sum.pack(ws.merged[:0])
+		packed, rest = ws.merged, rest+s[i:].end()
 	}
-	*r = append(s[:i].appendSlot(at, &n, work), younger...)
+	younger := append(ring(nil), s[rest:]...)
+	*r = append(s[:i].appendSlot(at, &all, packed), younger...)
 }
 
 // add adds the slots of one tier in p.
