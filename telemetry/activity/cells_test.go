@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
 	"github.com/binnacle-project/binnacle"
@@ -60,16 +61,21 @@ func TestCellsChangeNothing(t *testing.T) {
 					m := sm.Metrics().AppendEmpty()
 					m.SetName(binnacle.MetricServerDuration)
 					m.SetUnit([]string{"s", "ms"}[scope])
-					h := m.SetEmptyHistogram()
-					h.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+					exponential := seed%2 == 1
+					if exponential {
+						m.SetEmptyExponentialHistogram().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+					} else {
+						m.SetEmptyHistogram().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+					}
 					for _, i := range r.Perm(4) {
 						if r.IntN(5) == 0 {
 							continue
 						}
-						dp := h.DataPoints().AppendEmpty()
-						times(dp, start, now.Add(-time.Duration(r.IntN(2)*r.IntN(30))*time.Second))
-						dp.Attributes().PutStr("http.route", fmt.Sprint("/", i))
-						dp.Attributes().PutInt("http.response.status_code", int64(200+100*i))
+						at := now.Add(-time.Duration(r.IntN(2)*r.IntN(30)) * time.Second)
+						attributes := func(m pcommon.Map) {
+							m.PutStr("http.route", fmt.Sprint("/", i))
+							m.PutInt("http.response.status_code", int64(200+100*i))
+						}
 						key := fmt.Sprint(scope, i)
 						if counts[key] == nil {
 							counts[key] = make([]uint64, 4)
@@ -79,6 +85,21 @@ func TestCellsChangeNothing(t *testing.T) {
 							counts[key][k] += uint64(r.IntN(12))
 							n += counts[key][k]
 						}
+						if exponential { // bounds are a scale of 0 to 9, and more buckets at either end
+							dp := m.ExponentialHistogram().DataPoints().AppendEmpty()
+							times(dp, start, at)
+							attributes(dp.Attributes())
+							grown := int(counts[key][0]) / 50
+							dp.SetScale(int32(3*bounds[2] - 3 + float64(i)))
+							dp.SetZeroCount(counts[key][3])
+							dp.Positive().SetOffset(int32(-20 - grown/3))
+							dp.Positive().BucketCounts().FromRaw(append(make([]uint64, grown), counts[key][:1+r.IntN(4)]...))
+							dp.SetSum(float64(n) / 8)
+							continue
+						}
+						dp := m.Histogram().DataPoints().AppendEmpty()
+						times(dp, start, at)
+						attributes(dp.Attributes())
 						dp.ExplicitBounds().FromRaw(bounds)
 						dp.BucketCounts().FromRaw(counts[key])
 						dp.SetCount(n)

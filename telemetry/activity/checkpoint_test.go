@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/binnacle-project/binnacle"
 )
 
 // sample returns a checkpoint's bytes with something of everything.
@@ -40,6 +42,62 @@ func TestCheckpointRoundTrip(t *testing.T) {
 	}
 	if len(a.senders) != 4 || a.streams != 12 || len(a.rollups) == 0 {
 		t.Errorf("got %d senders, %d streams, %d roll-ups", len(a.senders), a.streams, len(a.rollups))
+	}
+}
+
+// TestCheckpointOfVersion1 reads the file that sampleCheckpoint's state was written
+// to by the version before roll-ups were as coarse as their senders, and goes on
+// from there.
+func TestCheckpointOfVersion1(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("testdata", "checkpoints", "version-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, Options{})
+	c, err := decodeCheckpoint(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.adopt(c)
+	at := time.Unix(1_800_000_000, 0)
+	a.in.now = func() time.Time { return at }
+	forms := []string{"exp", "explicit", "krakend", "delta"}
+	if c.at != at.UnixNano() || len(a.senders) != len(forms) || a.streams != 12 {
+		t.Fatalf("got %d senders, %d streams of %d", len(a.senders), a.streams, c.at)
+	}
+	for id, r := range a.rollups {
+		if want := uint64(5); r.cum.coarser != 0 || r.cum.count%want != 0 || r.cum.count == 0 || r.cum.count > 5*uint64(len(forms)) {
+			t.Errorf("%v: got %+v", id, r.cum)
+		}
+	}
+	// What the file knows counts once; what comes now is new.
+	for round, more := range []int{0, 3} {
+		at = at.Add(10 * time.Second)
+		for _, form := range forms {
+			n := newFakeNode("n-" + form)
+			n.form = form
+			n.start = time.Unix(1_800_000_000, 0).Add(-time.Second)
+			if form == "delta" {
+				n.serve("/a", 200, more, 0.01)
+				if more == 0 {
+					continue
+				}
+				n.start = at.Add(-10 * time.Second)
+			} else {
+				n.serve("/a", 200, 5+more, 0.01)
+				n.serve("/b", 503, 5, 1)
+				n.call("b", 81, 200, 5, 0.2)
+			}
+			feed(t, a, managed(n.id, "default", 4), n.export(at))
+			if got := a.keys.get(keyID{kind: kindNode, node: binnacle.NodeID(n.id)}).total; got != uint64(10+more) {
+				t.Errorf("round %d, %s: got a total of %d; want %d", round, form, got, 10+more)
+			}
+		}
+	}
+	// It is written in today's form.
+	c, err = decodeCheckpoint(a.encodeLocked(at.UnixNano(), nil))
+	if err != nil || len(c.senders) != len(forms) || len(c.rollups) != len(a.rollups) || len(c.keys) != len(a.keys.byID) {
+		t.Fatalf("written again: got %+v, %v", c, err)
 	}
 }
 

@@ -71,25 +71,12 @@ func (a *Aggregator) readExponential(how metric, dp *wire.Point) bool {
 		}
 		p.zero += c
 	}
-	shift := max(0, exp-scale)
-	first := offset >> shift
-	in.counts = in.counts[:0]
-	j := 0
-	for v := dp.Positive.Counts; len(v) > 0; j++ {
-		if c, v = v.Next(); c > maxCount {
-			return false
-		}
-		at := (offset+j)>>shift - first
-		for len(in.counts) <= at {
-			in.counts = append(in.counts, 0)
-		}
-		in.counts[at] += c
+	kept, first, shift := kept(exp, offset, how.factor)
+	var ok bool
+	if in.counts, ok = merged(in.counts[:0], dp.Positive.Counts, offset, shift); !ok {
+		return false
 	}
-	p.n, p.exp = in.counts, int8(min(exp, scale))
-	if how.factor != 1 && p.exp == scale {
-		// Milliseconds: 2^(-80/8) is 1/1024, so that a bucket moves by 2.4 %.
-		first -= 80
-	}
+	p.n, p.exp = in.counts, int8(kept)
 	if first < math.MinInt32 || first > math.MaxInt32-maxBuckets {
 		return false
 	}
@@ -97,6 +84,45 @@ func (a *Aggregator) readExponential(how metric, dp *wire.Point) bool {
 	in.cur = p
 	in.times(dp.Start, dp.Time)
 	return true
+}
+
+// kept says how the buckets of scale exp from offset on are kept: at which scale,
+// from where on, and by how many powers of two they are merged.
+func kept(exp, offset int, factor float64) (scaleKept, first, shift int) {
+	shift = max(0, exp-scale)
+	first = offset >> shift
+	if factor != 1 && exp >= scale {
+		// Milliseconds: 2^(-80/8) is 1/1024, so that a bucket moves by 2.4 %.
+		first -= 80
+	}
+	return min(exp, scale), first, shift
+}
+
+// merged appends the counts of buckets from offset on, 2^shift neighbors as one;
+// false is of a count that nobody means.
+func merged(to []uint64, counts wire.Varints, offset, shift int) ([]uint64, bool) {
+	var c uint64
+	if shift == 0 {
+		for v := counts; len(v) > 0; {
+			if c, v = v.Next(); c > maxCount {
+				return to, false
+			}
+			to = append(to, c)
+		}
+		return to, true
+	}
+	first, j := offset>>shift, 0
+	for v := counts; len(v) > 0; j++ {
+		if c, v = v.Next(); c > maxCount {
+			return to, false
+		}
+		at := (offset+j)>>shift - first
+		for len(to) <= at {
+			to = append(to, 0)
+		}
+		to[at] += c
+	}
+	return to, true
 }
 
 // maxBucketBytes is what maxBuckets take at most.

@@ -44,14 +44,70 @@ func (a *Aggregator) advance(how metric, st *stream, dp *wire.Point) bool {
 		}
 	}
 	in.scratch.buckets = inc.buckets[:0]
+	a.advanced(st, sum, 0, &inc)
+	return true
+}
+
+// advanceExponential is advance for an exponential stream that keeps its scale and
+// offset, as those of our own gateways do nearly always: its counts are read and
+// compared in one pass, and what is new is told as it is, bucket by bucket.
+func (a *Aggregator) advanceExponential(how metric, st *stream, dp *wire.Point) bool {
+	in := &a.in
+	if st.bounds != nil || len(st.n) == 0 || st.target == nil || st.revision != in.origin.Revision || len(dp.Negative.Counts) > 0 {
+		return false
+	}
+	exp, first, shift := kept(int(dp.Scale), int(dp.Positive.Offset), how.factor)
+	if exp != int(st.exp) || first != int(st.offset) || dp.Scale > 20 || dp.Zero < st.zero || dp.Zero > maxCount || len(dp.Positive.Counts) > maxBuckets {
+		return false
+	}
+	in.times(dp.Start, dp.Time)
+	if in.cur.t <= st.t || in.cur.start != st.start {
+		return false
+	}
+	var ok bool
+	if in.counts, ok = merged(in.counts[:0], dp.Positive.Counts, int(dp.Positive.Offset), shift); !ok || len(in.counts) < len(st.n) {
+		return false
+	}
+	for j, before := range st.n {
+		if in.counts[j] < before {
+			return false
+		}
+	}
+	for len(st.n) < len(in.counts) {
+		st.n = append(st.n, 0)
+	}
+	sum := seconds(dp.Sum, how.factor)
+	zero := dp.Zero - st.zero
+	inc := increase{count: zero, zero: zero, buckets: in.scratch.buckets[:0], sum: max(0, sum-st.sum), coarser: st.coarser()}
+	for j, c := range in.counts {
+		d := c - st.n[j]
+		switch {
+		case d == 0:
+			continue
+		case exp == scale:
+			inc.count += d
+			inc.buckets = append(inc.buckets, bucket{clampIndex(first + j), d})
+		default:
+			tellExponential(first+j, exp, d, &inc)
+		}
+		st.n[j] = c
+	}
+	in.scratch.buckets = inc.buckets[:0]
+	a.advanced(st, sum, dp.Zero, &inc)
+	return true
+}
+
+// advanced notes the point in in.cur of a stream whose counts are up to date, and
+// books what it brought.
+func (a *Aggregator) advanced(st *stream, sum float64, zero uint64, inc *increase) {
+	in := &a.in
 	from := st.t
-	st.t, st.sum = in.cur.t, sum
+	st.t, st.sum, st.zero = in.cur.t, sum, zero
 	in.newest = max(in.newest, in.cur.t)
 	a.fed(st.target)
 	if inc.count > 0 {
-		a.increase(st.target, &inc, from)
+		a.increase(st.target, inc, from)
 	}
-	return true
 }
 
 // point books in.cur, the point dp of the stream st, if that is known already.

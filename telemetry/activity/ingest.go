@@ -121,11 +121,11 @@ func (a *Aggregator) senderOf(attrs wire.Attrs, service string) *sender {
 
 // metric takes the points of one histogram.
 func (a *Aggregator) metric(how metric, m *wire.Metric) {
-	read := a.readExplicit
+	read, advance := a.readExplicit, a.advance
 	switch m.Type {
 	case wire.Histogram:
 	case wire.Exponential:
-		read = a.readExponential
+		read, advance = a.readExponential, a.advanceExponential
 	default:
 		a.self.malformed.Inc()
 		return
@@ -137,7 +137,7 @@ func (a *Aggregator) metric(how metric, m *wire.Metric) {
 		switch {
 		case dp.NoValue:
 			a.self.points.Dec()
-		case st != nil && m.Type == wire.Histogram && m.Temporality != wire.Delta && a.advance(how, st, dp):
+		case st != nil && m.Temporality != wire.Delta && advance(how, st, dp):
 		case read(how, dp):
 			a.point(how, m, dp, st)
 		default:
