@@ -15,8 +15,9 @@ import (
 // bounds are the upper bounds of explicit buckets. They are shared by all series
 // that have them, and by stored samples, and never change.
 type bounds struct {
-	raw   string    // as sent
-	upper []float64 // rising, without a last +Inf, which says nothing
+	raw   string          // as sent
+	upper []float64       // rising, without a last +Inf, which says nothing
+	les   func() []string // the le values of classic buckets, +Inf last; made when first asked for
 }
 
 // newBounds reads bounds as sent.
@@ -36,6 +37,13 @@ func newBounds(sent wire.Fixed64s) (*bounds, error) {
 		}
 		b.upper = append(b.upper, v)
 	}
+	b.les = sync.OnceValue(func() []string {
+		les := make([]string, 0, len(b.upper)+1)
+		for _, v := range b.upper {
+			les = append(les, formatBound(v))
+		}
+		return append(les, "+Inf")
+	})
 	return b, nil
 }
 

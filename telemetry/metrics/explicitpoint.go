@@ -3,6 +3,7 @@ package metrics
 import (
 	"math"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/binnacle-project/binnacle/otlp/wire"
@@ -97,26 +98,30 @@ func (w *writer) classicSeries(res *resource, fam *family, p *point, attrs wire.
 	if len(p.shape.classic) > 0 && p.shape.bounds == w.explicit.bounds {
 		return nil
 	}
-	bounds := w.explicit.bounds.upper
-	list := make([]*Series, 0, len(bounds)+3)
-	add := func(suffix string, extra ...label) error {
-		s, err := w.series(&Series{}, res, fam, fam.name+suffix, attrs, extra...)
+	bounds := w.explicit.bounds
+	n := len(bounds.les())
+	list, room := make([]*Series, 0, 2+n), make([]Series, 2+n) // one piece of memory: they come and go together
+	add := func(lbls labels.Labels, err error) error {
+		if err != nil {
+			return err
+		}
+		s, err := w.s.table.intern(&room[len(list)], lbls, res.owner)
 		list = append(list, s)
 		return err
 	}
-	if err := add("_count"); err != nil {
-		return err
-	}
-	if err := add("_sum"); err != nil {
-		return err
-	}
-	for _, b := range bounds {
-		if err := add("_bucket", label{leLabel, formatBound(b)}); err != nil {
+	for _, suffix := range []string{"_count", "_sum"} {
+		if err := add(w.labels.series(fam.name+suffix, res.base, attrs, fam.key.kind)); err != nil {
 			return err
 		}
 	}
-	if err := add("_bucket", label{leLabel, "+Inf"}); err != nil {
+	// The buckets differ in a single value.
+	if err := add(w.labels.series(fam.name+"_bucket", res.base, attrs, fam.key.kind, label{leLabel, bounds.les()[0]})); err != nil {
 		return err
+	}
+	for _, le := range bounds.les()[1:] {
+		if err := add(w.labels.another(le)); err != nil {
+			return err
+		}
 	}
 	p.shape.classic = list
 	return nil

@@ -292,7 +292,7 @@ func BenchmarkNewSeries(b *testing.B) {
 // BenchmarkNewSeriesRatio interleaves ours and Prometheus's on payloads in which
 // every series is new, and reports the ratio of the median times of a batch:
 // plain counters, and a gateway that comes back as another process, stored
-// native on both sides and native here, classic there.
+// native or classic on both sides, and native here, classic there.
 func BenchmarkNewSeriesRatio(b *testing.B) {
 	unlimited := func(o *Options) { o.MaxSeriesPerInstance, o.MaxSeries = 1<<30, 1<<30 }
 	n := 0
@@ -323,14 +323,16 @@ func BenchmarkNewSeriesRatio(b *testing.B) {
 	for _, c := range []struct {
 		name string
 		next func() pmetric.Metrics
+		form string
 		nhcb bool
 	}{
-		{"counters", counters, true},
-		{"restart, native on both sides", restart, true},
-		{"restart, prometheus classic", restart, false},
+		{"counters", counters, Native, true},
+		{"restart, native on both sides", restart, Native, true},
+		{"restart, classic on both sides", restart, Classic, false},
+		{"restart, prometheus classic", restart, Native, false},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			ours, theirs := openStore(b, unlimited), openStore(b)
+			ours, theirs := openStore(b, unlimited, func(o *Options) { o.Histograms = c.form }), openStore(b)
 			var our, their []time.Duration
 			var m wire.Metrics
 			mine := func(body []byte) error { return ourTake(ours, node1, &m, body) }

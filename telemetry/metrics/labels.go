@@ -204,6 +204,13 @@ func (b *labelBuilder) build(name string, base []label, k kind, extra ...label) 
 	return b.inOrder(o)
 }
 
+// another returns what series did last, which had an extra label, with another value
+// of that. Between the two b was not asked for anything else.
+func (b *labelBuilder) another(value string) (labels.Labels, error) {
+	b.list[len(b.list)-2].value = value // the name stands behind it, see build
+	return b.inOrder(&b.orders[1])
+}
+
 // inOrder returns the labels of b.list, whose order is o.
 func (b *labelBuilder) inOrder(o *labelOrder) (labels.Labels, error) {
 	b.scratch.Reset()
