@@ -1,14 +1,18 @@
 package traces
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 )
 
@@ -309,6 +313,47 @@ func TestGatheredVerdicts(t *testing.T) {
 	merge(t, s)
 	if td, err := s.Trace(t.Context(), traceID(1)); err != nil || td.SpanCount() != 2 {
 		t.Errorf("merged: %v; want 2 spans", err)
+	}
+}
+
+// TestMergeThatFails: spans whose merging the disk refuses stay in answers, and are there,
+// each once, after a start.
+func TestMergeThatFails(t *testing.T) {
+	var broken atomic.Bool
+	mem, now := vfs.NewCrashableMem(), base
+	disk := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return syscall.EIO
+		}
+		return nil
+	}))
+	s, err := Open(Options{Dir: "traces", fs: disk, MinFreeBytes: -1, now: func() time.Time { return now }}) // never closed: its Pebble is stuck
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range byte(5) {
+		write(t, s, make1(spec{service: "a", name: "b", trace: i + 1, id: 1}))
+		if err := s.flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken.Store(true)
+	now = now.Add(gatherFor)
+	for range 2 {
+		if err := s.flush(); !errors.Is(err, ErrReadOnly) {
+			t.Fatalf("merge on a broken disk: %v; want ErrReadOnly", err)
+		}
+		if found, err := s.Search(t.Context(), Query{Service: "a"}); err != nil || len(found) != 5 {
+			t.Errorf("search after the merge failed: %d traces, %v; want 5", len(found), err)
+		}
+	}
+	after := openStore(t, mem.CrashClone(vfs.CrashCloneCfg{}), &now)
+	merge(t, after)
+	if n := stored(t, after); n != 5 {
+		t.Errorf("%d spans are there after a start; want 5", n)
+	}
+	if n, _ := keysOf(t, after, kindPart); n != 0 {
+		t.Errorf("%d parts are left", n)
 	}
 }
 
