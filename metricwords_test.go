@@ -160,6 +160,7 @@ var metricWords = map[string]string{
 	"binnacle_traces_gathering_spans":                  "spans of small blocks, on disk and in memory, that wait to be merged into a large one",
 	"binnacle_traces_files_quarantined_total":          "Alert: files of the trace store set aside because they were damaged",
 	"binnacle_traces_memory_spans":                     "spans that wait in memory to become a block",
+	"binnacle_traces_page_cache_bytes":                 "pages of the trace store's files that are kept in memory for searches; at most 32 MiB beside what waits to be written",
 	"binnacle_traces_partitions_dropped_total":         "partitions dropped for age or size",
 	"binnacle_traces_query_duration_seconds":           "time of one search or read of traces (a histogram in ranges, `vmrange`)",
 	"binnacle_traces_query_requests_refused_total":     "trace queries refused because --query-concurrency ran already",

@@ -1,6 +1,9 @@
 package traces
 
-import "github.com/VictoriaMetrics/metrics"
+import (
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/cockroachdb/pebble/v2"
+)
 
 // meters are the store's own metrics.
 type meters struct {
@@ -43,14 +46,18 @@ func newMeters(set *metrics.Set, s *Store) meters {
 		defer s.mu.RUnlock()
 		return float64(s.undecidedBytes)
 	})
-	set.GetOrCreateGauge("binnacle_traces_disk_bytes", func() float64 {
-		s.mu.RLock()
-		defer s.mu.RUnlock()
-		if s.closed {
-			return 0
+	ofPebble := func(f func(*pebble.Metrics) float64) func() float64 {
+		return func() float64 {
+			s.mu.RLock()
+			defer s.mu.RUnlock()
+			if s.closed {
+				return 0
+			}
+			return f(s.db.Metrics())
 		}
-		return float64(s.db.Metrics().DiskSpaceUsage())
-	})
+	}
+	set.GetOrCreateGauge("binnacle_traces_disk_bytes", ofPebble(func(m *pebble.Metrics) float64 { return float64(m.DiskSpaceUsage()) }))
+	set.GetOrCreateGauge("binnacle_traces_page_cache_bytes", ofPebble(func(m *pebble.Metrics) float64 { return float64(m.BlockCache.Size) }))
 	set.GetOrCreateGauge("binnacle_traces_read_only", func() float64 {
 		s.mu.RLock()
 		defer s.mu.RUnlock()
