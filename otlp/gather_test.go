@@ -1,13 +1,20 @@
 package otlp
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"hash/maphash"
+	"maps"
+	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 )
 
 const gatherWait = 100 * time.Millisecond
@@ -159,4 +166,82 @@ func TestGatherNothing(t *testing.T) {
 			t.Errorf("worked on %q; want %q", r.done, want)
 		}
 	})
+}
+
+// TestGatherOverHTTP sends from many connections at once. One sends garbage and one
+// leaves: neither concerns the others.
+func TestGatherOverHTTP(t *testing.T) {
+	const senders, garbage, leaves = 60, 58, 59
+	r := newRig(t, Options{Gather: 400 * time.Millisecond}, anyone)
+	want := map[string]bool{}
+	var waited atomic.Int64
+	var wg sync.WaitGroup
+	for n := range senders {
+		id := fmt.Sprint("sender-", n)
+		body, err := pmetricotlp.NewExportRequestFromMetrics(sampleMetrics("service.name", "s", "service.instance.id", id)).MarshalProto()
+		if err != nil {
+			t.Fatal(err)
+		}
+		status := http.StatusOK
+		ctx := t.Context()
+		switch n {
+		case garbage:
+			body, status = []byte("garbage"), http.StatusBadRequest
+		case leaves:
+			status = 0
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+			defer cancel()
+		default:
+			want[id] = true
+		}
+		send := func() {
+			client := &http.Client{Transport: &http.Transport{}}
+			defer client.CloseIdleConnections()
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.http+"/v1/metrics", bytes.NewReader(body))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			req.Header.Set("Content-Type", mediaProto)
+			begin := time.Now()
+			resp, err := client.Do(req)
+			if err != nil {
+				if status != 0 {
+					t.Error(err)
+				}
+				return
+			}
+			resp.Body.Close()
+			if resp.StatusCode != status && status != 0 {
+				t.Errorf("%s: status %d; want %d", id, resp.StatusCode, status)
+			}
+			if time.Since(begin) > r.o.Gather/2 {
+				waited.Add(1)
+			}
+		}
+		if n < len(r.gather.recent) {
+			send() // so many that the others wait
+		} else {
+			wg.Go(send)
+		}
+	}
+	wg.Wait()
+	got := map[string]bool{}
+	r.sink.mu.Lock()
+	defer r.sink.mu.Unlock()
+	for _, md := range r.sink.metrics {
+		id, _ := md.ResourceMetrics().At(0).Resource().Attributes().Get("service.instance.id")
+		if got[id.Str()] {
+			t.Errorf("%s is stored twice", id.Str())
+		}
+		got[id.Str()] = true
+	}
+	delete(got, fmt.Sprint("sender-", leaves)) // stored or not
+	if !maps.Equal(got, want) {
+		t.Errorf("stored are those of %d senders; want %d", len(got), len(want))
+	}
+	if waited.Load() < senders/2 {
+		t.Errorf("%d of %d requests waited", waited.Load(), senders)
+	}
 }
