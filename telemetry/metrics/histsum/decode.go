@@ -12,7 +12,7 @@ import (
 )
 
 // decoder reads the TSDB's chunks of histograms into rows. The format is that of
-// chunkenc.HistogramChunk, whose own iterator takes about three times as long: it
+// chunkenc.HistogramChunk, whose own iterator takes about four times as long: it
 // asks for each bit, and has the whole histogram ready after each sample. The
 // fuzz test holds both against each other.
 //
@@ -29,7 +29,7 @@ type decoder struct {
 	// Of each stored bucket: its difference to the one before it, and what that
 	// changed by with the last sample.
 	diff, change []int64
-	turns        []int64   // of one sample
+	turns        []byte    // of one sample, see read1
 	place        []int32   // of each stored bucket in a row
 	first        int32     // number of the row's first bucket
 	width        int       // of a row
@@ -200,9 +200,6 @@ func (d *decoder) read(chunk []byte, r *rows, mint, maxt int64, buckets bool, ce
 	for i := range n {
 		if i == 0 {
 			t, count, zero, sum = d.int(), d.uint(), d.uint(), d.take(64)
-			for j := range d.diff {
-				d.diff[j] = d.int()
-			}
 		} else {
 			tDelta += d.int()
 			t += tDelta
@@ -211,18 +208,33 @@ func (d *decoder) read(chunk []byte, r *rows, mint, maxt int64, buckets bool, ce
 			zeroDelta += d.int()
 			zero = uint64(int64(zero) + zeroDelta)
 			sum ^= d.xor(&leading, &trailing)
-			if !value.IsStaleNaN(math.Float64frombits(sum)) {
-				d.buckets()
+		}
+		stale := value.IsStaleNaN(math.Float64frombits(sum))
+		wanted := !stale && t >= mint && t <= maxt
+		var row []float64
+		if wanted && buckets {
+			if len(r.all) > cells {
+				return false, errIrregular
 			}
+			row = r.grow(d.width)
+		}
+		if i == 0 {
+			for j := range d.diff {
+				d.diff[j] = d.int()
+			}
+			err = d.row(row)
+		} else if !stale {
+			d.read1()
+			err = d.advance(row)
 		}
 		switch {
-		case d.at > d.limit:
+		case d.at > d.limit || err != nil:
 			return false, errIrregular
-		case t < mint || value.IsStaleNaN(math.Float64frombits(sum)):
-			continue
-		case t > maxt:
+		case t > maxt && !stale:
 			return false, nil
-		case len(r.t) > 0 && (schema != r.schema || !slices.Equal(d.bounds, r.bounds)) || len(r.all) > cells:
+		case !wanted:
+			continue
+		case len(r.t) > 0 && (schema != r.schema || !slices.Equal(d.bounds, r.bounds)):
 			return false, errIrregular
 		}
 		if last = len(r.t); last == 0 {
@@ -232,95 +244,135 @@ func (d *decoder) read(chunk []byte, r *rows, mint, maxt int64, buckets bool, ce
 		r.count, r.sum, r.zero = append(r.count, float64(count)), append(r.sum, math.Float64frombits(sum)), append(r.zero, float64(zero))
 		reset := false
 		if i == 0 && d.hasBefore { // within a chunk there is none
-			if d.scratch, err = d.row(d.scratch[:0]); err != nil {
+			d.scratch = zeroed(d.scratch, d.width)
+			if err = d.row(d.scratch); err != nil {
 				return false, err
 			}
 			reset = d.isReset(float64(count), float64(zero), d.scratch)
 		}
 		r.reset = append(r.reset, reset)
 		r.lo = append(r.lo, d.first)
-		if buckets {
-			if r.all, err = d.row(r.all); err != nil {
-				return false, err
-			}
-		}
 		r.off = append(r.off, len(r.all))
 	}
 	return true, d.keep(r, last)
 }
 
-// pair is what the next bits begin with: one number, or two, of at most
-// pairBits bits together. bits is 0 if not even one fits.
-type pair struct {
-	first, second int8
-	bits, n       uint8
-}
-
-const pairBits = 11
-
-// pairs lists them by the bits.
-var pairs = func() (all [1 << pairBits]pair) {
-	// one returns the number that so many of the bits of x begin with, and its length.
-	one := func(x uint64, left uint) (int64, uint) {
-		ones := uint(bits.LeadingZeros64(^x))
-		if ones == 0 && left > 0 {
-			return 0, 1
-		}
-		if ones > 6 {
-			return 0, 0
-		}
-		size := uint(sizes[ones])
-		if size > 6 || ones+1+size > left {
-			return 0, 0
-		}
-		return signed(x<<(ones+1)>>(64-size), size), ones + 1 + size
-	}
+// runs says what bits begin with: as many whole numbers as runBits hold, six at
+// most. The lower six bytes are the numbers, one each, then follow how many they are
+// and how many bits they take. Zero if not even one fits.
+var runs = func() (all [1 << runBits]uint64) {
 	for i := range all {
-		x := uint64(i) << (64 - pairBits)
-		v, n := one(x, pairBits)
-		if n == 0 {
-			continue
+		x, used, n := uint64(i)<<(64-runBits), uint(0), uint(0)
+		for n < 6 {
+			v, size := small(x)
+			if used+size > runBits || size > runBits {
+				break
+			}
+			all[i] |= uint64(uint8(v)) << (8 * n)
+			x <<= size
+			used += size
+			n++
 		}
-		w, m := one(x<<n, pairBits-n)
-		all[i] = pair{int8(v), int8(w), uint8(n + m), 1}
-		if m > 0 {
-			all[i].n = 2
-		}
+		all[i] |= uint64(n)<<48 | uint64(used)<<56
 	}
 	return all
 }()
 
-// buckets reads those of a sample that is not a chunk's first: how much each
-// change differs from the one before, mostly two in one step.
-func (d *decoder) buckets() {
-	n := len(d.diff)
-	if cap(d.turns) < n+1 {
-		d.turns = make([]int64, 2*n+1)
+const runBits = 11
+
+// small returns the number that x begins with and its length in bits, which
+// is more than 32 if the number is not there.
+func small(x uint64) (int64, uint) {
+	ones := uint(bits.LeadingZeros64(^x))
+	if ones > 6 {
+		return 0, 64
 	}
-	turns := d.turns[:n+1] // the second of a pair may be one too many
-	buf, at, limit := d.buf, d.at, d.limit
-	for j := 0; j < n; {
-		if at > limit {
-			break
-		}
+	size := uint(sizes[ones])
+	if ones == 0 {
+		return 0, 1
+	}
+	return signed(x<<(ones+1)>>(64-size), size), ones + 1 + size
+}
+
+// read1 reads how much each bucket's change differs from the one before, for one
+// sample that is not a chunk's first: into d.turns, mostly several in one step. What
+// is too large for that is in d.change already.
+func (d *decoder) read1() {
+	change := d.change
+	n := len(change)
+	if cap(d.turns) < n+8 {
+		d.turns = make([]byte, 2*n+8)
+	}
+	turns := d.turns[:n+8] // a run may reach behind the last
+	buf, at := d.buf, d.at
+	for j := 0; j < n && at <= d.limit; {
 		x := binary.BigEndian.Uint64(buf[at>>3:]) << (at & 7)
-		if p := &pairs[x>>(64-pairBits)]; p.bits > 0 && j+int(p.n) <= n {
-			turns[j], turns[j+1] = int64(p.first), int64(p.second)
-			at += uint(p.bits)
-			j += int(p.n)
-			continue
+		used := uint(0)
+		for used <= 57-32 && j < n {
+			run := runs[x>>(64-runBits)]
+			if k := int(run >> 48 & 0xff); k > 0 && j+k <= n {
+				binary.LittleEndian.PutUint64(turns[j:j+8], run)
+				size := uint(run >> 56)
+				j += k
+				x <<= size & 63
+				used += size
+				continue
+			}
+			v, size := small(x)
+			if size > 32 {
+				d.at = at + used
+				v = d.int()
+				at, used = d.at, 0
+				turns[j] = 0
+				change[j] += v
+				j++
+				break
+			}
+			turns[j] = 0
+			change[j] += v
+			j++
+			x <<= size
+			used += size
 		}
-		d.at = at
-		turns[j] = d.int()
-		at = d.at
-		j++
+		at += used
 	}
 	d.at = at
-	change, diff := d.change[:n], d.diff[:n]
-	for j, turn := range turns[:n] {
-		change[j] += turn
-		diff[j] += change[j]
+}
+
+// advance goes on by what read1 has read, and puts the buckets into row, which is
+// empty if nobody wants them.
+func (d *decoder) advance(row []float64) error {
+	diff := d.diff
+	change, turns := d.change[:len(diff)], d.turns[:len(diff)]
+	if len(row) != len(diff) {
+		for j, turn := range turns {
+			c := change[j] + int64(int8(turn))
+			change[j] = c
+			diff[j] += c
+		}
+		return d.row(row)
 	}
+	row = row[:len(diff)]
+	var sum, all int64
+	for j, turn := range turns {
+		c := change[j] + int64(int8(turn))
+		change[j] = c
+		c += diff[j]
+		diff[j] = c
+		sum += c
+		all |= sum
+		row[j] = float64(sum)
+	}
+	return counted(all)
+}
+
+// counted is an error if one of the counts that went into all is negative, or more
+// than a float counts.
+func counted(all int64) error {
+	if uint64(all)>>53 != 0 {
+		return errIrregular
+	}
+	return nil
 }
 
 // xor reads by which bits a sum differs from the one before.
@@ -343,41 +395,29 @@ func (d *decoder) xor(leading, trailing *uint8) uint64 {
 	return d.take(uint(n)) << *trailing
 }
 
-// row appends the buckets as they are now to dst.
-func (d *decoder) row(dst []float64) ([]float64, error) {
-	n := len(dst)
-	var sum int64
-	var all uint64
-	if d.width == len(d.diff) { // without holes
-		for _, v := range d.diff {
-			sum += v
-			all |= uint64(sum)
-			dst = append(dst, float64(sum))
-		}
-	} else {
-		for range d.width {
-			dst = append(dst, 0)
-		}
-		for j, v := range d.diff {
-			sum += v
-			all |= uint64(sum)
-			dst[n+int(d.place[j])] = float64(sum)
-		}
+// row puts the buckets as they are now into row, which is zero, and as wide as
+// they are or empty.
+func (d *decoder) row(row []float64) error {
+	if len(row) == 0 {
+		return nil
 	}
-	if all>>53 != 0 { // negative, or more than a float counts
-		return dst[:n], errIrregular
+	var sum, all int64
+	for j, v := range d.diff {
+		sum += v
+		all |= sum
+		row[d.place[j]] = float64(sum)
 	}
-	return dst, nil
+	return counted(all)
 }
 
 // keep notes the last row read, for the first of the next chunk.
-func (d *decoder) keep(r *rows, last int) (err error) {
+func (d *decoder) keep(r *rows, last int) error {
 	if last < 0 {
 		return nil
 	}
-	d.before, err = d.row(d.before[:0])
+	d.before = zeroed(d.before, d.width)
 	d.beforeFirst, d.beforeCount, d.beforeZero, d.hasBefore = d.first, r.count[last], r.zero[last], true
-	return err
+	return d.row(d.before)
 }
 
 // isReset says whether a counter began anew between the row before and one of

@@ -1,6 +1,8 @@
 package histsum
 
 import (
+	"slices"
+
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
@@ -25,6 +27,14 @@ func (r *rows) empty() {
 	r.t, r.count, r.sum, r.zero = r.t[:0], r.count[:0], r.sum[:0], r.zero[:0]
 	r.reset, r.lo, r.off, r.all = r.reset[:0], r.lo[:0], append(r.off[:0], 0), r.all[:0]
 	r.decoder.hasBefore = false
+}
+
+// grow returns room for n more buckets, zeros.
+func (r *rows) grow(n int) []float64 {
+	from := len(r.all)
+	r.all = slices.Grow(r.all, n)[:from+n]
+	clear(r.all[from:])
+	return r.all[from:]
 }
 
 // read decodes the samples from mint to maxt of a series. Without buckets the
