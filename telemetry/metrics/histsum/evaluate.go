@@ -6,10 +6,7 @@ import (
 	"math"
 	"sync"
 
-	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/value"
-	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/promql/parser/posrange"
 	"github.com/prometheus/prometheus/storage"
 )
 
@@ -112,7 +109,8 @@ type scratch struct {
 	series [][]piece
 	rows   rows
 	group  group
-	sum    histogram.FloatHistogram
+
+	quantiler quantiler
 }
 
 var scratches = sync.Pool{New: func() any { return &scratch{} }}
@@ -203,10 +201,9 @@ func (s *scratch) numbers(p part, start, every int64, out numbers) error {
 		case "histogram_sum":
 			n.v = g.sum[step] + g.sumC[step]
 		case "histogram_quantile":
-			g.histogram(step, &s.sum)
-			v, notes := promql.HistogramQuantile(p.quantile, &s.sum, "", posrange.PositionRange{})
-			if len(notes) > 0 {
-				return errIrregular // the engine knows where in the query it is
+			v, err := s.quantiler.of(p.quantile, g, step)
+			if err != nil {
+				return err
 			}
 			n.v = v
 		default:

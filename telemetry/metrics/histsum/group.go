@@ -23,6 +23,7 @@ type group struct {
 	lo, width int
 	n, c      []float64
 	diff      []float64 // of one series at one step
+	spaces    []spacing // of each step
 }
 
 func (g *group) reset(steps int) {
@@ -32,6 +33,7 @@ func (g *group) reset(steps int) {
 		*f = zeroed(*f, steps)
 	}
 	g.n, g.c = g.n[:0], g.c[:0]
+	g.spaces = zeroed(g.spaces, steps)
 }
 
 // zeroed returns n zeros, in the memory of s if there is enough.
@@ -116,20 +118,35 @@ func (g *group) add(step int, r *rows, from, to int, begin, end int64, perSecond
 			}
 		}
 	}
-	factor := extrapolation(r.t[from], r.t[to], begin, end, to-from, r.count[from], count) / perSecond
-	g.seen[step] = true
+	factor := g.spaces[step].factor(r.t[from], r.t[to], begin, end, to-from, r.count[from], count, perSecond)
+	n := g.n[step*g.width : (step+1)*g.width]
+	if len(diff) > 0 {
+		n = n[lo-g.lo:][:len(diff)]
+	}
+	if !g.seen[step] { // to zeros: nothing is lost
+		g.seen[step] = true
+		g.count[step], g.sum[step], g.zero[step] = count*factor, sum*factor, zero*factor
+		for i, d := range diff {
+			n[i] = d * factor
+		}
+		return
+	}
 	g.count[step], g.countC[step] = kahansum.Inc(count*factor, g.count[step], g.countC[step])
 	g.sum[step], g.sumC[step] = kahansum.Inc(sum*factor, g.sum[step], g.sumC[step])
 	g.zero[step], g.zeroC[step] = kahansum.Inc(zero*factor, g.zero[step], g.zeroC[step])
 	if len(diff) == 0 {
 		return
 	}
-	n := g.n[step*g.width+lo-g.lo:][:len(diff)]
 	c := g.c[step*g.width+lo-g.lo:][:len(diff)]
+	n = n[:len(diff)]
 	for i, d := range diff {
-		if d != 0 {
-			n[i], c[i] = kahansum.Inc(d*factor, n[i], c[i])
-		}
+		// As kahansum.Inc, which looks first which of the two is larger: what the
+		// sum loses is the same. All are finite.
+		x, old := float64(d*factor), n[i]
+		sum := float64(old + x)
+		part := float64(sum - old)
+		n[i] = sum
+		c[i] += float64(float64(old-float64(sum-part)) + float64(x-part))
 	}
 }
 
@@ -143,26 +160,6 @@ func (g *group) plus(diff []float64, r *rows, row int, sign float64) {
 	for i, n := range b {
 		into[i] += sign * n
 	}
-}
-
-// extrapolation is by how much an increase between samples is less than that of
-// the whole window, as PromQL guesses it: as far as to the ends of the window where
-// a sample is near enough, and never to before the counter was zero.
-func extrapolation(first, last, begin, end int64, intervals int, firstCount, increase float64) float64 {
-	toStart, toEnd := float64(first-begin)/1000, float64(end-last)/1000
-	sampled := float64(last-first) / 1000
-	average := sampled / float64(intervals)
-	threshold := average * 1.1
-	if toStart >= threshold {
-		toStart = average / 2
-	}
-	if increase > 0 && firstCount >= 0 {
-		toStart = min(toStart, sampled*(firstCount/increase))
-	}
-	if toEnd >= threshold {
-		toEnd = average / 2
-	}
-	return (sampled + toStart + toEnd) / sampled
 }
 
 // histogram puts the sum of a step into h, which is used again.

@@ -37,6 +37,7 @@ type source struct {
 	next   int
 	it     chunkenc.Iterator // is used again
 	chunks chunks.Iterator   // too
+	list   []chunkenc.Chunk  // of one series
 }
 
 // newSource lists the series by the labels that are kept.
@@ -74,6 +75,9 @@ func newSource(ctx context.Context, q storage.ChunkQuerier, p part, start, end, 
 	return s, nil
 }
 
+// plain is the type of chunks that nobody writes to.
+var plain = reflect.TypeOf(chunkenc.NewHistogramChunk())
+
 // complete is the type of the iterators over all samples of a chunk.
 var complete = reflect.TypeOf(chunkenc.NewHistogramChunk().Iterator(nil))
 
@@ -101,6 +105,7 @@ func (s *source) take(into [][]piece) (group int, series [][]piece, err error) {
 
 func (s *source) pieces(m storage.ChunkSeries, into []piece) ([]piece, error) {
 	s.chunks = m.Iterator(s.chunks)
+	s.list = s.list[:0]
 	for s.chunks.Next() {
 		meta := s.chunks.At()
 		if meta.Chunk.Encoding() != chunkenc.EncHistogram {
@@ -109,11 +114,19 @@ func (s *source) pieces(m storage.ChunkSeries, into []piece) ([]piece, error) {
 		if n := len(into); n > 0 && meta.MinTime <= into[n-1].max {
 			return into, errIrregular // the store has merged those that overlap
 		}
-		p := piece{min: meta.MinTime, max: meta.MaxTime, chunk: meta.Chunk.Bytes()}
-		if s.it = meta.Chunk.Iterator(s.it); reflect.TypeOf(s.it) != complete {
-			p.it, s.it = s.it, nil
+		into = append(into, piece{min: meta.MinTime, max: meta.MaxTime, chunk: meta.Chunk.Bytes()})
+		s.list = append(s.list, meta.Chunk)
+	}
+	// Samples of a commit under way are a series' last: before a chunk of the
+	// head of which all may be seen there are none.
+	for i := len(s.list) - 1; i >= 0; i-- {
+		if reflect.TypeOf(s.list[i]) == plain {
+			continue
 		}
-		into = append(into, p)
+		if s.it = s.list[i].Iterator(s.it); reflect.TypeOf(s.it) == complete {
+			break
+		}
+		into[len(into)-len(s.list)+i].it, s.it = s.it, nil
 	}
 	return into, s.chunks.Err()
 }
