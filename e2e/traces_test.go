@@ -146,18 +146,25 @@ func TestFullDiskOfTraces(t *testing.T) {
 	ballast := filepath.Join(dir, "ballast")
 	fill := func(leave int64) {
 		t.Helper()
-		var st syscall.Statfs_t
-		if err := syscall.Statfs(dir, &st); err != nil {
-			t.Fatal(err)
-		}
 		f, err := os.Create(ballast)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if err := syscall.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*int64(st.Bsize)-leave); err != nil {
-			t.Fatal(err)
+		for range 100 {
+			var st syscall.Statfs_t
+			if err = syscall.Statfs(dir, &st); err != nil {
+				t.Fatal(err)
+			}
+			err = syscall.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*int64(st.Bsize)-leave)
+			if err == nil {
+				return
+			}
+			if err := f.Truncate(0); err != nil { // the manager took some of it meanwhile
+				t.Fatal(err)
+			}
 		}
+		t.Fatal(err)
 	}
 	empty := func() {
 		t.Helper()
