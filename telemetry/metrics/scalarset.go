@@ -3,6 +3,7 @@ package metrics
 import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
@@ -48,7 +49,8 @@ func (s *scalarSeries) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
 type scalarIterator struct {
 	inner chunkenc.Iterator
 	part  part
-	fh    histogram.FloatHistogram // memory for reading
+	h     histogram.Histogram // memory for reading
+	fh    histogram.FloatHistogram
 	t     int64
 	v     float64
 }
@@ -63,11 +65,18 @@ func (it *scalarIterator) take(vt chunkenc.ValueType) chunkenc.ValueType {
 		if vt == chunkenc.ValFloat {
 			continue
 		}
-		var h *histogram.FloatHistogram
-		it.t, h = it.inner.AtFloatHistogram(&it.fh)
-		it.v = h.Count
-		if it.part == partSum || isStale(h) {
-			it.v = h.Sum // the marker of staleness stands there
+		var sum float64
+		if vt == chunkenc.ValHistogram { // as stored: nothing is added up
+			var h *histogram.Histogram
+			it.t, h = it.inner.AtHistogram(&it.h)
+			it.v, sum = float64(h.Count), h.Sum
+		} else {
+			var h *histogram.FloatHistogram
+			it.t, h = it.inner.AtFloatHistogram(&it.fh)
+			it.v, sum = h.Count, h.Sum
+		}
+		if it.part == partSum || value.IsStaleNaN(sum) {
+			it.v = sum // the marker of staleness stands there
 		}
 		return chunkenc.ValFloat
 	}
