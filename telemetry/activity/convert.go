@@ -133,6 +133,10 @@ func (s *spread) tell(n uint64, inc *increase) {
 		inc.zero += n
 		return
 	}
+	if !inc.spread {
+		inc.spread, inc.lo = true, int32(s.from)
+	}
+	inc.hi = int32(s.from + len(s.cum) - 1)
 	if n <= fewObservations {
 		for _, i := range s.few[n-1] {
 			inc.buckets = append(inc.buckets, bucket{int(i), 1})

@@ -76,6 +76,9 @@ func (c *cumulative) add(inc *increase) {
 	c.coarsen(inc.coarser)
 	c.count += inc.count
 	c.sum += inc.sum
+	if inc.spread { // so that a sample's layout changes once for a bucket of the sender's
+		c.cover(int(inc.lo)>>c.coarser, int(inc.hi)>>c.coarser)
+	}
 	c.counts.add(inc)
 }
 
@@ -164,55 +167,66 @@ type sample struct {
 // native returns c as a Prometheus native histogram. The zero bucket has no
 // width: what it holds took no time.
 //
-// Octaves in which like has anything are written whole, empty buckets too: each
-// costs a bit, where a bucket that fills later makes the TSDB write the chunk anew.
-// like is c, or what c grows to next, which may be coarser.
+// Octaves are written whole, and empty ones too but for a long row of them between
+// others: an empty bucket costs a bit, where one that fills later makes the TSDB
+// write the chunk anew. like is c, or what c grows to next, which may be coarser.
 func (c *cumulative) native(like *cumulative) *histogram.Histogram {
 	if c.coarser != like.coarser {
 		c, like = c.alike(like)
 	}
-	octave := like.octave()
 	mem := &sample{}
 	h := &mem.Histogram
 	h.Schema, h.Count, h.Sum, h.ZeroCount = scale-int32(like.coarser), c.count, c.sum, c.zero
-	filled := 0
-	for j := 0; j < len(like.n); j += octave {
-		if anyCount(like.n[j : j+octave]) {
-			filled += octave
-		}
-	}
-	if filled == 0 {
+	if len(like.n) == 0 {
 		return h
 	}
 	h.PositiveSpans, h.PositiveBuckets = mem.spans[:0], mem.buckets[:0]
-	if filled > len(mem.buckets) {
-		h.PositiveBuckets = make([]int64, 0, filled)
+	written := 0
+	for from := 0; from < len(like.n); {
+		to, after := like.row(from)
+		written, from = written+to-from, after
+	}
+	if written > len(mem.buckets) {
+		h.PositiveBuckets = make([]int64, 0, written)
 	}
 	var prev int64
 	next := 0 // index after the last bucket written
-	for j := 0; j < len(like.n); j += octave {
-		if !anyCount(like.n[j : j+octave]) {
-			continue
-		}
+	for from := 0; from < len(like.n); {
+		to, after := like.row(from)
 		// Prometheus numbers buckets by their upper bound, OTLP by the lower.
-		i := like.base + j + 1
-		if len(h.PositiveSpans) > 0 && i == next {
-			h.PositiveSpans[len(h.PositiveSpans)-1].Length += uint32(octave)
-		} else {
-			h.PositiveSpans = append(h.PositiveSpans, histogram.Span{Offset: int32(i - next), Length: uint32(octave)})
-		}
-		mine := j + like.base - c.base
-		for k := range octave {
+		i := like.base + from + 1
+		h.PositiveSpans = append(h.PositiveSpans, histogram.Span{Offset: int32(i - next), Length: uint32(to - from)})
+		next = i + to - from
+		for j := from + like.base - c.base; j < to+like.base-c.base; j++ {
 			var v int64
-			if mine >= 0 && mine < len(c.n) {
-				v = int64(c.n[mine+k])
+			if j >= 0 && j < len(c.n) {
+				v = int64(c.n[j])
 			}
 			h.PositiveBuckets = append(h.PositiveBuckets, v-prev)
 			prev = v
 		}
-		next = i + octave
+		from = after
 	}
 	return h
+}
+
+// shortRow is how many empty buckets in a row are written all the same.
+const shortRow = 8
+
+// row returns where the octaves from from on that are written end, and where the
+// next begin: after a row of empty ones that is longer than shortRow.
+func (c *counts) row(from int) (to, next int) {
+	octave, filled := c.octave(), -1
+	for j := from; j < len(c.n); j += octave {
+		if !anyCount(c.n[j : j+octave]) {
+			continue
+		}
+		if filled >= 0 && j-filled > shortRow {
+			return filled, j
+		}
+		filled = j + octave
+	}
+	return len(c.n), len(c.n)
 }
 
 func anyCount(n []uint64) bool {

@@ -52,4 +52,8 @@ type increase struct {
 	zero    uint64  // observations of (nearly) no time
 	buckets []bucket
 	coarser uint8 // how many steps coarser than scale the sender's buckets are
+	// lo to hi is where the sender's buckets reach, if spread is set: more of the same
+	// may fall anywhere there.
+	lo, hi int32
+	spread bool
 }
