@@ -2,11 +2,15 @@ package activity
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
+
+	"go.opentelemetry.io/collector/pdata/pmetric"
 
 	"github.com/binnacle-project/binnacle"
 )
@@ -42,6 +46,42 @@ func TestCheckpointRoundTrip(t *testing.T) {
 	}
 	if len(a.senders) != 4 || a.streams != 12 || len(a.rollups) == 0 {
 		t.Errorf("got %d senders, %d streams, %d roll-ups", len(a.senders), a.streams, len(a.rollups))
+	}
+}
+
+// TestCheckpointWithManyLayouts: those beyond the ones that are shared are in it too.
+func TestCheckpointWithManyLayouts(t *testing.T) {
+	a := open(t, Options{})
+	now := time.Unix(1_800_000_000, 0)
+	a.in.now = func() time.Time { return now }
+	const layouts = maxLayouts + 20
+	md := pmetric.NewMetrics()
+	rm := md.ResourceMetrics().AppendEmpty()
+	rm.Resource().Attributes().PutStr("service.name", "binnacle-gateway")
+	m := rm.ScopeMetrics().AppendEmpty().Metrics().AppendEmpty()
+	m.SetName(binnacle.MetricServerDuration)
+	h := m.SetEmptyHistogram()
+	h.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	for i := range layouts {
+		dp := h.DataPoints().AppendEmpty()
+		times(dp, now.Add(-time.Second), now)
+		dp.Attributes().PutStr("http.route", fmt.Sprint("/", i))
+		dp.ExplicitBounds().FromRaw([]float64{float64(i+1) / 100, 100})
+		dp.BucketCounts().FromRaw([]uint64{uint64(i), 1, 0})
+	}
+	feed(t, a, managed("n1", "default", 4), md)
+	if !a.layouts.stray {
+		t.Fatal("all layouts have a number: the test shows nothing")
+	}
+	c, err := decodeCheckpoint(a.encodeLocked(now.UnixNano(), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for hash, st := range a.senders["n1"].streams {
+		got := c.senders[0].streams[hash]
+		if !slices.Equal(got.bounds.upper, st.bounds.upper) || !slices.Equal(got.n, st.n) {
+			t.Fatalf("got %v of %v; want %v of %v", got.n, got.bounds.upper, st.n, st.bounds.upper)
+		}
 	}
 }
 

@@ -8,7 +8,10 @@ import (
 )
 
 // writer appends the parts of a checkpoint.
-type writer struct{ b []byte }
+type writer struct {
+	b      []byte
+	strays map[*bounds]uint64 // numbers of layouts that have none of their own
+}
 
 func (w *writer) uint(v uint64) { w.b = binary.AppendUvarint(w.b, v) }
 func (w *writer) int(v int64)   { w.b = binary.AppendVarint(w.b, v) }
@@ -27,23 +30,35 @@ func (w *writer) bool(v bool) {
 	}
 }
 func (w *writer) counts(n []uint64) {
-	w.uint(uint64(len(n)))
+	b := binary.AppendUvarint(slices.Grow(w.b, (len(n)+1)*binary.MaxVarintLen64), uint64(len(n)))
 	for _, c := range n {
-		w.uint(c)
+		switch { // most are of one to three bytes
+		case c < 1<<7:
+			b = append(b, byte(c))
+		case c < 1<<14:
+			b = append(b, byte(c)|0x80, byte(c>>7))
+		case c < 1<<21:
+			b = append(b, byte(c)|0x80, byte(c>>7)|0x80, byte(c>>14))
+		default:
+			b = binary.AppendUvarint(b, c)
+		}
 	}
+	w.b = b
 }
 
 // encodeLocked writes the checkpoint of the moment at (Unix ns) in b's memory.
 func (a *Aggregator) encodeLocked(at int64, b []byte) []byte {
-	w := &writer{append(b[:0], checkpointMagic...)}
+	w := &writer{b: append(b[:0], checkpointMagic...)}
 	w.int(at)
-	numbers := map[*bounds]uint64{}
-	var used []*bounds
-	for _, s := range a.senders {
-		for _, st := range s.streams {
-			if st.bounds != nil && numbers[st.bounds] == 0 {
-				used = append(used, st.bounds)
-				numbers[st.bounds] = uint64(len(used))
+	used := slices.Clip(a.layouts.numbered)
+	if a.layouts.stray {
+		w.strays = map[*bounds]uint64{}
+		for _, s := range a.senders {
+			for _, st := range s.streams {
+				if st.bounds != nil && st.bounds.number == 0 && w.strays[st.bounds] == 0 {
+					used = append(used, st.bounds)
+					w.strays[st.bounds] = uint64(len(used))
+				}
 			}
 		}
 	}
@@ -56,7 +71,7 @@ func (a *Aggregator) encodeLocked(at int64, b []byte) []byte {
 	}
 	w.uint(uint64(len(a.senders)))
 	for _, s := range a.senders {
-		w.sender(s, numbers)
+		w.sender(s)
 	}
 	w.uint(uint64(len(a.keys.byID)))
 	for id, k := range a.keys.byID {
@@ -95,7 +110,18 @@ func (a *Aggregator) encodeLocked(at int64, b []byte) []byte {
 	return binary.LittleEndian.AppendUint32(w.b, crc32.Checksum(w.b, castagnoli))
 }
 
-func (w *writer) sender(s *sender, layouts map[*bounds]uint64) {
+// layout returns the number of a layout, 0 for none.
+func (w *writer) layout(b *bounds) uint64 {
+	switch {
+	case b == nil:
+		return 0
+	case b.number > 0:
+		return b.number
+	}
+	return w.strays[b]
+}
+
+func (w *writer) sender(s *sender) {
 	w.str(string(s.id))
 	w.bool(s.managed)
 	w.str(string(s.group))
@@ -119,7 +145,7 @@ func (w *writer) sender(s *sender, layouts map[*bounds]uint64) {
 		w.int(st.t)
 		w.float(st.sum)
 		w.uint(st.zero)
-		w.uint(layouts[st.bounds]) // 0 for exponential
+		w.uint(w.layout(st.bounds)) // 0 for exponential
 		if st.bounds == nil {
 			w.int(int64(st.exp))
 			w.int(int64(st.offset))

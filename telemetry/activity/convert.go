@@ -22,6 +22,7 @@ const maxBounds = 400
 type bounds struct {
 	upper   []float64 // seconds, strictly rising
 	coarser uint8     // of increases, see fit
+	number  uint64    // in layouts.numbered, from 1 on; 0 is none
 	// spread says, for each bucket, how it falls on ours.
 	spread []spread
 }
@@ -235,6 +236,9 @@ type layouts struct {
 	sent    map[string]*bounds // by what senders say: factor, then bounds in their unit
 	key     []byte
 
+	numbered []*bounds // those of byBytes
+	stray    bool      // there are some that are in neither, because there are too many
+
 	last       string // the newest key of sent that was asked for
 	lastBounds *bounds
 }
@@ -282,11 +286,17 @@ func (l *layouts) of(upper []float64) (*bounds, bool) {
 		return b, true
 	}
 	b, ok := newBounds(upper)
-	if ok && len(l.byBytes) < maxLayouts {
+	switch {
+	case !ok:
+	case len(l.byBytes) >= maxLayouts:
+		l.stray = true
+	default:
 		if l.byBytes == nil {
 			l.byBytes = map[string]*bounds{}
 		}
 		l.byBytes[string(key)] = b
+		l.numbered = append(l.numbered, b)
+		b.number = uint64(len(l.numbered))
 	}
 	return b, ok
 }
