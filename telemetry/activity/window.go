@@ -20,11 +20,13 @@ import (
 // count, so that a window is exactly as long as it says up to 60 s, and up to one
 // coarse slot shorter beyond; rates are over the true length.
 var tiers = [numTiers]struct {
-	step, keep int64 // seconds; keep leaves room for points that come late
+	// step and keep are in seconds. What is older than keep no window takes from the
+	// tier any more, also one that ended a minute ago, see matrixSteps.
+	step, keep int64
 }{
-	{2, 120},
-	{30, 660},
-	{300, 3900},
+	{2, 60 + 12},
+	{30, 300 + 90},
+	{300, 3600 + 360},
 }
 
 const numTiers = 3
