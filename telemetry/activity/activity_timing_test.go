@@ -2,11 +2,14 @@ package activity
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"syscall"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/binnacle-project/binnacle/otlp/wire"
 )
 
 // fleet feeds nodes with 60 server and perNode client histograms each, over
@@ -77,6 +80,64 @@ func BenchmarkWriteMetrics(b *testing.B) {
 		i++
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/80, "ns/histogram")
+}
+
+// BenchmarkExponentialPoint takes the next point of a known exponential stream (14
+// buckets, all of which changed) the short way and by the general one, in turns.
+func BenchmarkExponentialPoint(b *testing.B) {
+	a, err := Open(Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	at := time.Now().Add(-time.Hour)
+	a.in.now = func() time.Time { return at }
+	n, r := newPaceNode(0, true), rand.New(rand.NewPCG(1, 2))
+	var spent [2]time.Duration
+	var m wire.Metrics
+	for b.Loop() {
+		for way := range spent {
+			at = at.Add(10 * time.Millisecond)
+			body, err := n.export(r, at.Truncate(time.Hour), at)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := m.Read(body, wire.Limits{Elements: 1 << 30, Attributes: 1 << 30, Depth: 100}); err != nil {
+				b.Fatal(err)
+			}
+			for i := range m.Resources[0].Metrics {
+				met := &m.Resources[0].Metrics[i]
+				for j := range met.Points {
+					met.Points[j].Cell = &n.cells[60*i+j]
+				}
+			}
+			if n.cells[0].Of == nil { // makes the streams
+				a.WriteMetrics(b.Context(), managed("n", "default", 1), &m)
+				continue
+			}
+			began := time.Now()
+			for i := range m.Resources[0].Metrics {
+				met := &m.Resources[0].Metrics[i]
+				how, _ := metricOf(met.Name, met.Unit)
+				for j := range met.Points {
+					dp := &met.Points[j]
+					st := a.in.known(dp)
+					switch {
+					case way == 0 && a.advanceExponential(how, st, dp):
+					case way == 1 && a.readExponential(how, dp):
+						a.point(how, met, dp, st)
+					default:
+						b.Fatal("the point was refused")
+					}
+				}
+			}
+			a.flush()
+			spent[way] += time.Since(began)
+		}
+	}
+	per := float64(b.N) * 80
+	b.ReportMetric(float64(spent[0].Nanoseconds())/per, "ns/point-short")
+	b.ReportMetric(float64(spent[1].Nanoseconds())/per, "ns/point-general")
+	b.ReportMetric(float64(spent[0])/float64(spent[1]), "ratio")
 }
 
 // BenchmarkCheckpoint encodes what 1,000 nodes of 80 streams make.
