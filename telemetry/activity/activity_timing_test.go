@@ -114,6 +114,7 @@ func BenchmarkExponentialPoint(b *testing.B) {
 				a.WriteMetrics(b.Context(), managed("n", "default", 1), &m)
 				continue
 			}
+			a.in.wall = at.UnixNano()
 			began := time.Now()
 			for i := range m.Resources[0].Metrics {
 				met := &m.Resources[0].Metrics[i]
