@@ -32,8 +32,15 @@ type gatherer struct {
 
 // gathered is one request.
 type gathered struct {
-	work func()
-	done chan bool // gets whether work was done
+	work     func()
+	done     chan bool // gets whether work was done
+	panicked any       // what work panicked with, read after done
+}
+
+// run does the work. A panic is its own request's, not that of all that wait.
+func (one *gathered) run() {
+	defer func() { one.panicked = recover() }()
+	one.work()
 }
 
 const (
@@ -53,8 +60,8 @@ func newGatherer(wait time.Duration, busy func() bool) *gatherer {
 	return &gatherer{wait: wait, busy: busy, seed: maphash.MakeSeed()}
 }
 
-// do does work, which must not panic, at once or within g's wait, and returns when it
-// is done. conn names the connection that brought it, size is that of its body.
+// do does work, at once or within g's wait, and returns when it is done, or panics as
+// work does. conn names the connection that brought it, size is that of its body.
 func (g *gatherer) do(conn string, size int, work func()) {
 	if g.wait == 0 || size > gatherBytes || !g.seldom(conn) {
 		work()
@@ -63,6 +70,8 @@ func (g *gatherer) do(conn string, size int, work func()) {
 	one := g.hold(work)
 	if one == nil || !<-one.done {
 		work()
+	} else if one.panicked != nil {
+		panic(one.panicked)
 	}
 }
 
@@ -85,7 +94,7 @@ func (g *gatherer) hold(work func()) *gathered {
 	if took > int64(g.wait)*int64(len(g.recent))/2 {
 		return nil
 	}
-	one := &gathered{work, make(chan bool, 1)}
+	one := &gathered{work: work, done: make(chan bool, 1)}
 	g.waiting = append(g.waiting, one)
 	switch len(g.waiting) {
 	case 1:
@@ -105,7 +114,7 @@ func (g *gatherer) run() {
 	g.mu.Unlock()
 	done := 0
 	for done < len(all) && !g.busy() {
-		all[done].work()
+		all[done].run()
 		done++
 	}
 	for i, one := range all {

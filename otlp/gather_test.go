@@ -156,6 +156,26 @@ func TestGatherMost(t *testing.T) {
 	})
 }
 
+// TestGatherPanic has one of three requests panic: where it came in, and alone.
+func TestGatherPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newGatherRun(gatherWait, false)
+		r.fleet()
+		r.bring("a", 1000)
+		var got any
+		r.wg.Go(func() {
+			defer func() { got = recover() }()
+			r.g.do(r.conn("b"), 1000, func() { panic("of b") })
+		})
+		synctest.Wait()
+		r.bring("c", 1000)
+		r.wg.Wait()
+		if got != "of b" || len(r.done) != 2 {
+			t.Errorf("b recovered %v, and %q were worked on; want its own panic, and the two others", got, r.done)
+		}
+	})
+}
+
 // TestGatherNothing is a receiver without Options.Gather.
 func TestGatherNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
