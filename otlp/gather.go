@@ -27,6 +27,7 @@ type gatherer struct {
 	mu      sync.Mutex // guards the rest
 	recent  [16]int64  // when the newest that could wait came, Unix ns
 	at      int        // of the oldest of them
+	apart   int64      // until then none waits, Unix ns: one waited, and no other came
 	waiting []*gathered
 }
 
@@ -54,6 +55,9 @@ const (
 	// gatherSlots is the size of the table of connections. Two that share a slot look
 	// like one that comes more often.
 	gatherSlots = 1 << 13
+	// gatherApart is for how long none waits after one waited alone, as that of a
+	// sender does who waits for each answer before it sends more, on a new connection.
+	gatherApart = 10 * time.Second
 )
 
 func newGatherer(wait time.Duration, busy func() bool) *gatherer {
@@ -91,7 +95,7 @@ func (g *gatherer) hold(work func()) *gathered {
 	took := now - g.recent[g.at]
 	g.recent[g.at] = now
 	g.at = (g.at + 1) % len(g.recent)
-	if took > int64(g.wait)*int64(len(g.recent))/2 {
+	if now < g.apart || took > int64(g.wait)*int64(len(g.recent))/2 {
 		return nil
 	}
 	one := &gathered{work: work, done: make(chan bool, 1)}
@@ -111,6 +115,9 @@ func (g *gatherer) run() {
 	g.mu.Lock()
 	all := g.waiting
 	g.waiting = nil
+	if len(all) == 1 {
+		g.apart = time.Now().UnixNano() + int64(gatherApart)
+	}
 	g.mu.Unlock()
 	done := 0
 	for done < len(all) && !g.busy() {

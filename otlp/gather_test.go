@@ -92,10 +92,10 @@ func TestGather(t *testing.T) {
 			time.Sleep(gatherWait + 50*time.Millisecond)
 			r.bring("a", 1000)
 			r.bring("a", 1000)
-			time.Sleep(gatherSeldom + time.Millisecond)
+			time.Sleep(gatherApart) // the first waited alone
 			r.fleet()
 			r.bring("a", 1000)
-		}, []string{"a 100ms", "a 150ms", "a 150ms", "a 2.251s"}},
+		}, []string{"a 100ms", "a 150ms", "a 150ms", "a 10.25s"}},
 		{"large ones do not wait", false, func(r *gatherRun) {
 			r.bring("a", gatherBytes+1)
 			r.bring("b", gatherBytes)
@@ -135,6 +135,28 @@ func TestGatherFew(t *testing.T) {
 			}
 		}
 		r.wg.Wait()
+	})
+}
+
+// TestGatherAlone is a sender with a connection for each request, who sends one after
+// another: one of them waits in ten seconds.
+func TestGatherAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newGatherRun(gatherWait, false)
+		r.fleet()
+		waited := 0
+		for i := range 4000 {
+			begin := time.Now()
+			r.bring(fmt.Sprint("n-", i), 1000)
+			r.wg.Wait()
+			if time.Since(begin) > 0 {
+				waited++
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if waited != 2 {
+			t.Errorf("%d of 4000 requests waited in %v; want 2", waited, time.Since(r.begin))
+		}
 	})
 }
 
