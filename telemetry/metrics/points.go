@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/binnacle-project/binnacle/otlp/wire"
@@ -52,6 +53,10 @@ func (s *Series) addDelta(v float64, start, at uint64) (float64, uint64, error) 
 
 // float appends one float sample.
 func (w *writer) float(fam *family, s *Series, t int64, v float64, o storage.AppendV2Options) error {
+	if value.IsStaleNaN(v) && !w.exists(s) {
+		fam.stamp(t)
+		return nil
+	}
 	if err := w.stored(s.appendFloat(w.app, t, v, o)); err != nil {
 		return err
 	}
@@ -117,8 +122,27 @@ func (w *writer) native(fam *family, p *point, t int64, start uint64, e nativeFo
 	return nil
 }
 
+// exists reports whether a series has samples in memory. The end of one that has
+// none is not stored: there is nothing to end, and the zero before its first value
+// belongs there.
+func (w *writer) exists(s *Series) bool {
+	if s.ref.Load() != 0 {
+		return true
+	}
+	head, ok := w.app.(storage.GetRef)
+	if !ok {
+		return true
+	}
+	ref, _ := head.GetRef(s.lbls, s.lbls.Hash())
+	return ref != 0
+}
+
 // stale ends a native series: the sender says that there is no value now.
 func (w *writer) stale(fam *family, p *point, t int64) error {
+	if !w.exists(p.series) {
+		fam.stamp(t)
+		return nil
+	}
 	if err := p.series.appendHistogram(w.app, t, staleHistogram(), storage.AppendV2Options{}); err != nil {
 		return err
 	}

@@ -180,6 +180,45 @@ func TestNoRecordedValue(t *testing.T) {
 	wantQuery(t, s, `{__name__=~"g|e_seconds|h_seconds"}`, now.Add(time.Second))
 }
 
+// TestNoValueAtFirst sends series whose first point has no value: what comes after it
+// counts from there on. A series that is known ends, also to a store that was opened
+// anew.
+func TestNoValueAtFirst(t *testing.T) {
+	for _, form := range []string{Native, Classic, Both} {
+		s := openStore(t, func(o *Options) { o.Histograms = form })
+		start := now.Add(-30 * time.Minute)
+		send := func(s *Store, second int, v uint64, gone bool) {
+			t.Helper()
+			at := now.Add(time.Duration(second) * time.Second)
+			flags := pmetric.DefaultDataPointFlags.WithNoRecordedValue(gone)
+			md, ms := payloadOf("service.name", "x")
+			counter(ms, "c", start, at, int64(v)).SetFlags(flags)
+			exponential(ms, "e", start, at, 0, 0, []uint64{v}, float64(v)).SetFlags(flags)
+			explicitHistogram(ms, "h", start, at, []float64{1}, []uint64{v, 0}, float64(v)).SetFlags(flags)
+			write(t, s, node1, md)
+		}
+		send(s, 0, 0, true)
+		wantQuery(t, s, `{__name__=~"c_total|e_seconds|h_seconds|h_seconds_count"}`, now)
+		send(s, 10, 3, false)
+		send(s, 20, 5, false)
+		at := now.Add(20 * time.Second)
+		for _, series := range []string{"c_total", "e_seconds_count", "h_seconds_count", `h_seconds_bucket{le="1"}`, "h_seconds_sum"} {
+			base, sel, _ := strings.Cut(series, "{")
+			if sel != "" {
+				sel = "{" + sel
+			}
+			wantQuery(t, s, fmt.Sprintf(`max without(instance, job, le) (%[1]s%[2]s - (%[1]s%[2]s offset 20s))`, base, sel), at, `{} 5`)
+		}
+		dir := s.opts.Dir
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openStore(t, func(o *Options) { o.Dir, o.Histograms = dir, form })
+		send(s, 30, 0, true)
+		wantQuery(t, s, `{__name__=~"c_total|e_seconds|h_seconds|h_seconds_count"}`, now.Add(30*time.Second))
+	}
+}
+
 func TestDelta(t *testing.T) {
 	s := openStore(t)
 	send := func(from, to int, v int64, counts []uint64, scale int32) pmetric.Metrics {
