@@ -73,7 +73,7 @@ func prometheus(name string, nhcb bool) contender {
 		addr, err := freeAddr()
 		s.ready, s.api, s.write = "http://"+addr+"/-/ready", "http://"+addr, "http://"+addr+"/api/v1/otlp/v1/metrics"
 		return []string{"--config.file", file, "--storage.tsdb.path", filepath.Join(s.dir, "data"),
-			"--web.listen-address", addr, "--web.enable-otlp-receiver"}, err
+			"--web.listen-address", addr, "--web.enable-otlp-receiver", "--web.max-connections", "16384"}, err
 	}}
 }
 
