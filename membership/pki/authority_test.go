@@ -3,7 +3,6 @@ package pki
 import (
 	"crypto/ed25519"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"os"
@@ -295,5 +294,3 @@ func FuzzParseCSR(f *testing.F) {
 		}
 	})
 }
-
-func certs(c tls.Certificate) []*x509.Certificate { return []*x509.Certificate{c.Leaf} }
