@@ -29,6 +29,14 @@ func (w *writer) explicitPoint(res *resource, fam *family, dp *wire.Point) error
 		return err
 	}
 	if dp.NoValue {
+		if len(p.shape.classic) == 0 && len(dp.Bounds) > 0 {
+			// Those of an earlier run of the store end, too.
+			if err := w.explicit.load(dp, w.known(fam, p), &w.s.bounds); err == nil {
+				if err := w.classicSeries(res, fam, p, attrs); err != nil {
+					return err
+				}
+			}
+		}
 		return w.staleExplicit(fam, p, t)
 	}
 	if err := w.explicit.load(dp, w.known(fam, p), &w.s.bounds); err != nil {

@@ -215,7 +215,7 @@ func TestNoValueAtFirst(t *testing.T) {
 		}
 		s = openStore(t, func(o *Options) { o.Dir, o.Histograms = dir, form })
 		send(s, 30, 0, true)
-		wantQuery(t, s, `{__name__=~"c_total|e_seconds|h_seconds|h_seconds_count"}`, now.Add(30*time.Second))
+		wantQuery(t, s, `{__name__=~"c_total|e_seconds|h_seconds|h_seconds_count|h_seconds_bucket"}`, now.Add(30*time.Second))
 	}
 }
 
