@@ -19,7 +19,7 @@ const (
 	// that is alive.
 	leastHeadroom = 128 << 20
 	// doubled is what of the other memory that is alive may grow to twice its size.
-	doubled = 256 << 20
+	doubled = 128 << 20
 	// tuneEvery is how often the pace is set.
 	tuneEvery = 2 * time.Second
 )
