@@ -23,9 +23,6 @@ const scaleNodes = 5000
 // gossip tells: all are registered and ready, the list is quick and memory modest.
 // What gossip itself takes for as many is package gossip's to show.
 func TestRegistryScale(t *testing.T) {
-	if testing.Short() {
-		t.Skip("scale is not short")
-	}
 	c := newCluster(t, statetest.New(t), func(o *RegistryOptions) { o.Log = nil })
 	requests := make([]api.EnrollRequest, scaleNodes)
 	for i := range requests {
